@@ -1,0 +1,49 @@
+"""Deep image classifiers from four papers, for Keras 3.
+
+Builders of networks are functions that return a functional `keras.Model`;
+the numbered ones are the ImageNet forms.
+"""
+
+from keras_resfam import analysis, initializers, layers, regularizers
+from keras_resfam.datasets import decode_predictions
+from keras_resfam.folding import fold_batch_norm
+from keras_resfam.models.dmrnet import DILNet, DMRNet, DMRNet44, DMRNet50
+from keras_resfam.models.ortho_plain_net import (
+    OrthoPlainNet,
+    OrthoPlainNet34,
+    OrthoPlainNet101,
+)
+from keras_resfam.models.resnet import ResNet, ResNet98, ResNet101
+from keras_resfam.models.wide_resnet import (
+    WideResNet,
+    WideResNet18,
+    WideResNet34,
+    WideResNet50_2,
+)
+from keras_resfam.registry import list_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DILNet",
+    "DMRNet",
+    "DMRNet44",
+    "DMRNet50",
+    "OrthoPlainNet",
+    "OrthoPlainNet34",
+    "OrthoPlainNet101",
+    "ResNet",
+    "ResNet98",
+    "ResNet101",
+    "WideResNet",
+    "WideResNet18",
+    "WideResNet34",
+    "WideResNet50_2",
+    "analysis",
+    "decode_predictions",
+    "fold_batch_norm",
+    "initializers",
+    "layers",
+    "list_weights",
+    "regularizers",
+]

@@ -1,0 +1,514 @@
+"""The residual blocks of a model, found from its additions.
+
+An addition is residual when one of the tensors it joins has come a shorter way
+than another: the shorter is the shortcut, the longer a residual branch. The
+way is counted in layers with kernels from the model's input, then in
+parameters, so that a projection of one small convolution is a shortcut too.
+Additions that stand side by side, as in the streams of a merge-and-run
+network, make up one block.
+"""
+
+import collections
+import dataclasses
+import itertools
+import os
+import re
+
+import keras
+
+from keras_resfam.analysis import graph as graphs
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One block of a model, as `residual_blocks` or `plain_layers` found it.
+
+    Attributes:
+        name: str. What the names of its layers have in common.
+        stage: int, from 1. A stage ends where the number of channels changes.
+        branches: dict from the name of each residual branch to the names of
+            its layers. Of a plain layer: empty.
+        shortcut: tuple of str. The layers between the block's input and its
+            additions on the way round the branches, the merge left out;
+            empty for an identity.
+        merge: str or `None`. The layer that averages the streams of a
+            merge-and-run block.
+        additions: tuple of str. The layers that add branches and shortcut.
+        input_shapes: tuple of shapes, one for each tensor the block takes.
+        output_shapes: tuple of shapes, one for each tensor it gives.
+    """
+
+    name: str
+    stage: int
+    branches: dict
+    shortcut: tuple
+    merge: str | None
+    additions: tuple
+    input_shapes: tuple
+    output_shapes: tuple
+
+    @property
+    def identity(self):
+        """Whether nothing, or only the merge, lies on the shortcut."""
+        return not self.shortcut and bool(self.additions)
+
+    @property
+    def keeps_shape(self):
+        """Whether what it gives could be its own input again."""
+        return self.input_shapes == self.output_shapes
+
+
+@dataclasses.dataclass(eq=False)
+class Join:
+    """A residual addition: a step, and which of its inputs is what."""
+
+    step: graphs.Step
+    shortcuts: list
+    branches: list
+    copies: int = 1  # how often the shortcut counts among the paths
+
+
+@dataclasses.dataclass(eq=False)
+class Unit:
+    """A block in its place: `lead` comes before it, `body` is the block.
+
+    `entry` are the tensors that the body takes, `exit` those it gives.
+    """
+
+    lead: list
+    body: list
+    joins: list
+    entry: list = None
+    exit: list = None
+    block: Block = None
+
+    def steps(self, kept=()):
+        """The body's steps with only those residual branches that are kept.
+
+        Args:
+            kept: collection of branch names; `None` for all.
+        """
+        if kept is None:
+            return self.body
+        if not self.joins:
+            pairs = zip(self.entry, self.exit, strict=True)
+            return [graphs.alias(x, y) for x, y in pairs]
+        names = iter(self.block.branches)
+        reduced = {
+            id(join.step): reduced_join(
+                join, [x for x in join.branches if next(names) in kept]
+            )
+            for join in self.joins
+        }
+        steps = [reduced.get(id(step), step) for step in self.body]
+        return graphs.needed(steps, self.exit)
+
+
+@dataclasses.dataclass(eq=False)
+class Chain:
+    """A graph cut into units, one for each block, and the steps after them."""
+
+    graph: graphs.Graph
+    units: list
+    head: list
+
+    def find(self, name):
+        """The position of the block of that name and its branch, if it is one.
+
+        Returns:
+            `(position, None)` for a block, `(position, branch name)` for one
+            of several branches.
+        """
+        name = getattr(name, "name", name)
+        for position, unit in enumerate(self.units):
+            if name == unit.block.name:
+                return position, None
+            if name in unit.block.branches:
+                return position, name
+        names = [unit.block.name for unit in self.units]
+        raise ValueError(
+            f"`blocks` should be blocks of the model `{self.graph.name}`: "
+            f"{names}. Received: {name!r}"
+        )
+
+
+def reduced_join(join, branches):
+    """The step that adds up the shortcut and fewer branches, or copies it."""
+    kept = {id(x) for x in [*join.shortcuts, *branches]}
+    tensors = [x for x in join.step.inputs if id(x) in kept]
+    if len(tensors) == 1:
+        return graphs.alias(tensors[0], join.step.outputs[0])
+    if len(tensors) == len(join.step.inputs):
+        return join.step
+    return dataclasses.replace(join.step, args=(tensors,), kwargs={})
+
+
+def residual_blocks(model):
+    """Finds the residual blocks of a model from its graph, in order.
+
+    Works on any functional model that adds its branches to a shortcut
+    (`keras.layers.Add` or `keras.ops.add`): post- and pre-activation blocks,
+    projections, inception-like and merge-and-run blocks. A network that is a
+    layer of another model is looked into by passing that layer.
+
+    Example:
+
+    ```python
+    model = keras.applications.ResNet50V2(weights=None)
+    blocks = residual_blocks(model)
+    len(blocks)  # 16
+    blocks[0].name, blocks[0].shortcut
+    # ("conv2_block1", ("conv2_block1_0_conv",))
+    ```
+
+    Args:
+        model: functional `keras.Model`.
+
+    Returns:
+        A list of `Block`, empty for a plain network.
+    """
+    return [unit.block for unit in residual_chain(graphs.read(model)).units]
+
+
+def plain_layers(model):
+    """Finds the layers of a plain network that can be taken out, in order.
+
+    A layer here is one layer with a kernel and what follows it up to the next
+    one (normalization, activation, dropout), where all of that gives the
+    shape that it takes.
+
+    Args:
+        model: functional or sequential `keras.Model`.
+
+    Returns:
+        A list of `Block` with no additions.
+    """
+    return [unit.block for unit in plain_chain(graphs.read(model)).units]
+
+
+def chain_of(model):
+    """The model cut at its residual blocks, or at its layers if it is plain."""
+    graph = graphs.read(model)
+    chain = residual_chain(graph)
+    chain = chain if chain.units else plain_chain(graph)
+    if not chain.units:
+        raise ValueError(
+            "`model` should have residual blocks, or layers that keep the "
+            "shape. Where the network is a layer of a model, pass that layer. "
+            f"Received: model={graph.name}"
+        )
+    return chain
+
+
+def residual_chain(graph):
+    family = Ancestry(graph)
+    chain = Chain(graph, *cut_at(graph, family, side_by_side(graph, family)))
+    carried, stage, channels = [], 0, None
+    for unit in chain.units:
+        unit.entry = ordered(graphs.reads(unit.body), carried)
+        unit.joins.sort(key=lambda join: family.stream(join, unit.entry))
+        unit.exit = [last_of(unit.body, join) for join in unit.joins]
+        carried = unit.exit
+        if channel_count(unit.exit[0]) != channels:
+            stage, channels = stage + 1, channel_count(unit.exit[0])
+        unit.block = describe(unit, stage, family)
+    for unit, following in itertools.pairwise([*chain.units, None]):
+        count_copies(unit, following)
+    make_unique(chain.units)
+    return chain
+
+
+class Ancestry:
+    """Which steps each tensor comes from, and how long its shortest way is.
+
+    Sets of steps are ints, one bit for each step.
+    """
+
+    def __init__(self, graph):
+        self.graph = graph
+        self.steps = {id(x): 0 for x in graph.inputs}
+        self.distance = {id(x): 0 for x in graph.inputs}
+        for position, step in enumerate(graph.steps):
+            ancestors = 1 << position
+            for x in step.inputs:
+                ancestors |= self.steps[id(x)]
+            way = min((self.distance[id(x)] for x in step.inputs), default=0)
+            for x in step.outputs:
+                self.steps[id(x)] = ancestors
+                self.distance[id(x)] = way + graphs.kernels(step.operation)
+
+    def of(self, tensors):
+        return union(self.steps[id(x)] for x in tensors)
+
+    def within(self, steps, ancestors):
+        """Those of the steps that are in the set."""
+        members = {
+            id(step)
+            for position, step in enumerate(self.graph.steps)
+            if ancestors >> position & 1
+        }
+        return [step for step in steps if id(step) in members]
+
+    def stream(self, join, entry):
+        """Which of the entry's tensors the join's first branch comes from."""
+        own = self.of(join.branches[:1]) & ~self.of(join.shortcuts)
+        taken = graphs.reads(self.within(self.graph.steps, own))
+        taken = {id(x) for x in taken}
+        return next(
+            (k for k, x in enumerate(entry) if id(x) in taken), len(entry)
+        )
+
+
+def union(sets):
+    total = 0
+    for members in sets:
+        total |= members
+    return total
+
+
+def join_at(step, family):
+    """The residual addition that a step is, or `None`."""
+    tensors = list({id(x): x for x in step.inputs}.values())
+    shared = ~0
+    for x in tensors:
+        shared &= family.steps[id(x)]
+
+    def parameters(x):
+        own = family.steps[id(x)] & ~shared
+        return sum(
+            step.operation.count_params()
+            for step in family.within(family.graph.steps, own)
+            if isinstance(step.operation, keras.Layer)
+        )
+
+    for length in (lambda x: family.distance[id(x)], parameters):
+        lengths = [length(x) for x in tensors]
+        if min(lengths) < max(lengths):
+            pairs = list(zip(tensors, lengths, strict=True))
+            return Join(
+                step,
+                [x for x, way in pairs if way == min(lengths)],
+                [x for x, way in pairs if way > min(lengths)],
+            )
+    return None
+
+
+def side_by_side(graph, family):
+    """The residual additions in groups that no branch separates, in order."""
+    groups = collections.defaultdict(list)
+    level = {id(x): 0 for x in graph.inputs}
+    for step in graph.steps:
+        height = max((level[id(x)] for x in step.inputs), default=0)
+        join = join_at(step, family) if graphs.is_addition(step) else None
+        if join:
+            height += 1
+            groups[height].append(join)
+        level.update((id(x), height) for x in step.outputs)
+    return [
+        sorted(groups[height], key=lambda join: natural(join.step.name))
+        for height in sorted(groups)
+    ]
+
+
+def natural(name):
+    """A sorting key by which "branch2" comes before "branch10"."""
+    words = re.split(r"(\d+)", name)
+    return [int(word) if word.isdigit() else word for word in words]
+
+
+def cut_at(graph, family, groups):
+    """Cuts the graph into a unit for each group of joins, and the head."""
+    units, rest = [], list(graph.steps)
+    for joins in groups:
+        ends = [x for join in joins for x in join.step.outputs]
+        own = family.within(rest, family.of(ends))
+        shared = family.of(
+            [x for join in joins for x in join.branches]
+        ) & family.of([x for join in joins for x in join.shortcuts])
+        lead = family.within(own, shared)
+        body = [step for step in own if not any(step is s for s in lead)]
+        rest = [step for step in rest if not any(step is s for s in own)]
+        for join in joins:
+            body += activations_after(join.step.outputs[0], rest, graph)
+        rest = [step for step in rest if not any(step is s for s in body)]
+        units.append(Unit(lead, body, joins))
+    return units, rest
+
+
+def activations_after(tensor, steps, graph):
+    """The steps that alone take a tensor, have no weights, keep the shape."""
+    found = []
+    while not any(tensor is x for x in graph.outputs):
+        takers = [s for s in steps if any(x is tensor for x in s.inputs)]
+        if len(takers) != 1 or len(takers[0].inputs) != 1:
+            break
+        if not keeps_shape(takers[0]):
+            break
+        if getattr(takers[0].operation, "weights", None):
+            break
+        found.append(takers[0])
+        tensor = takers[0].outputs[0]
+    return found
+
+
+def keeps_shape(step):
+    return shapes(step.inputs) == shapes(step.outputs)
+
+
+def shapes(tensors):
+    return tuple(tuple(x.shape) for x in tensors)
+
+
+def last_of(steps, join):
+    """The tensor that a join's output has become at the end of the steps."""
+    tensor = join.step.outputs[0]
+    for step in steps:
+        if any(x is tensor for x in step.inputs):
+            tensor = step.outputs[0]
+    return tensor
+
+
+def ordered(tensors, carried):
+    """The tensors in the order in which the block before gave them."""
+    places = {id(x): k for k, x in enumerate(carried)}
+    return sorted(tensors, key=lambda x: places.get(id(x), len(places)))
+
+
+def channel_count(tensor):
+    first = keras.config.image_data_format() == "channels_first"
+    return tensor.shape[1 if first and len(tensor.shape) > 3 else -1]
+
+
+def describe(unit, stage, family):
+    """The public record of a residual unit."""
+    shortcuts = [x for join in unit.joins for x in join.shortcuts]
+    ways = family.within(unit.body, family.of(shortcuts))
+    merge = next((s for s in ways if is_merge(s)), None)
+    branches = [
+        tuple(
+            step.name
+            for step in family.within(
+                unit.body, family.of([x]) & ~family.of(join.shortcuts)
+            )
+        )
+        for join in unit.joins
+        for x in join.branches
+    ]
+    additions = tuple(join.step.name for join in unit.joins)
+    everything = [name for names in branches for name in names]
+    name = common(everything + list(additions)) or common(everything)
+    name = name or additions[0]
+    return Block(
+        name=name,
+        stage=stage,
+        branches=named(branches, name),
+        shortcut=tuple(s.name for s in ways if s is not merge),
+        merge=merge and merge.name,
+        additions=additions,
+        input_shapes=shapes(unit.entry),
+        output_shapes=shapes(unit.exit),
+    )
+
+
+def is_merge(step):
+    return isinstance(step.operation, keras.layers.Average)
+
+
+def common(names):
+    """The leading words that all names share."""
+    words = os.path.commonprefix([name.split("_") for name in names])
+    return "_".join(words)
+
+
+def named(branches, block):
+    """Names the branches of a block: as its layers are, or by number."""
+    if len(branches) == 1:
+        return {block: branches[0]}
+    names = [common(layers) for layers in branches]
+    if len({*names, block, ""}) < len(names) + 2:
+        names = [f"{block}_branch{k}" for k in range(1, len(names) + 1)]
+    return dict(zip(names, branches, strict=True))
+
+
+def make_unique(units):
+    """Lets blocks whose layers have no telling names be named by addition."""
+    counts = collections.Counter(unit.block.name for unit in units)
+    for unit in units:
+        if counts[unit.block.name] > 1:
+            name = unit.block.additions[0]
+            branches = named(list(unit.block.branches.values()), name)
+            unit.block = dataclasses.replace(
+                unit.block, name=name, branches=branches
+            )
+
+
+def count_copies(unit, following):
+    """Counts the merge once for every stream that it stands for.
+
+    Where all streams are equal (the first block) nothing has to be averaged,
+    and where they end (the last) their sum holds one copy of the average: in
+    both places one tensor stands for as many as there are branches.
+    """
+    branches = len(unit.block.branches)
+    first_of_streams = (
+        len(unit.joins) > 1
+        and not unit.block.merge
+        and len({id(x) for join in unit.joins for x in join.shortcuts}) == 1
+        and following is not None
+        and following.block.merge
+    )
+    last_of_streams = len(unit.joins) == 1 and unit.block.merge
+    if first_of_streams or last_of_streams:
+        for join in unit.joins:
+            join.copies = branches
+
+
+def plain_chain(graph):
+    """The graph cut at the layers of a plain network that keep the shape."""
+    units, lead = [], []
+    for layer in plain_pieces(graph):
+        entry, exits = graphs.reads(layer), layer[-1].outputs
+        kept = shapes(entry) == shapes(exits)
+        if kept and any(graphs.kernels(s.operation) for s in layer):
+            unit = Unit(lead, layer, [], entry, exits)
+            unit.block = Block(
+                name=next(s.name for s in layer if graphs.kernels(s.operation)),
+                stage=len({channel_count(u.exit[0]) for u in units + [unit]}),
+                branches={},
+                shortcut=(),
+                merge=None,
+                additions=(),
+                input_shapes=shapes(entry),
+                output_shapes=shapes(exits),
+            )
+            units.append(unit)
+            lead = []
+        else:
+            lead = lead + layer
+    return Chain(graph, units, lead)
+
+
+def plain_pieces(graph):
+    """The steps in pieces of one layer, cut where one tensor carries all.
+
+    Scalars that run along, as between the layers of `GradientModulation`, do
+    not count.
+    """
+    last_use = {id(x): len(graph.steps) for x in graph.outputs}
+    for position, step in enumerate(graph.steps):
+        for x in step.inputs:
+            last_use[id(x)] = max(position, last_use.get(id(x), 0))
+    pieces, piece, carried = [], [], {id(x) for x in graph.inputs}
+    for position, step in enumerate(graph.steps):
+        piece.append(step)
+        carried.update(id(x) for x in step.outputs if len(x.shape))
+        carried = {x for x in carried if last_use.get(x, 0) > position}
+        if len(carried) > 1:
+            continue
+        heavy = any(graphs.kernels(s.operation) for s in piece)
+        if pieces and not heavy and all(keeps_shape(s) for s in piece):
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
+        piece = []
+    return pieces

@@ -1,0 +1,201 @@
+"""Training with residual blocks switched on and off for every mini-batch."""
+
+import keras
+from keras import ops
+
+from keras_resfam.analysis import graph as graphs
+from keras_resfam.analysis.blocks import residual_chain
+
+SCALINGS = (None, "training", "inference")
+
+
+def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
+    """Switches whole residual blocks on and off, anew for each mini-batch.
+
+    With `active`, exactly that many blocks work in each batch (Veit et al.
+    2016, section 5: 23 of 54, so that a path's length is about that of the
+    effective paths). With `survival`, each block works with a probability of
+    its own: stochastic depth (Huang et al. 2016, whose survival falls linearly
+    with depth from 1 to 0.5; see `linear_survival`). Shortcuts always stay, so
+    blocks that change the shape are dropped like all others.
+
+    Only training is switched. At inference all blocks work; with `scale` of
+    `None` or `"training"` it is bit for bit the model's own, so the weights
+    can be used without this function. Stochastic depth as published scales
+    each branch by its survival at inference (`scale="inference"`). Of the rule
+    in Veit's retraining nothing is said that we know of.
+
+    The branches are computed and multiplied by 0 or 1: it regularizes, but
+    saves no time, and the moving statistics of a dropped branch go on.
+
+    Example:
+
+    ```python
+    model = ResNet(depth=110, preactivation=True)
+    dropped = drop_blocks(model, active=23)
+    dropped.compile("sgd", "sparse_categorical_crossentropy")
+    dropped.fit(x_train, y_train)
+    model.save_weights("model.weights.h5")  # has learned with it
+    ```
+
+    Args:
+        model: functional `keras.Model` with residual blocks. Stays as it is.
+        active: int, from 0 to the number of blocks. How many blocks work in a
+            mini-batch.
+        survival: sequence of floats within 0 and 1, one for each block. Just
+            one of `active` and `survival` is given.
+        scale: `None`, `"training"` (working branches are divided by their
+            survival while training) or `"inference"` (branches are multiplied
+            by their survival otherwise). The survival is `active / blocks`
+            where `active` is given. Defaults to `None`.
+        seed: int, or `None` for a random one. Defaults to `None`.
+
+    Returns:
+        A `keras.Model` that shares the layers of `model`.
+    """
+    chain = residual_chain(graphs.read(model))
+    survival = checked_survival(len(chain.units), active, survival, scale)
+    (source,) = chain.graph.inputs
+    inputs = keras.Input(
+        batch_shape=source.shape, dtype=source.dtype, name=source.name
+    )
+    switches = BlockSwitches(
+        survival, active, scale=scale, seed=seed, name="block_switches"
+    )(inputs)
+    values = {id(source): inputs}
+    gates = {}
+    for k, unit in enumerate(chain.units):
+        names = iter(unit.block.branches)
+        for join in unit.joins:
+            gates[id(join.step)] = [
+                (x, BlockGate(k, scale, name=f"{next(names)}_switch"))
+                for x in join.branches
+            ]
+    for step in chain.graph.steps:
+        for x, gate in gates.get(id(step), ()):
+            values[id(x)] = gate([values[id(x)], switches])
+        graphs.run([step], values)
+    outputs = values[id(chain.graph.outputs[0])]
+    return keras.Model(inputs, outputs, name=f"{model.name}_dropping")
+
+
+def linear_survival(blocks, last=0.5):
+    """Survival probabilities that fall linearly with depth.
+
+    `p_k = 1 - k / blocks * (1 - last)` for `k = 1 ... blocks`, as in Huang et
+    al. 2016, section 3.
+
+    Args:
+        blocks: int. The number of residual blocks.
+        last: float. The last block's survival. Defaults to `0.5`.
+
+    Returns:
+        A list of floats.
+    """
+    return [1 - k / blocks * (1 - last) for k in range(1, blocks + 1)]
+
+
+def checked_survival(blocks, active, survival, scale):
+    if not blocks:
+        raise ValueError("`model` should have residual blocks; it has none.")
+    if (active is None) == (survival is None):
+        raise ValueError(
+            "Just one of `active` and `survival` should be given. "
+            f"Received: active={active}, survival={survival}"
+        )
+    if scale not in SCALINGS:
+        raise ValueError(
+            f"`scale` should be one of {SCALINGS}. Received: scale={scale!r}"
+        )
+    if active is not None:
+        if not 0 <= active <= blocks:
+            raise ValueError(
+                f"`active` should be within 0 and {blocks}, the number of "
+                f"blocks. Received: active={active}"
+            )
+        return [active / blocks] * blocks
+    survival = [float(p) for p in survival]
+    if len(survival) != blocks or not all(0 <= p <= 1 for p in survival):
+        raise ValueError(
+            f"`survival` should be {blocks} probabilities, one for each "
+            f"block. Received: survival={survival}"
+        )
+    return survival
+
+
+@keras.saving.register_keras_serializable("keras_resfam")
+class BlockSwitches(keras.layers.Layer):
+    """Draws the factors of all blocks for a mini-batch.
+
+    Args:
+        survival: list of floats. The probability of each block to work.
+        active: int or `None`. How many work in a mini-batch, if that is fixed.
+        scale: `None`, `"training"` or `"inference"`; see `drop_blocks`.
+        seed: int or `None`.
+    """
+
+    def __init__(self, survival, active=None, scale=None, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.survival = list(survival)
+        self.active = active
+        self.scale = scale
+        self.seed = seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=False):
+        survival = ops.convert_to_tensor(self.survival, "float32")
+        if not training:
+            whole = self.scale != "inference"
+            return ops.ones_like(survival) if whole else survival
+        noise = keras.random.uniform(
+            survival.shape, dtype="float32", seed=self.generator
+        )
+        if self.active is None:
+            works = noise < survival
+        else:
+            works = ops.argsort(ops.argsort(noise)) < self.active
+        works = ops.cast(works, "float32")
+        if self.scale == "training":
+            works = ops.divide_no_nan(works, survival)
+        return works
+
+    def compute_output_spec(self, inputs, training=False):
+        return keras.KerasTensor((len(self.survival),), "float32")
+
+    def get_config(self):
+        config = {
+            "survival": self.survival,
+            "active": self.active,
+            "scale": self.scale,
+            "seed": self.seed,
+        }
+        return {**super().get_config(), **config}
+
+
+@keras.saving.register_keras_serializable("keras_resfam")
+class BlockGate(keras.layers.Layer):
+    """Multiplies a residual branch by its block's factor, where it matters.
+
+    Args:
+        block: int. The position of the factor.
+        scale: as of `BlockSwitches`. Inference is left alone unless it is
+            `"inference"`.
+    """
+
+    def __init__(self, block, scale=None, **kwargs):
+        super().__init__(**kwargs)
+        self.block = block
+        self.scale = scale
+
+    def call(self, inputs, training=False):
+        branch, factors = inputs
+        if not training and self.scale != "inference":
+            return branch
+        return branch * ops.cast(factors[self.block], branch.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self):
+        config = {"block": self.block, "scale": self.scale}
+        return {**super().get_config(), **config}

@@ -1,0 +1,352 @@
+"""Gradients by path length: which paths train the network (Veit, section 5)."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_resfam.analysis import backends
+from keras_resfam.analysis import graph as graphs
+from keras_resfam.analysis.blocks import residual_chain
+from keras_resfam.analysis.lesions import arrays
+
+
+def gradient_by_path_length(
+    model,
+    x,
+    y,
+    *,
+    lengths=None,
+    samples=10,
+    batch_size=50,
+    seed=0,
+    verbose=1,
+):
+    """Measures how much gradient the paths of each length carry.
+
+    The whole network runs forward, in inference. Backward, `k` blocks drawn at
+    random pass the error on through their residual branches only, all others
+    through their shortcuts only (Veit et al. 2016, section 5 and figure 6);
+    the norm of what arrives at the input is averaged over images and draws.
+    Each image has draws of its own. The number of such choices of `k` blocks
+    times that norm is the paths' contribution.
+
+    The branches' gradients are scaled by powers of two while they travel and
+    the norms kept as logarithms, so that no length underflows.
+
+    The loss is the cross-entropy of one image, from the logits before the
+    model's softmax, and the norm is the L2 norm of its gradient by the image
+    as the model takes it (by pixel values, if the model has its preprocessing
+    inside).
+
+    Example:
+
+    ```python
+    result = gradient_by_path_length(model, x_test[:100], y_test[:100])
+    effective_lengths(result)  # e.g. (5, 17)
+    ```
+
+    Args:
+        model: functional `keras.Model` with residual blocks, whose output is
+            softmax probabilities or logits.
+        x: array of images.
+        y: array of labels: ints, or one-hot rows.
+        lengths: sequence of ints, from 0 to the number of blocks, or `None`
+            for all of them.
+        samples: int or `"all"`. Draws for each image and length; `"all"`
+            takes every choice of `k` blocks (in small networks). Defaults to
+            `10`.
+        batch_size: int. Defaults to `50`.
+        seed: int, at least 0. Every length has draws of its own by it.
+            Defaults to `0`.
+        verbose: 0 or 1. Whether a progress bar is shown. Defaults to `1`.
+
+    Returns:
+        A dict of arrays, one item for each length: `length`, in blocks;
+        `log10_paths`, of the number of choices; `log10_gradient`, of the mean
+        norm (`-inf` where no gradient arrives); `log10_contribution`, their
+        sum; and `share` of the contribution of all lengths.
+    """
+    gradient = PathGradient(model)
+    images, labels = arrays((x, y))
+    n = gradient.blocks
+    lengths = list(range(n + 1)) if lengths is None else sorted(set(lengths))
+    if not lengths or lengths[0] < 0 or lengths[-1] > n:
+        raise ValueError(
+            f"`lengths` should be within 0 and {n}, the number of blocks. "
+            f"Received: lengths={lengths}"
+        )
+    bar = keras.utils.Progbar(len(lengths), verbose=verbose)
+    decay = Decay()
+    for k in lengths:
+        masks = draws(n, k, len(images), samples, [seed, k])
+        logs = measure(gradient, images, labels, masks, k, decay, batch_size)
+        decay.add(k, log_mean(logs))
+        bar.add(1)
+    return summary(n, lengths, [decay.known[k] for k in lengths])
+
+
+class Decay:
+    """The log2 norms measured so far, and what to expect of a length."""
+
+    def __init__(self):
+        self.known = {}
+
+    def add(self, length, log2_norm):
+        self.known[length] = log2_norm
+
+    def expected(self, length):
+        found = [(k, v) for k, v in self.known.items() if math.isfinite(v)]
+        if not found:
+            return 0.0
+        last, norm = found[-1]
+        if len(found) == 1:
+            return norm
+        before, previous = found[-2]
+        slope = (norm - previous) / (last - before)
+        return norm + slope * (length - last)
+
+
+def measure(gradient, images, labels, masks, k, decay, batch_size):
+    """The log2 norms at the input, one for each image and mask.
+
+    The scale is that at which the norm is expected near 1. Where the
+    expectation fails so far that a result is lost, it is moved.
+    """
+    logs = []
+    exponent = round(-decay.expected(k) / k) if k else 0
+    for image_masks in masks:
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            batch = images[part], labels[part], image_masks[part]
+            found, exponent = rescued(gradient, batch, k, exponent)
+            logs.append(found)
+    return np.concatenate(logs)
+
+
+def rescued(gradient, batch, k, exponent):
+    """Log2 norms of a batch, and the scale's exponent at which they show."""
+    *data, masks = batch
+    for attempt in (0, 2, 4, 8, 16, -2, -4, -8):
+        tried = exponent + attempt
+        norms = norms_of(gradient(*data, masks * 2.0**tried))
+        if np.all(np.isfinite(norms)) and (np.any(norms) or not k):
+            with np.errstate(divide="ignore"):
+                return np.log2(norms) - k * tried, tried
+    if np.all(np.isfinite(norms)):  # dead at any scale
+        return np.full(len(norms), -np.inf), exponent
+    raise ValueError(
+        "The gradient of every image in `x` should be finite at some scale. "
+        f"Received: norms={norms} through {k} blocks"
+    )
+
+
+def norms_of(gradients):
+    gradients = np.asarray(gradients, "float64")
+    return np.sqrt(np.sum(gradients.reshape(len(gradients), -1) ** 2, -1))
+
+
+def log_mean(logs):
+    """log2 of the mean of numbers given by their log2."""
+    most = np.max(logs)
+    if not np.isfinite(most):
+        return float(most)
+    return float(most + np.log2(np.mean(np.exp2(logs - most))))
+
+
+def draws(n, k, images, samples, entropy):
+    """Yields masks of shape (images, n), `k` ones in each row."""
+    if samples == "all":
+        for chosen in itertools.combinations(range(n), k):
+            mask = np.zeros((images, n), "float32")
+            mask[:, list(chosen)] = 1
+            yield mask
+        return
+    random = np.random.default_rng(entropy)
+    for _ in range(samples if 0 < k < n else 1):
+        ranks = random.random((images, n)).argsort(-1).argsort(-1)
+        yield (ranks < k).astype("float32")
+
+
+def summary(n, lengths, log2_norms):
+    paths = np.array([math.log10(math.comb(n, k)) for k in lengths])
+    gradients = np.array(log2_norms) * math.log10(2)
+    contributions = paths + gradients
+    most = np.max(contributions)
+    shares = 10.0 ** (contributions - (most if np.isfinite(most) else 0))
+    return {
+        "length": np.array(lengths),
+        "log10_paths": paths,
+        "log10_gradient": gradients,
+        "log10_contribution": contributions,
+        "share": shares / (np.sum(shares) or 1),
+    }
+
+
+def effective_lengths(result, mass=0.95):
+    """The shortest range of path lengths that carries most of the gradient.
+
+    Args:
+        result: dict, as `gradient_by_path_length` returns it.
+        mass: float, above 0, at most 1. The share of the contribution that
+            the range has at least. Defaults to `0.95`.
+
+    Returns:
+        A tuple `(first, last)` of lengths in blocks.
+    """
+    if not 0 < mass <= 1:
+        raise ValueError(
+            f"`mass` should be above 0 and at most 1. Received: mass={mass}"
+        )
+    lengths, total = result["length"], np.cumsum([0, *result["share"]])
+    if not total[-1]:
+        raise ValueError(
+            "`result` should have a gradient at some length. "
+            f"Received: result={result}"
+        )
+    ranges = [
+        (last - first, first, last)
+        for first in range(len(lengths))
+        for last in range(first, len(lengths))
+        if total[last + 1] - total[first] >= mass * total[-1] - 1e-12
+    ]
+    _, first, last = min(ranges)
+    return int(lengths[first]), int(lengths[last])
+
+
+class PathGradient:
+    """The gradient by the input that travels back through chosen blocks.
+
+    Called with images, integer labels and masks of shape `(images, blocks)`,
+    it returns an array of the images' shape. Where a mask is 0 a block passes
+    the error on through its shortcut; elsewhere through its residual branches,
+    multiplied by the mask. Each image has its own loss.
+
+    Args:
+        model: functional `keras.Model`.
+
+    Attributes:
+        blocks: int. The number of residual blocks.
+    """
+
+    def __init__(self, model):
+        chain = residual_chain(graphs.read(model))
+        if not chain.units:
+            raise ValueError(
+                f"`model` should have residual blocks. Received: {model.name}"
+            )
+        self.blocks = len(chain.units)
+        gated = with_path_switches(chain)
+        self.dtype = gated.inputs[0].dtype
+        self._gradient = backends.input_gradient(gated, cross_entropy)
+
+    def __call__(self, images, labels, masks):
+        tensors = [
+            ops.convert_to_tensor(np.asarray(images), self.dtype),
+            ops.convert_to_tensor(np.asarray(masks), self.dtype),
+        ]
+        labels = ops.convert_to_tensor(np.asarray(labels), "int32")
+        return ops.convert_to_numpy(self._gradient(tensors, labels))
+
+
+def cross_entropy(logits, labels):
+    """Summed over the images, so that each has a gradient of its own."""
+    return ops.sum(
+        keras.losses.sparse_categorical_crossentropy(
+            labels, logits, from_logits=True
+        )
+    )
+
+
+def with_path_switches(chain):
+    """The chain's logits with a second input, the masks, at every addition."""
+    (source,) = chain.graph.inputs
+    floats = "float" in source.dtype
+    images = keras.Input(
+        batch_shape=source.shape,
+        dtype=source.dtype if floats else keras.config.floatx(),
+    )
+    masks = keras.Input((len(chain.units),), dtype=images.dtype)
+    switches = {}
+    for k, unit in enumerate(chain.units):
+        for join in unit.joins:
+            switch = PathSwitch(k, len(join.shortcuts))
+            tensors = [*join.shortcuts, *join.branches, masks]
+            switches[id(join.step)] = graphs.Step(
+                switch, (tensors,), {}, join.step.outputs
+            )
+    values = {id(source): images, id(masks): masks}
+    *steps, last = chain.graph.steps
+    steps = [switches.get(id(step), step) for step in steps]
+    graphs.run([*steps, before_softmax(last)], values)
+    outputs = values[id(chain.graph.outputs[0])]
+    return keras.Model([images, masks], outputs)
+
+
+def before_softmax(step):
+    """The last step of a classifier without its softmax."""
+    layer = step.operation
+    softmax = getattr(layer, "activation", None) is keras.activations.softmax
+    if isinstance(layer, keras.layers.Softmax) or (
+        softmax and isinstance(layer, keras.layers.Activation)
+    ):
+        return graphs.alias(step.inputs[0], step.outputs[0])
+    if softmax and isinstance(layer, keras.layers.Dense):
+        return graphs.Step(Logits(layer), step.args, {}, step.outputs)
+    return step
+
+
+class Logits(keras.layers.Layer):
+    """A dense layer without its activation."""
+
+    def __init__(self, dense, **kwargs):
+        super().__init__(dtype=dense.dtype_policy, **kwargs)
+        self.dense = dense
+
+    def call(self, x):
+        x = ops.matmul(x, self.dense.kernel)
+        return x if self.dense.bias is None else x + self.dense.bias
+
+
+class PathSwitch(keras.layers.Layer):
+    """An addition whose error goes back one way only.
+
+    Args:
+        block: int. The column of the masks.
+        shortcuts: int. How many of the tensors, the first ones, are shortcuts.
+    """
+
+    def __init__(self, block, shortcuts, **kwargs):
+        super().__init__(**kwargs)
+        self.block = block
+        self.shortcuts = shortcuts
+
+    def call(self, inputs):
+        *tensors, masks = inputs
+        skip = total(tensors[: self.shortcuts])
+        residual = total(tensors[self.shortcuts :])
+        mask = ops.cast(masks[:, self.block], skip.dtype)
+        mask = ops.reshape(mask, [-1] + [1] * (len(skip.shape) - 1))
+        through_skip = ops.cast(ops.equal(mask, 0), skip.dtype)
+        return (
+            ops.stop_gradient(skip + residual)
+            + mask * without_value(residual)
+            + through_skip * without_value(skip)
+        )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+
+def total(tensors):
+    first, *others = tensors
+    for x in others:
+        first = first + x
+    return first
+
+
+def without_value(x):
+    """Zero, with the gradient of `x`."""
+    return x - ops.stop_gradient(x)

@@ -1,0 +1,143 @@
+"""A functional model's graph as plain data, and how to run it again."""
+
+import dataclasses
+
+import keras
+
+
+@dataclasses.dataclass(eq=False)
+class Step:
+    """One call of an operation (a layer or an op of `keras.ops`).
+
+    The tensors among `args` and `kwargs`, and the `outputs`, are KerasTensors:
+    they serve as names, `id(tensor)` being the key.
+    """
+
+    operation: object
+    args: tuple
+    kwargs: dict
+    outputs: list
+
+    @property
+    def inputs(self):
+        return tensors_in((self.args, self.kwargs))
+
+    @property
+    def name(self):
+        return self.operation.name
+
+
+@dataclasses.dataclass(eq=False)
+class Graph:
+    inputs: list
+    outputs: list
+    steps: list
+    name: str
+
+
+def tensors_in(structure):
+    """The KerasTensors of a nested structure, in order."""
+    leaves = keras.tree.flatten(structure)
+    return [x for x in leaves if isinstance(x, keras.KerasTensor)]
+
+
+def read(model):
+    """Reads the graph of a model, in an order in which it can be run.
+
+    Args:
+        model: functional or sequential `keras.Model` with one tensor in and
+            one out. It stays as it is; the steps refer to its layers.
+
+    Returns:
+        A `Graph`.
+    """
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise ValueError(
+            "`model` should be a functional Keras model (or a built "
+            f"Sequential one). Received: model={model}"
+        )
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            "`model` should have one input and one output. Received: model="
+            f"{model.name} with inputs={model.inputs}, outputs={model.outputs}"
+        )
+    steps = []
+
+    def record(operation, *args, **kwargs):
+        outputs = operation(*args, **kwargs)
+        step = Step(operation, args, kwargs, tensors_in(outputs))
+        steps.append(step)
+        return outputs
+
+    # A shell without the compiled state, which clone_model would copy.
+    shell = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    clone = keras.models.clone_model(
+        shell, clone_function=lambda layer: layer, call_function=record
+    )
+    return Graph(clone.inputs, clone.outputs, steps, model.name)
+
+
+def run(steps, values):
+    """Runs steps on the tensors in `values`, symbolic ones or data.
+
+    Args:
+        steps: list of `Step`.
+        values: dict from the ids of KerasTensors to tensors; what the steps
+            make is added to it.
+    """
+
+    def value(x):
+        return values[id(x)] if isinstance(x, keras.KerasTensor) else x
+
+    for step in steps:
+        args, kwargs = keras.tree.map_structure(value, (step.args, step.kwargs))
+        outputs = keras.tree.flatten(step.operation(*args, **kwargs))
+        for tensor, output in zip(step.outputs, outputs, strict=True):
+            values[id(tensor)] = output
+
+
+def needed(steps, outputs):
+    """Those of the steps without which `outputs` cannot be made."""
+    wanted = {id(x) for x in outputs}
+    kept = []
+    for step in reversed(steps):
+        if any(id(x) in wanted for x in step.outputs):
+            kept.append(step)
+            wanted.update(id(x) for x in step.inputs)
+    return kept[::-1]
+
+
+def reads(steps):
+    """The tensors that steps take from outside, in order, each once."""
+    made = {id(x) for step in steps for x in step.outputs}
+    outside = {
+        id(x): x for step in steps for x in step.inputs if id(x) not in made
+    }
+    return list(outside.values())
+
+
+def alias(source, target):
+    """A step that gives a tensor a second name."""
+    return Step(lambda x: x, (source,), {}, [target])
+
+
+def kernels(operation):
+    """How many layers with kernels an operation holds: 0 or 1; more in a model.
+
+    A kernel is a weight of two or more dimensions, so that a convolution or a
+    dense layer counts and a normalization does not.
+    """
+    if not isinstance(operation, keras.Layer):
+        return 0
+    if isinstance(operation, keras.Model):
+        return sum(kernels(layer) for layer in operation.layers)
+    return int(any(len(w.shape) > 1 for w in operation.weights))
+
+
+def is_addition(step):
+    """Whether a step adds two or more different tensors."""
+    kind = type(step.operation)
+    adds = issubclass(kind, keras.layers.Add) or (
+        kind.__name__ == "Add" and not issubclass(kind, keras.Layer)
+    )
+    return adds and len({id(x) for x in step.inputs}) > 1

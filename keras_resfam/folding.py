@@ -1,0 +1,210 @@
+"""Merges batch normalization into the layers before it, for inference."""
+
+import collections
+
+import keras
+import numpy as np
+from keras import layers
+
+# Depthwise kernels end in (inputs, multiplier), transposed ones in
+# (outputs, inputs), all others in (inputs, outputs).
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+TRANSPOSED = (
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
+)
+LINEAR = (
+    layers.Dense,
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    layers.SeparableConv1D,
+    layers.SeparableConv2D,
+    *DEPTHWISE,
+    *TRANSPOSED,
+)
+KERNELS = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
+
+
+def fold_batch_norm(model):
+    """Returns a copy of a model with its batch normalizations merged.
+
+    At inference a `BatchNormalization` is an affine map of each channel. Where
+    it directly follows a linear layer, scaling that layer's kernel and
+    shifting its bias does the same work for nothing. The copy computes what
+    `model(x, training=False)` computes, up to rounding, with fewer layers. It
+    is meant for inference: trained further, it is another network than
+    `model`.
+
+    Merged: a `BatchNormalization` along the channel axis whose input is the
+    output of a `Dense`, `Conv`, `DepthwiseConv`, `SeparableConv` or
+    `Conv…Transpose` layer of 1, 2 or 3 dimensions with linear activation,
+    where nothing else reads that output, both layers are called once, and both
+    have one dtype policy. The linear layer keeps its name, gains a bias, and
+    loses its regularizers and constraints, which judge the unmerged kernel.
+
+    Left as it is: a `BatchNormalization` that follows anything else (as in
+    pre-activation networks, where it precedes the convolution and a ReLU lies
+    between), one called with `training=True`, a shared layer, a subclass of
+    the layers above, and a quantized or LoRA layer. Models inside `model` are
+    merged in the same way.
+
+    Args:
+        model: `keras.Model`. A functional or sequential model. It is not
+            changed.
+
+    Returns:
+        A functional `keras.Model` with the inputs, outputs and name of
+        `model`, and weights of its own. It is not compiled.
+
+    Raises:
+        ValueError: If `model` is neither functional nor sequential, or not
+            built.
+
+    Example:
+
+    ```python
+    model = keras_resfam.DMRNet(depth=56, weights="cifar10")
+    fast = keras_resfam.fold_batch_norm(model)
+    fast.predict(images)
+    fast.save("dmrnet56_folded.keras")
+    ```
+    """
+    if not _is_graph(model) or not model.built:
+        raise ValueError(
+            "`model` should be a functional or sequential `keras.Model` that "
+            f"is built. Received: model={model}"
+        )
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+    norm_after = _foldable(model)
+    folded = set(norm_after.values())
+
+    def clone(layer):
+        if layer in folded:
+            return _identity
+        if _is_graph(layer):
+            return fold_batch_norm(layer)
+        config = layer.get_config()
+        if layer in norm_after:
+            config = _with_bias(config)
+        return type(layer).from_config(config)
+
+    # A view, because a compiled model's clone would come with an optimizer.
+    view = keras.Model(model.input, model.output, name=model.name)
+    copy = keras.models.clone_model(view, _clone_inputs(model), clone)
+    for layer in model.layers:
+        if layer in norm_after:
+            weights = _merged_weights(layer, norm_after[layer])
+        elif layer in folded or _is_graph(layer):
+            continue
+        else:
+            weights = layer.get_weights()
+        _set_weights(copy.get_layer(layer.name), weights)
+    return copy
+
+
+def _identity(inputs, **kwargs):
+    return inputs
+
+
+def _is_graph(layer):
+    """Whether a layer is a functional or sequential model."""
+    return isinstance(layer, keras.Model) and (
+        isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
+    )
+
+
+def _foldable(model):
+    """Maps each linear layer to the `BatchNormalization` it can absorb."""
+    nodes = [n for level in model._nodes_by_depth.values() for n in level]
+    calls = collections.Counter(node.operation for node in nodes)
+    readers = collections.Counter(
+        id(x) for x in [*model.outputs, *_inputs_of(nodes)]
+    )
+    maker = {id(x): node.operation for node in nodes for x in node.outputs}
+    pairs = {}
+    for node in nodes:
+        norm = node.operation
+        if type(norm) is not layers.BatchNormalization or calls[norm] > 1:
+            continue
+        x = node.input_tensors[0]
+        layer = maker[id(x)]
+        if (
+            calls[layer] == 1
+            and readers[id(x)] == 1
+            and not node.arguments.kwargs.get("training")
+            and _is_linear(layer)
+            and layer.dtype_policy == norm.dtype_policy
+            and norm.axis % x.ndim == _channel_axis(layer, x.ndim)
+        ):
+            pairs[layer] = norm
+    return pairs
+
+
+def _inputs_of(nodes):
+    return [x for node in nodes for x in node.input_tensors]
+
+
+def _is_linear(layer):
+    """Whether a layer is y = kernel * x + bias, and no more than that."""
+    return (
+        type(layer) in LINEAR
+        and layer.activation is keras.activations.linear
+        and KERNELS.issuperset(w.name for w in layer.weights)
+    )
+
+
+def _channel_axis(layer, ndim):
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return 1 if first and ndim > 2 else ndim - 1
+
+
+def _with_bias(config):
+    judges = {
+        key: None
+        for key in config
+        if key.endswith(("_regularizer", "_constraint"))
+    }
+    return {**config, **judges, "use_bias": True}
+
+
+def _clone_inputs(model):
+    """New inputs in the structure of the model's, by the same names."""
+    clones = {
+        id(layer.output): type(layer).from_config(layer.get_config()).output
+        for layer in model.layers
+        if isinstance(layer, layers.InputLayer)
+    }
+    return keras.tree.map_structure(lambda x: clones[id(x)], model.input)
+
+
+def _merged_weights(layer, norm):
+    """The weights of `layer` that do the work of `layer`, then `norm`."""
+    weights = [_float64(w) for w in layer.weights]
+    bias = weights.pop() if layer.use_bias else 0.0
+    scale = 1.0 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
+    if norm.scale:
+        scale = scale * _float64(norm.gamma)
+    shift = _float64(norm.beta) if norm.center else 0.0
+    bias = shift + (bias - _float64(norm.moving_mean)) * scale
+
+    kernel = weights.pop()
+    if isinstance(layer, DEPTHWISE):
+        kernel = kernel * scale.reshape(kernel.shape[-2:])
+    elif isinstance(layer, TRANSPOSED):
+        kernel = kernel * scale[:, None]
+    else:
+        kernel = kernel * scale
+    return [*weights, kernel, bias]
+
+
+def _float64(weight):
+    return keras.ops.convert_to_numpy(weight).astype("float64")
+
+
+def _set_weights(layer, weights):
+    layer.set_weights(weights)
+    if isinstance(layer, layers.Normalization):
+        layer.finalize_state()

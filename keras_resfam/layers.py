@@ -1,0 +1,107 @@
+"""Modulation of the backward error, Xie et al. 2017, section 4."""
+
+import math
+import numbers
+
+import keras
+
+from keras_resfam.gradients import replace_gradient
+
+# Squares of errors below 1e-19 are zero in float32: errors are scaled up
+# before they are squared. Only ratios of moments are used.
+_ERROR_SCALE = 2.0**40
+
+
+@keras.saving.register_keras_serializable(package="keras_resfam")
+class GradientModulation(keras.layers.Layer):
+    """Keeps the magnitude of the error from layer to layer.
+
+    The forward pass is the identity. Backward, `q` is the second moment (mean
+    square) of the error that arrives at this layer, and `q_above` that of the
+    error which the `GradientModulation` above it has passed on. Where they
+    mismatch, that is where `q_above / q` leaves
+    `[1 / threshold, threshold]`, the error is multiplied by
+    `sqrt(q_above / q)`, which gives it back the magnitude it had above; the
+    paper calls that factor rho. Elsewhere it passes unchanged.
+
+    The layers of a network form a chain: each takes the `link` of the one
+    below and returns its own for the one above. The link is a scalar zero
+    that carries nothing forward; backward, its "gradient" is the moment of
+    the error above, so that one pass suffices. The uppermost layer of a chain
+    leaves its error as it is.
+
+    The paper gives no number for a mismatch; the default is ours. Under data
+    parallelism each replica modulates by the moments of its own share.
+
+    Reference: Xie et al. 2017, [All You Need is Beyond a Good Init](
+    https://arxiv.org/abs/1703.01827), section 4.
+
+    Args:
+        threshold: float, at least 1. The largest ratio of second moments
+            that is let pass; 1 modulates always. Defaults to `1.2`.
+
+    Call arguments:
+        x: floating point tensor of any shape.
+        link: the link of the layer below, or `None` for the lowest.
+
+    Returns:
+        `x`, and the link for the layer above: a float32 scalar.
+
+    Raises:
+        ValueError: if `threshold` is not a finite number of at least 1.
+
+    Example:
+
+    ```python
+    link = None
+    for filters in (16, 16, 32):
+        x = keras.layers.Conv2D(filters, 3, activation="relu")(x)
+        x, link = GradientModulation()(x, link)
+    ```
+    """
+
+    def __init__(self, threshold=1.2, **kwargs):
+        # The link stays float32 under mixed precision.
+        super().__init__(autocast=False, **kwargs)
+        if (
+            not isinstance(threshold, numbers.Real)
+            or not math.isfinite(threshold)
+            or threshold < 1
+        ):
+            raise ValueError(
+                "`threshold` should be a finite number of at least 1. "
+                f"Received: threshold={threshold!r}"
+            )
+        self.threshold = float(threshold)
+
+    def call(self, x, link=None):
+        if link is None:
+            link = keras.ops.zeros((), dtype="float32")
+        return replace_gradient(self._modulate, x, link)
+
+    def _modulate(self, error, q_above):
+        """Returns the modulated error and its second moment."""
+        scaled = keras.ops.cast(error, "float32") * _ERROR_SCALE
+        q = keras.ops.mean(keras.ops.square(scaled))
+        ratio = q_above / keras.ops.where(q > 0, q, 1.0)
+        mismatch = keras.ops.logical_or(
+            ratio > self.threshold, ratio < 1 / self.threshold
+        )
+        # Above the uppermost layer there is no moment, and no ratio.
+        mismatch = keras.ops.logical_and(
+            mismatch, keras.ops.logical_and(q > 0, q_above > 0)
+        )
+        rho = keras.ops.where(mismatch, keras.ops.sqrt(ratio), 1.0)
+        modulated = error * keras.ops.cast(rho, error.dtype)
+        return modulated, keras.ops.where(mismatch, q_above, q)
+
+    def compute_output_spec(self, x, link=None):
+        return (
+            keras.KerasTensor(x.shape, dtype=x.dtype),
+            keras.KerasTensor((), dtype="float32"),
+        )
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("autocast", None)
+        return {**config, "threshold": self.threshold}

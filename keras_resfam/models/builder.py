@@ -1,0 +1,302 @@
+"""Turns an architecture into a builder like those of `keras.applications`.
+
+A family's module says what its graph is, from the normalised image to the
+last feature map. All that the builders share is here: their common arguments
+and errors, normalisation, classifier and weights.
+"""
+
+import functools
+import inspect
+
+import keras
+
+from keras_resfam.datasets import DATASETS, get_dataset
+from keras_resfam.models.arguments import (
+    check_choice,
+    check_flag,
+    check_integer,
+    is_integer,
+)
+from keras_resfam.models.blocks import channel_axis, full_precision
+
+_COMMON_DOC = """\
+    include_top: bool. Whether the network ends with its classifier. Defaults
+        to `True`.
+    weights: `None`, for random initial weights; the name of a data set, such
+        as `"cifar10"`, for the weights that were trained on it for the very
+        architecture asked for; `"hf://organisation/repository"`, with
+        `@revision` behind it or not; or the path of a folder such as those
+        of `weights/`, or of a `.weights.h5` file. Defaults to `None`.
+    input_tensor: KerasTensor of shape `(batch, height, width, channels)` to
+        build upon, instead of a new input. Defaults to `None`.
+    input_shape: tuple without the batch axis; height and width may be `None`
+        and are {minimum} or more otherwise. Defaults to that of the weights'
+        data set, else to `{shape}`.
+    pooling: `None`, `"avg"` or `"max"`. With `include_top=False`: the last
+        feature map as it is, or its global average or maximum, of shape
+        `(batch, channels)`. Defaults to `None`.
+    classes: int. Number of classes. Defaults to that of the weights, else to
+        `{classes}`.
+    classifier_activation: str, callable or `None`. Activation of the
+        classifier; `None` gives logits. With trained weights `"softmax"` or
+        `None`. Defaults to `"softmax"`.
+    include_preprocessing: bool or str. Whether the model takes raw images, in
+        `[0, 255]`, uint8 or float, and normalises them itself: with the
+        channel moments of the weights' data set, else of {title}, or of the
+        data set named here. With `False` it takes normalised images. Defaults
+        to `True`.
+    name: str. The model's name. Defaults to one made of the family's.
+
+Returns:
+    A functional `keras.Model`. It takes a float tensor of shape
+    `(batch, height, width, channels)` (the channels first where
+    `keras.config.image_data_format()` says so) and gives `(batch, classes)`.
+
+Raises:
+    ValueError: if an argument is not allowed, or the weights do not exist or
+        do not fit.
+"""
+
+
+def image_classifier(dataset="cifar10"):
+    """Decorates an architecture, to give the builder of a family.
+
+    The architecture is a function of the normalised image and of arguments
+    with defaults. It checks them, builds the graph and returns the last
+    feature map and its `Layers`. The builder takes the same arguments, and
+    those common to all builders.
+
+    Args:
+        dataset: str. The data set whose image shape, classes and channel
+            moments are the defaults.
+    """
+    record = DATASETS[dataset]
+
+    def decorate(architecture):
+        own = list(inspect.signature(architecture).parameters.values())[1:]
+        common = list(inspect.signature(_build).parameters.values())[3:]
+        signature = inspect.Signature(own + common)
+
+        @functools.wraps(architecture)
+        def builder(*args, **kwargs):
+            arguments = signature.bind(*args, **kwargs)
+            arguments.apply_defaults()
+            options = dict(arguments.arguments)
+            family = {p.name: options.pop(p.name) for p in own}
+            return _build(
+                functools.partial(architecture, **family),
+                builder,
+                record,
+                **options,
+            )
+
+        builder.__signature__ = signature
+        builder.__doc__ = _document(architecture, record)
+        return builder
+
+    return decorate
+
+
+def _document(architecture, record):
+    """The architecture's docstring with the common arguments behind it."""
+    if architecture.__doc__ is None:  # python -OO
+        return None
+    doc = inspect.cleandoc(architecture.__doc__)
+    if "\nArgs:\n" not in doc:
+        doc += "\n\nArgs:"
+    return f"{doc}\n" + _COMMON_DOC.format(
+        minimum=_minimum_size(record),
+        shape=record.image_shape,
+        classes=record.classes,
+        title=record.title,
+    )
+
+
+def _build(
+    architecture,
+    builder,
+    defaults,
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=None,
+    classifier_activation="softmax",
+    include_preprocessing=True,
+    name=None,
+):
+    check_flag("include_top", include_top)
+    check_choice("pooling", pooling, (None, "avg", "max"))
+    _check_name(name)
+    family = builder.__name__
+    source = _find_weights(weights, family, architecture.keywords)
+    classes = _resolve_classes(classes, source, include_top, defaults)
+    _check_activation(classifier_activation, source, include_top)
+    inputs, x = _make_inputs(input_tensor, input_shape, source, defaults)
+
+    x = _normalise(x, include_preprocessing, source, defaults)
+    x, layers = architecture(x)
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        x = layers.dense(
+            x, classes, activation=classifier_activation, name="predictions"
+        )
+    elif pooling == "avg":
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    elif pooling == "max":
+        x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+    model = keras.Model(inputs, x, name=name or _unique_name(family))
+
+    if source is not None:
+        source.load_into(model, functools.partial(_twin, builder, architecture))
+    return model
+
+
+def _find_weights(weights, family, arguments):
+    if weights is None:
+        return None
+    # The Hub's client is slow to import, and seldom needed.
+    from keras_resfam import pretrained
+
+    return pretrained.find(weights, family, arguments)
+
+
+def _twin(builder, architecture, classes, input_shape):
+    """The whole network on an input of its own, to load weights into."""
+    return builder(
+        **architecture.keywords,
+        classes=classes,
+        input_shape=input_shape,
+        name="twin",
+    )
+
+
+def _check_name(name):
+    if name is not None and (
+        not isinstance(name, str) or not name or "/" in name
+    ):
+        raise ValueError(
+            "`name` should be a string that is not empty and has no '/', or "
+            f"None. Received: name={name!r}"
+        )
+
+
+def _unique_name(family):
+    """`dmrnet`, `dmrnet_1`, ...: as Keras names its layers."""
+    uid = keras.backend.get_uid(family.lower())
+    return family.lower() + (f"_{uid - 1}" if uid > 1 else "")
+
+
+def _resolve_classes(classes, source, include_top, defaults):
+    trained = source.classes if source is not None else None
+    if classes is None:
+        return trained or defaults.classes
+    check_integer("classes", classes)
+    if include_top and trained not in (None, classes):
+        raise ValueError(
+            f"`classes` should be {trained} with `include_top=True` and these "
+            "weights; for other classes use `include_top=False` and a "
+            f"classifier of your own. Received: classes={classes!r}"
+        )
+    return classes
+
+
+def _check_activation(activation, source, include_top):
+    try:
+        keras.activations.get(activation)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "`classifier_activation` should be None, a callable or the name "
+            "of a Keras activation. "
+            f"Received: classifier_activation={activation!r}"
+        ) from error
+    trained_for = (None, "softmax", keras.activations.softmax)
+    if source is not None and include_top and activation not in trained_for:
+        raise ValueError(
+            "`classifier_activation` should be None or 'softmax' with trained "
+            f"weights. Received: classifier_activation={activation!r}"
+        )
+
+
+def _minimum_size(record):
+    """The smallest image whose last feature map is one pixel at least."""
+    return 32 if record.image_shape[0] > 32 else 4
+
+
+def _make_inputs(input_tensor, input_shape, source, defaults):
+    """Returns the model's inputs and the image tensor."""
+    if input_tensor is None:
+        if input_shape is None:
+            input_shape = source.input_shape if source is not None else None
+            input_shape = input_shape or defaults.image_shape
+            if channel_axis() == 1:
+                input_shape = (input_shape[-1], *input_shape[:-1])
+        _check_shape("input_shape", input_shape, input_shape, defaults)
+        x = keras.Input(tuple(input_shape), name="image")
+        return x, x
+    if not keras.backend.is_keras_tensor(input_tensor):
+        raise ValueError(
+            "`input_tensor` should be a KerasTensor, such as keras.Input "
+            f"returns. Received: input_tensor={input_tensor!r}"
+        )
+    shape = tuple(input_tensor.shape[1:])
+    if input_shape is not None and tuple(input_shape) != shape:
+        raise ValueError(
+            f"`input_shape` should be that of `input_tensor`, {shape}, or "
+            f"None. Received: input_shape={input_shape!r}"
+        )
+    _check_shape("input_tensor.shape", shape, input_tensor.shape, defaults)
+    sources = keras.utils.get_source_inputs(input_tensor)
+    return sources[0] if len(sources) == 1 else sources, input_tensor
+
+
+def _check_shape(argument, shape, received, defaults):
+    minimum = _minimum_size(defaults)
+
+    def fits(sizes, channels):
+        return is_integer(channels, 1) and all(
+            size is None or is_integer(size, minimum) for size in sizes
+        )
+
+    order = "(height, width, channels)"
+    valid = isinstance(shape, (tuple, list)) and len(shape) == 3
+    if channel_axis() == 1:
+        order = "(channels, height, width)"
+        valid = valid and fits(shape[1:], shape[0])
+    else:
+        valid = valid and fits(shape[:-1], shape[-1])
+    if not valid:
+        raise ValueError(
+            f"`{argument}` should be {order} without the batch axis, with "
+            f"height and width None or at least {minimum}, and at least one "
+            f"channel. Received: {argument}={received!r}"
+        )
+
+
+def _normalise(x, include_preprocessing, source, defaults):
+    if include_preprocessing is False:
+        return x
+    if include_preprocessing is True:
+        trained_on = source.dataset if source is not None else None
+        record = DATASETS.get(trained_on, defaults)
+    else:
+        record = get_dataset(include_preprocessing, "include_preprocessing")
+    axis = channel_axis()
+    mean, std = record.mean, record.std
+    if len(mean) != x.shape[axis]:
+        if include_preprocessing is not True or source is not None:
+            raise ValueError(
+                f"`include_preprocessing` has moments for {len(mean)} "
+                f"channels ({record.title}) and images have {x.shape[axis]}. "
+                f"Received: include_preprocessing={include_preprocessing!r}"
+            )
+        # Images of an unknown kind: [0, 255] to [-1, 1].
+        mean = std = [127.5] * x.shape[axis]
+    return keras.layers.Normalization(
+        axis=axis,
+        mean=list(mean),
+        variance=[value**2 for value in std],
+        dtype=full_precision(),
+        name="normalization",
+    )(x)

@@ -1,0 +1,200 @@
+"""Merge-and-run networks, Zhao et al. 2016, and their inception-like kin."""
+
+import keras
+
+from keras_resfam.models.arguments import (
+    blocks_from_depth,
+    check_choice,
+    check_integer,
+    widened,
+)
+from keras_resfam.models.blocks import (
+    Layers,
+    add,
+    basic,
+    bottleneck,
+    branch_names,
+    changes_shape,
+    channel_axis,
+    relu,
+    residual_block,
+    stages,
+)
+from keras_resfam.models.builder import image_classifier
+from keras_resfam.models.resnet import BOTTLENECK_FILTERS
+
+MERGE = "merge_and_run"
+
+
+def _layers():
+    return Layers(epsilon=2e-5)  # as in the authors' code
+
+
+@image_classifier()
+def DMRNet(x, depth=56, width=1, branches=2, mapping=MERGE):
+    """Deep merge-and-run network for small images.
+
+    A block takes and gives one tensor for each of its branches. Each branch
+    adds to the average of all that came in:
+    `x_i' = ReLU(H_i(x_i) + mean_j x_j)`. The first block gets the stem's
+    output in every branch; where the shape changes, each branch projects its
+    input (1x1 convolution and BN) before the average; the last block adds all
+    branches to one copy of the average. Three stages of `16, 32, 64` channels
+    (times `width`, the stem too) with `(depth - 2) / 6` blocks each, of two
+    3x3 convolutions a branch.
+
+    The paper prints 24.8M parameters for the wide network of depth 50
+    (`width=4`); the authors' code, and this builder, give 24,151,882.
+
+    Reference: [Deep Convolutional Neural Networks with Merge-and-Run
+    Mappings](https://arxiv.org/abs/1611.07718), section 3 and table 2
+
+    Args:
+        depth: int, 6n + 2. Layers on the longest path, as in table 3 (the
+            paper's L is `depth - 2`, and the `--depth` of the authors' code
+            `2 * depth - 2`). Defaults to `56`.
+        width: number. Multiplies the channels; the paper's wide networks have
+            4. Defaults to `1`.
+        branches: int, at least 1. K of section 3.4: the paper's experiments
+            have 2; 1 is a residual network. Defaults to `2`.
+        mapping: `"merge_and_run"` or `"identity"`. What each branch adds to:
+            the average, or its own input, which leaves K residual networks
+            that share the stem and the end (table 5's ablation, which does
+            not say how they end; here as merge-and-run does). Defaults to
+            `"merge_and_run"`.
+    """
+    n = blocks_from_depth(depth, 2, "6n + 2")
+    filters = widened(width, 16, 32, 64)
+    check_integer("branches", branches)
+    check_choice("mapping", mapping, (MERGE, "identity"))
+
+    layers = _layers()
+    x = layers.conv_bn_relu(x, filters[0], 3, prefix="stem")
+    streams = [x] * branches
+    *blocks, last = stages([n] * 3, filters)
+    for prefix, f, strides in blocks:
+        streams = merge_and_run_block(
+            layers, streams, basic(f, strides), prefix=prefix, mapping=mapping
+        )
+    prefix, f, strides = last
+    x = merge_block(layers, streams, basic(f, strides), prefix=prefix)
+    return x, layers
+
+
+def merge_and_run_block(layers, streams, convs, *, prefix, mapping=MERGE):
+    """Returns ReLU(H_i(x_i) + mean_j x_j) for each stream x_i."""
+    names = branch_names(prefix, len(streams))
+    residuals, skips = _residuals_and_skips(layers, streams, convs, names)
+    if mapping == MERGE:
+        skips = [_average(skips, prefix=prefix)] * len(streams)
+    return [
+        relu(add([h, skip], prefix=name), name=f"{name}_relu")
+        for h, skip, name in zip(residuals, skips, names, strict=True)
+    ]
+
+
+def merge_block(layers, streams, convs, *, prefix):
+    """Returns ReLU(sum_i H_i(x_i) + mean_j x_j): one tensor, at the end."""
+    names = branch_names(prefix, len(streams))
+    residuals, skips = _residuals_and_skips(layers, streams, convs, names)
+    mean = _average(skips, prefix=prefix)
+    return relu(add([*residuals, mean], prefix=prefix), name=f"{prefix}_relu")
+
+
+def _residuals_and_skips(layers, streams, convs, names):
+    filters, strides = convs[-1][0], max(conv[-1] for conv in convs)
+    pairs = list(zip(streams, names, strict=True))
+    return (
+        [layers.branch(x, convs, prefix=name) for x, name in pairs],
+        [
+            layers.projection(x, filters, strides, prefix=name)
+            for x, name in pairs
+        ],
+    )
+
+
+def _average(streams, *, prefix):
+    first, *others = streams
+    if all(x is first for x in others):
+        return first  # one branch, or the stem in each
+    return keras.layers.Average(name=f"{prefix}_merge")(streams)
+
+
+@image_classifier()
+def DILNet(x, depth=56, width=1, branches=2):
+    """Deep inception-like network for small images: DMRNet's baseline.
+
+    As `DMRNet`, but one tensor runs from block to block:
+    `x' = ReLU(H_1(x) + ... + H_K(x) + x)`, with one projection where the
+    shape changes.
+
+    Reference: [Deep Convolutional Neural Networks with Merge-and-Run
+    Mappings](https://arxiv.org/abs/1611.07718), section 3 and table 2
+
+    Args:
+        depth: int, 6n + 2. Layers on the longest path. Defaults to `56`.
+        width: number. Multiplies the channels. Defaults to `1`.
+        branches: int, at least 1. Residual branches of a block. Defaults to
+            `2`.
+    """
+    n = blocks_from_depth(depth, 2, "6n + 2")
+    filters = widened(width, 16, 32, 64)
+    check_integer("branches", branches)
+
+    layers = _layers()
+    x = layers.conv_bn_relu(x, filters[0], 3, prefix="stem")
+    for prefix, f, strides in stages([n] * 3, filters):
+        convs = basic(f, strides)
+        x = residual_block(layers, x, convs, prefix=prefix, branches=branches)
+    return x, layers
+
+
+@image_classifier("imagenet2012")
+def DMRNet44(x):
+    """Merge-and-run network of 44 layers for ImageNet (arXiv, version 2).
+
+    Two branches of bottleneck blocks (2, 2, 8, 2), a projection for each
+    branch in every stage's first block; the last block adds the branches.
+
+    Reference: [Deep Convolutional Neural Networks with Merge-and-Run
+    Mappings](https://arxiv.org/abs/1611.07718v2), section 4.4
+    """
+    layers = _layers()
+    streams = [layers.imagenet_stem(x)] * 2
+    *blocks, last = stages((2, 2, 8, 2), BOTTLENECK_FILTERS)
+    for prefix, f, strides in blocks:
+        convs = bottleneck(f, strides)
+        streams = merge_and_run_block(layers, streams, convs, prefix=prefix)
+    prefix, f, strides = last
+    x = merge_block(layers, streams, bottleneck(f, strides), prefix=prefix)
+    return x, layers
+
+
+@image_classifier("imagenet2012")
+def DMRNet50(x):
+    """Merge-and-run network of 50 layers for ImageNet (IJCAI 2018).
+
+    Two branches of bottleneck blocks (1, 2, 11, 2). Neither BN nor ReLU in
+    the stem; the branches of every stage's first block have no shortcut and
+    are not merged; at the end the two are concatenated (4096 channels). The
+    border of the stem's maximum is zero, where the original has minus
+    infinity.
+
+    Reference: [Deep Convolutional Neural Networks with Merge-and-Run
+    Mappings](https://www.ijcai.org/proceedings/2018/440)
+    """
+    layers = _layers()
+    streams = [layers.imagenet_stem(x, bn_relu=False)] * 2
+    for prefix, f, strides in stages((1, 2, 11, 2), BOTTLENECK_FILTERS):
+        convs = bottleneck(f, strides)
+        if changes_shape(streams[0], f, strides):
+            streams = [
+                relu(layers.branch(x, convs, prefix=name), name=f"{name}_relu")
+                for x, name in zip(
+                    streams, branch_names(prefix, 2), strict=True
+                )
+            ]
+        else:
+            streams = merge_and_run_block(layers, streams, convs, prefix=prefix)
+    join = keras.layers.Concatenate(axis=channel_axis(), name="head_concat")
+    return join(streams), layers

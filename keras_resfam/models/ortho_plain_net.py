@@ -1,0 +1,145 @@
+"""Deep networks without shortcuts, Xie et al. 2017."""
+
+from keras_resfam.initializers import Orthonormal
+from keras_resfam.layers import GradientModulation
+from keras_resfam.models.arguments import (
+    blocks_from_depth,
+    check_number,
+    widened,
+)
+from keras_resfam.models.blocks import Layers, basic, bottleneck, stages
+from keras_resfam.models.builder import image_classifier
+from keras_resfam.models.resnet import BOTTLENECK_FILTERS
+from keras_resfam.regularizers import OrthonormalRegularizer
+
+
+@image_classifier()
+def OrthoPlainNet(x, depth=44, width=1, orthonormality=1e-4, modulation=True):
+    """Plain network for small images, trained by orthonormality.
+
+    Convolution, BN and ReLU, `depth - 1` times, with no shortcut; three
+    stages of `16, 32, 64` channels (times `width`), the first convolution of
+    the second and of the third with stride 2: the plain network of He et al.
+    2015. Kernels start orthonormal.
+
+    Reference: [All You Need is Beyond a Good Init](
+    https://arxiv.org/abs/1703.01827), sections 3 and 4
+
+    Args:
+        depth: int, 6n + 2. Layers with weights: 44 and 110 in the paper.
+            Defaults to `44`.
+        width: number. Multiplies the channels. Defaults to `1`.
+        orthonormality: float, at least 0. The coefficient of
+            `OrthonormalRegularizer` on every kernel, in place of weight
+            decay; 0 for none. Defaults to `1e-4`.
+        modulation: bool or float. Whether each layer's output passes through
+            `GradientModulation`; a number of at least 1 is its threshold.
+            Defaults to `True`.
+    """
+    n = blocks_from_depth(depth, 2, "6n + 2")
+    filters = widened(width, 16, 32, 64)
+    layers = _layers(orthonormality)
+    chain = _Chain(layers, modulation)
+
+    x = chain(x, (filters[0], 3), prefix="stem")
+    return chain.run(x, stages([n] * 3, filters), basic), layers
+
+
+@image_classifier("imagenet2012")
+def OrthoPlainNet34(x, orthonormality=1e-4, modulation=True):
+    """Plain network of 34 layers for ImageNet, trained by orthonormality.
+
+    ResNet-34 without its shortcuts: stages of 6, 8, 12 and 6 3x3
+    convolutions to `64, 128, 256, 512` channels.
+
+    Reference: [All You Need is Beyond a Good Init](
+    https://arxiv.org/abs/1703.01827), section 5
+
+    Args:
+        orthonormality: float, at least 0. The coefficient of
+            `OrthonormalRegularizer` on every kernel. Defaults to `1e-4`.
+        modulation: bool or float. Whether each layer's output passes through
+            `GradientModulation`, or its threshold. Defaults to `True`.
+    """
+    return _imagenet_plain_net(
+        x, (3, 4, 6, 3), (64, 128, 256, 512), basic, orthonormality, modulation
+    )
+
+
+@image_classifier("imagenet2012")
+def OrthoPlainNet101(x, orthonormality=1e-4, modulation=True):
+    """Plain network of 101 layers for ImageNet, trained by orthonormality.
+
+    ResNet-101 without its shortcuts: stages of 3, 4, 23 and 3 times 1x1, 3x3
+    and 1x1 convolutions, the last to `256, 512, 1024, 2048` channels.
+
+    Reference: [All You Need is Beyond a Good Init](
+    https://arxiv.org/abs/1703.01827), section 5
+
+    Args:
+        orthonormality: float, at least 0. The coefficient of
+            `OrthonormalRegularizer` on every kernel, by groups where there
+            are more filters than they have weights. Defaults to `1e-4`.
+        modulation: bool or float. Whether each layer's output passes through
+            `GradientModulation`, or its threshold. Defaults to `True`.
+    """
+    return _imagenet_plain_net(
+        x,
+        (3, 4, 23, 3),
+        BOTTLENECK_FILTERS,
+        bottleneck,
+        orthonormality,
+        modulation,
+    )
+
+
+def _imagenet_plain_net(x, blocks, filters, convs, orthonormality, modulation):
+    layers = _layers(orthonormality)
+    chain = _Chain(layers, modulation)
+    x = chain.modulate(layers.imagenet_stem(x), name="stem_modulation")
+    return chain.run(x, stages(blocks, filters), convs), layers
+
+
+def _layers(orthonormality):
+    check_number("orthonormality", orthonormality, 0)
+
+    def regularizer():
+        return (
+            OrthonormalRegularizer(orthonormality) if orthonormality else None
+        )
+
+    return Layers(
+        kernel_initializer=Orthonormal,
+        kernel_regularizer=regularizer,
+        dense_initializer=Orthonormal,
+    )
+
+
+class _Chain:
+    """Conv-BN-ReLU triples, their errors linked by modulation."""
+
+    def __init__(self, layers, modulation):
+        if not isinstance(modulation, bool):
+            check_number("modulation", modulation, 1)
+        self.layers = layers
+        self.options = (
+            {} if modulation is True else {"threshold": float(modulation)}
+        )
+        self.modulates = modulation is not False
+        self.link = None
+
+    def __call__(self, x, conv, *, prefix, index=""):
+        x = self.layers.conv_bn_relu(x, *conv, prefix=prefix, index=index)
+        return self.modulate(x, name=f"{prefix}_modulation{index}")
+
+    def run(self, x, blocks, convs):
+        for prefix, filters, strides in blocks:
+            for k, conv in enumerate(convs(filters, strides), start=1):
+                x = self(x, conv, prefix=prefix, index=k)
+        return x
+
+    def modulate(self, x, *, name):
+        if self.modulates:
+            modulation = GradientModulation(**self.options, name=name)
+            x, self.link = modulation(x, self.link)
+        return x

@@ -1,0 +1,131 @@
+"""Residual networks: everyone's baseline, and the subject of Veit et al."""
+
+from keras_resfam.models.arguments import (
+    blocks_from_depth,
+    check_choice,
+    check_flag,
+    widened,
+)
+from keras_resfam.models.blocks import (
+    Layers,
+    basic,
+    bottleneck,
+    changes_shape,
+    padded_identity,
+    preactivation_block,
+    relu,
+    residual_block,
+    stages,
+)
+from keras_resfam.models.builder import image_classifier
+
+BOTTLENECK_FILTERS = (256, 512, 1024, 2048)
+
+
+@image_classifier()
+def ResNet(x, depth=110, width=1, preactivation=False, shortcut="identity"):
+    """Residual network for small images, He et al. 2015 and 2016.
+
+    Three stages of `16, 32, 64` channels (times `width`) with `(depth - 2) /
+    6` blocks of two 3x3 convolutions each. With `preactivation=True` and
+    depth 110 it is the network whose 54 blocks Veit et al. 2016 studied.
+
+    References:
+    - [Deep Residual Learning for Image Recognition](
+      https://arxiv.org/abs/1512.03385), section 4.2
+    - [Identity Mappings in Deep Residual Networks](
+      https://arxiv.org/abs/1603.05027)
+    - [Residual Networks Behave Like Ensembles of Relatively Shallow
+      Networks](https://arxiv.org/abs/1605.06431)
+
+    Args:
+        depth: int, 6n + 2. Layers with weights on the longest path: 20 to
+            1202 in the papers. Defaults to `110`.
+        width: number. Multiplies the channels of the stem and of every stage.
+            Defaults to `1`.
+        preactivation: bool. BN and ReLU before each convolution and none
+            after the addition (2016), or after them (2015). Defaults to
+            `False`.
+        shortcut: `"identity"` or `"projection"`. Where the shape changes: no
+            parameters, a stride and channels of zeros (option A, as Veit's
+            authors have it); or a 1x1 convolution (option B, the baseline of
+            DMRNet; with BN unless `preactivation`). Defaults to
+            `"identity"`.
+    """
+    blocks = blocks_from_depth(depth, 2, "6n + 2")
+    filters = widened(width, 16, 32, 64)
+    check_flag("preactivation", preactivation)
+    check_choice("shortcut", shortcut, ("identity", "projection"))
+    padded = shortcut == "identity"
+
+    layers = Layers()
+    if preactivation:
+        x = layers.conv(x, filters[0], 3, name="stem_conv")
+    else:
+        x = layers.conv_bn_relu(x, filters[0], 3, prefix="stem")
+    for prefix, f, strides in stages([blocks] * 3, filters):
+        convs = basic(f, strides)
+        if preactivation:
+            x = preactivation_block(
+                layers, x, convs, prefix=prefix, padded_shortcut=padded
+            )
+        else:
+            skip = padded_identity if padded else layers.projection
+            x = residual_block(layers, x, convs, prefix=prefix, shortcut=skip)
+    if preactivation:
+        x = layers.bn_relu(x, prefix="head")
+    return x, layers
+
+
+def imagenet_resnet(x, blocks, filters, convs, shortcuts=True):
+    """Builds a post-activation network for ImageNet, of four stages.
+
+    Args:
+        x: KerasTensor. The image.
+        blocks: sequence of 4 ints. Blocks of each stage.
+        filters: sequence of 4 ints. Filters that each stage puts out.
+        convs: callable of filters and stride: `basic` or `bottleneck`.
+        shortcuts: bool. Without them where the shape changes, and with
+            neither BN nor ReLU in the stem, it is Zhao et al.'s baseline.
+            Defaults to `True`.
+    """
+    layers = Layers()
+    x = layers.imagenet_stem(x, bn_relu=shortcuts)
+    for prefix, f, strides in stages(blocks, filters):
+        block = convs(f, strides)
+        if shortcuts or not changes_shape(x, f, strides):
+            x = residual_block(layers, x, block, prefix=prefix)
+        else:
+            x = layers.branch(x, block, prefix=prefix)
+            x = relu(x, name=f"{prefix}_relu")
+    return x, layers
+
+
+@image_classifier("imagenet2012")
+def ResNet98(x):
+    """Residual network of 98 layers for ImageNet: DMRNet50's baseline.
+
+    Bottleneck blocks (2, 4, 22, 4), as in the code of Zhao et al., IJCAI
+    2018: neither BN nor ReLU in the stem, and no shortcut in the first block
+    of each stage. The border of the stem's maximum is zero, where the
+    original has minus infinity.
+
+    Reference: [Deep Convolutional Neural Networks with Merge-and-Run
+    Mappings](https://arxiv.org/abs/1611.07718)
+    """
+    return imagenet_resnet(
+        x, (2, 4, 22, 4), BOTTLENECK_FILTERS, bottleneck, shortcuts=False
+    )
+
+
+@image_classifier("imagenet2012")
+def ResNet101(x):
+    """Residual network of 101 layers for ImageNet: DMRNet44's baseline.
+
+    Bottleneck blocks (3, 4, 23, 3), the stride in the 3x3 convolution:
+    torchvision's graph.
+
+    Reference: [Deep Residual Learning for Image Recognition](
+    https://arxiv.org/abs/1512.03385), table 1
+    """
+    return imagenet_resnet(x, (3, 4, 23, 3), BOTTLENECK_FILTERS, bottleneck)

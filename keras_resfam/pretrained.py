@@ -1,0 +1,277 @@
+"""From what `weights=` names to verified values in a model.
+
+The weights of a network are a folder: `weights/<name>/` in a checkout of this
+project, a repository on the Hugging Face Hub. Its files are verified before
+HDF5 opens one; what is verified is what is opened, since the bytes are read
+once. Values are loaded into a private twin of the network, whose fingerprint
+is checked, and copied from there layer by layer, by name.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import keras
+
+from keras_resfam import download, fingerprint, registry
+from keras_resfam.datasets import DATASETS
+
+CHECKOUT = Path(__file__).parents[1]
+"""The checkout of this project, where the package is installed from one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Verified weights, ready to be loaded.
+
+    Attributes:
+        where: str. What messages call them.
+        weights: bytes. A `.weights.h5` file.
+        dataset: str. What they were trained on, if known.
+        classes: int, if known.
+        input_shape: tuple. `(height, width, channels)`, if known.
+        variables: dict. Their fingerprint, if there is one.
+    """
+
+    where: str
+    weights: bytes
+    dataset: str = None
+    classes: int = None
+    input_shape: tuple = None
+    variables: dict = None
+
+    def load_into(self, model, twin):
+        """Loads the weights into a model of the architecture.
+
+        Args:
+            model: functional `keras.Model`, with or without its top, on any
+                input.
+            twin: callable of `(classes, input_shape)` that returns the whole
+                network on an input of its own.
+
+        Raises:
+            ValueError: if a layer would not get the values that are its own;
+                the text names it. The model is then as it was.
+        """
+        trained = self._load_twin(twin)
+        layers = {layer.name: layer for layer in model.layers}
+        pairs = [
+            (layer, layers.get(layer.name))
+            for layer in trained.layers
+            if layer.weights
+            and (layer.name in layers or layer.name != "predictions")
+        ]
+        for source, target in pairs:
+            shapes = [tuple(weight.shape) for weight in source.weights]
+            found = target and [tuple(w.shape) for w in target.weights]
+            if found != shapes:
+                raise ValueError(
+                    f"Layer '{source.name}' should have variables of the "
+                    f"shapes {shapes} to hold the weights of {self.where}: "
+                    "`input_shape` and `classes` should fit them. "
+                    f"Received: {found}"
+                )
+        for source, target in pairs:
+            target.set_weights(source.get_weights())
+
+    def _load_twin(self, twin):
+        with tempfile.TemporaryDirectory() as folder, _full_precision():
+            path = os.path.join(folder, download.WEIGHTS)
+            Path(path).write_bytes(self.weights)
+            try:
+                return self._load_file(path, twin)
+            except (ValueError, OSError, KeyError, RuntimeError) as error:
+                raise ValueError(
+                    f"The weights of {self.where} are not those of this "
+                    f"network. {error}"
+                ) from error
+
+    def _load_file(self, path, twin):
+        layers = fingerprint.read_file(path)
+        classes, shape = self.classes, self.input_shape
+        if self.variables is None:
+            classes, shape = _shape_of(layers)
+        trained = twin(classes, _formatted(shape))
+        # Keras would load a part, and say nothing of names.
+        names = [layer.name for layer in trained.layers if layer.weights]
+        fingerprint.check_names(names, list(layers))
+        trained.load_weights(path)
+        if self.variables is None:
+            fingerprint.check_layers(trained, layers)
+        else:
+            fingerprint.check(trained, self.variables)
+        return trained
+
+
+@contextlib.contextmanager
+def _full_precision():
+    """Has layers built in float32, whatever policy is set."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _formatted(shape):
+    """A shape `(height, width, channels)` in Keras's data format."""
+    if keras.config.image_data_format() == "channels_first":
+        return (shape[-1], *shape[:-1])
+    return shape
+
+
+def _shape_of(layers):
+    """The classes and the input shape of the network a file is of."""
+    for name in ("predictions", "stem_conv"):
+        if name not in layers:
+            raise ValueError(f"Layer '{name}' is not in the file.")
+    classes = layers["predictions"][0].shape[-1]
+    channels = layers["stem_conv"][0].shape[-2]
+    return classes, (None, None, channels)
+
+
+def find(weights, family, arguments):
+    """Finds and verifies what a builder's `weights=` asks for.
+
+    Args:
+        weights: `None`; a data set's name, or that of a network of
+            `list_weights`; the path of a weights folder or of a `.weights.h5`
+            file; or `"hf://organisation/name"`, with `@revision` behind it or
+            not.
+        family: str. The builder's name.
+        arguments: dict. The builder's architecture arguments.
+
+    Returns:
+        A `Source`, or `None` for `weights=None`.
+
+    Raises:
+        ValueError: if there are no such weights for the very architecture.
+        keras_resfam.download.HubError: if the Hub does not give them.
+    """
+    if weights is None:
+        return None
+    if not isinstance(weights, (str, os.PathLike)):
+        raise _refusal(weights, family)
+    text = os.fspath(weights)
+    if text.startswith("hf://"):
+        repository, _, revision = text.removeprefix("hf://").partition("@")
+        files = download.fetch(repository, revision or "main")
+    elif isinstance(weights, str) and weights in _names():
+        files = _registered_files(_choose(weights, family, arguments))
+    elif os.path.isdir(text):
+        files = _read_folder(Path(text))
+    elif os.path.isfile(text) and text.endswith(".weights.h5"):
+        return Source(repr(text), Path(text).read_bytes())
+    else:
+        raise _refusal(weights, family)
+    return _source(repr(text), files, family, arguments)
+
+
+def _names():
+    networks = registry.read()
+    names = {network.name for network in networks}
+    return names | {network.dataset for network in networks} | set(DATASETS)
+
+
+def _refusal(weights, family):
+    return ValueError(
+        "`weights` should be None, the data set of trained weights, the path "
+        "of a weights folder or of a '.weights.h5' file, or "
+        f"'hf://organisation/name[@revision]'. {_offer(family)} "
+        f"Received: weights={weights!r}"
+    )
+
+
+def _offer(family):
+    calls = sorted({n.call for n in registry.list_weights(family)})
+    return (
+        f"For {family} there are: {', '.join(calls) or 'none'}. "
+        "`keras_resfam.list_weights()` lists those of all families."
+    )
+
+
+def _choose(name, family, arguments):
+    """The network meant by a name, for the very architecture asked for."""
+    wanted = registry.architecture(family, arguments)
+    fitting = [
+        network
+        for network in registry.list_weights(family)
+        if name in (network.name, network.dataset)
+        and registry.architecture(family, network.arguments) == wanted
+    ]
+    if not fitting:
+        raise ValueError(
+            "`weights` should be those of trained networks. There are none "
+            f"for {registry.call(family, arguments, weights=name)}. "
+            f"{_offer(family)} Received: weights={name!r}"
+        )
+    # Variants have a suffix: without one, the shortest name is meant.
+    return min(fitting, key=lambda n: (n.name != name, len(n.name), n.name))
+
+
+def _registered_files(network):
+    """A network's files: from the checkout, else from the Hub."""
+    folder = CHECKOUT / "weights" / network.name
+    if (CHECKOUT / "pyproject.toml").is_file() and folder.is_dir():
+        return _read_folder(folder, network.files)
+    if network.commit is None:
+        raise download.HubError(
+            network.repository,
+            "none",
+            f"'{network.name}' has not been published; it is in the checkouts "
+            "of keras_resfam only.",
+            "clone the project and install it with `pip install -e`, or pass "
+            f"the path of its folder weights/{network.name} as `weights`.",
+        )
+    return download.fetch(network.repository, network.commit, network.files)
+
+
+def _read_folder(folder, pins=None):
+    missing = [n for n in download.NEEDED if not (folder / n).is_file()]
+    if missing:
+        raise ValueError(
+            "`weights` should be the path of a weights folder, which has "
+            f"{', '.join(download.NEEDED)}, or of a '.weights.h5' file. "
+            f"{', '.join(missing)} not found. Received: weights='{folder}'"
+        )
+    files = {name: (folder / name).read_bytes() for name in download.NEEDED}
+    wrong = download.fault(files, pins)
+    if wrong is not None:
+        raise ValueError(
+            f"The weights in '{folder}' are not as they were published: "
+            f"{wrong}. Restore them, in a checkout with "
+            f"`git restore {folder}`. Received: weights='{folder}'"
+        )
+    return files
+
+
+def _source(where, files, family, arguments):
+    """Makes a `Source` of a network's files, if it is the one asked for."""
+    try:
+        recipe = json.loads(files[download.RECIPE])
+        variables = json.loads(files[download.FINGERPRINT])["variables"]
+        built = recipe["builder"], recipe["arguments"]
+        registry.architecture(*built)
+        classes, shape = recipe["classes"], tuple(recipe["input_shape"])
+        dataset = recipe["dataset"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            "`weights` should be those of a network of keras_resfam; "
+            f"{download.RECIPE} and {download.FINGERPRINT} do not tell which "
+            f"({error!r}). Received: weights={where}"
+        ) from error
+    if built[0] != family or registry.architecture(
+        *built
+    ) != registry.architecture(family, arguments):
+        raise ValueError(
+            "`weights` should be those of the very network, "
+            f"{registry.call(family, arguments)}; these are those of "
+            f"{registry.call(*built)}. Received: weights={where}"
+        )
+    return Source(
+        where, files[download.WEIGHTS], dataset, classes, shape, variables
+    )

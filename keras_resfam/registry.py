@@ -1,0 +1,188 @@
+"""Which trained networks there are: what `registry.json` says."""
+
+import dataclasses
+import inspect
+import itertools
+import json
+import os
+from pathlib import Path
+
+import keras_resfam
+from keras_resfam.datasets import DATASETS
+
+PATH = Path(__file__).with_name("registry.json")
+
+NAMESPACE = "keras-resfam"
+"""The organisation on the Hugging Face Hub under which they are published."""
+
+TRAINING_ARGUMENTS = {
+    "dropout": 0.0,
+    "orthonormality": 0.0,
+    "modulation": False,
+}
+"""Builder arguments that act in training only, and what turns them off."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Network:
+    """A trained network.
+
+    Attributes:
+        name: str. Its folder in `weights/`.
+        builder: str. The builder's name.
+        arguments: dict. The builder's architecture arguments.
+        dataset: str. What it was trained on.
+        classes: int. Number of classes.
+        input_shape: list. `[height, width, channels]`.
+        accuracy: float, in percent, on the test split.
+        repository: str. `organisation/name` on the Hub.
+        commit: str. The commit that is loaded; `None` if it has not been
+            published.
+        files: dict from file names to their `"bytes"` and `"sha256"`.
+    """
+
+    name: str
+    builder: str
+    arguments: dict
+    dataset: str
+    classes: int
+    input_shape: list
+    accuracy: float
+    repository: str
+    commit: str
+    files: dict
+
+    @property
+    def call(self):
+        """The expression that builds the network with these weights."""
+        return call(self.builder, self.arguments, weights=self.dataset)
+
+    def __repr__(self):
+        where = "not published"
+        if self.commit is not None:
+            where = f"hf://{self.repository}@{self.commit}"
+        measured = f"{self.accuracy:.2f} % on {title(self.dataset)}"
+        return f"{self.call}: {measured}, {where}"
+
+
+def title(dataset):
+    """The name of a data set as papers print it."""
+    return DATASETS[dataset].title if dataset in DATASETS else dataset
+
+
+def read():
+    """Returns all networks of the registry, as a list of `Network`."""
+    entries = json.loads(PATH.read_text())
+    return [Network(name, **entry) for name, entry in entries.items()]
+
+
+def write(networks):
+    """Writes the registry, whole or not at all.
+
+    Args:
+        networks: iterable of `Network`.
+    """
+    entries = {}
+    for network in sorted(networks, key=lambda network: network.name):
+        entry = dataclasses.asdict(network)
+        entries[entry.pop("name")] = entry
+    partial = PATH.with_suffix(".partial")
+    partial.write_text(json.dumps(entries, indent=1) + "\n")
+    os.replace(partial, PATH)
+
+
+def repository(name):
+    """The repository on the Hub in which the project publishes a network."""
+    return f"{NAMESPACE}/{name}"
+
+
+def list_weights(family=None, dataset=None):
+    """Lists the trained networks, by family and data set.
+
+    Args:
+        family: str or callable. A builder or its name. Defaults to `None`,
+            all of them.
+        dataset: str. A data set's name. Defaults to `None`, all of them.
+
+    Returns:
+        A list of `keras_resfam.registry.Network`, whose attributes are all
+        that is known of each; printed, one is one line.
+
+    Example:
+
+    ```python
+    for network in keras_resfam.list_weights(dataset="cifar10"):
+        print(network)
+    ```
+    """
+    family = getattr(family, "__name__", family)
+    chosen = [
+        network
+        for network in read()
+        if family in (None, network.builder)
+        and dataset in (None, network.dataset)
+    ]
+    return sorted(chosen, key=lambda n: (n.builder, n.dataset, n.name))
+
+
+def defaults(builder):
+    """The architecture arguments of a builder, with their defaults.
+
+    Args:
+        builder: str. The builder's name.
+
+    Raises:
+        ValueError: if there is no such builder.
+    """
+    if builder not in keras_resfam.__all__:
+        raise ValueError(
+            "`builder` should be a builder of this version of keras_resfam. "
+            f"Received: builder={builder!r}"
+        )
+    parameters = inspect.signature(getattr(keras_resfam, builder)).parameters
+    own = itertools.takewhile(lambda p: p != "include_top", parameters)
+    return {name: _as_json(parameters[name].default) for name in own}
+
+
+def architecture(builder, arguments):
+    """The arguments that decide which variables a network has.
+
+    Args:
+        builder: str. The builder's name.
+        arguments: dict. Its architecture arguments; those left out have their
+            defaults.
+
+    Returns:
+        A dict that can be compared with another: sequences are lists, and the
+        arguments that act in training only are left out.
+    """
+    chosen = {**defaults(builder), **_as_json(arguments)}
+    return {
+        name: value
+        for name, value in chosen.items()
+        if name not in TRAINING_ARGUMENTS
+    }
+
+
+def _as_json(value):
+    return json.loads(json.dumps(value))
+
+
+def call(builder, arguments, **others):
+    """A call of a builder as text, without what is the default anyway."""
+    usual = defaults(builder)
+    chosen = {
+        name: value
+        for name, value in architecture(builder, arguments).items()
+        if name == "depth" or name not in usual or value != usual[name]
+    }
+    inside = ", ".join(
+        f"{name}={_literal(value)}" for name, value in (chosen | others).items()
+    )
+    return f"{builder}({inside})"
+
+
+def _literal(value):
+    if isinstance(value, str):
+        return f'"{value}"'
+    return repr(tuple(value) if isinstance(value, list) else value)

@@ -1,0 +1,176 @@
+import keras
+import pytest
+from keras import layers
+
+import keras_resfam
+from keras_resfam.analysis import plain_layers, residual_blocks
+
+SHAPE = (16, 16, 3)
+
+
+def by_stage(blocks):
+    stages = [block.stage for block in blocks]
+    return [stages.count(stage) for stage in range(1, stages[-1] + 1)]
+
+
+def test_finds_the_16_blocks_of_resnet50v2():
+    model = keras.applications.ResNet50V2(weights=None, input_shape=(64, 64, 3))
+    blocks = residual_blocks(model)
+    assert by_stage(blocks) == [3, 4, 6, 3]
+    assert blocks[0].name == "conv2_block1"
+    assert blocks[0].shortcut == ("conv2_block1_0_conv",)
+    assert [b.name for b in blocks if not b.identity] == [
+        "conv2_block1",
+        "conv2_block3",
+        "conv3_block1",
+        "conv3_block4",
+        "conv4_block1",
+        "conv4_block6",
+        "conv5_block1",
+    ]
+    (branch,) = blocks[1].branches.values()
+    assert branch[0] == "conv2_block2_preact_bn"
+    assert branch[-1] == "conv2_block2_3_conv"
+
+
+def test_finds_the_10_blocks_of_mobilenetv2():
+    model = keras.applications.MobileNetV2(weights=None)
+    blocks = residual_blocks(model)
+    numbers = [2, 4, 5, 7, 8, 9, 11, 12, 14, 15]
+    assert [b.name for b in blocks] == [f"block_{k}" for k in numbers]
+    assert all(b.identity and b.keeps_shape for b in blocks)
+
+
+def test_finds_the_blocks_of_convnext_in_its_additions_by_ops():
+    model = keras.applications.ConvNeXtTiny(
+        weights=None, input_shape=(32, 32, 3)
+    )
+    blocks = residual_blocks(model)
+    assert by_stage(blocks) == [3, 3, 9, 3]
+    assert blocks[3].name == "convnext_tiny_stage_1_block_0"
+
+
+@pytest.mark.parametrize("preactivation", [False, True])
+def test_shortcut_of_zeros_is_a_shortcut(preactivation):
+    model = keras_resfam.ResNet(
+        depth=14, preactivation=preactivation, input_shape=SHAPE
+    )
+    blocks = residual_blocks(model)
+    assert by_stage(blocks) == [2, 2, 2]
+    assert [b.identity for b in blocks] == [True, True, False] + [
+        True,
+        False,
+        True,
+    ]
+    assert blocks[2].shortcut == (
+        "stage2_block1_shortcut_pool",
+        "stage2_block1_shortcut_zeros",
+        "stage2_block1_shortcut_concat",
+    )
+
+
+def test_activation_that_branch_and_shortcut_share_stays():
+    model = keras_resfam.WideResNet(depth=10, width=2, input_shape=SHAPE)
+    first = residual_blocks(model)[0]
+    assert first.shortcut == ("stage1_block1_shortcut_conv",)
+    assert first.branches == {
+        "stage1_block1": (
+            "stage1_block1_conv1",
+            "stage1_block1_bn2",
+            "stage1_block1_relu2",
+            "stage1_block1_conv2",
+        )
+    }
+
+
+def test_of_one_convolution_each_the_smaller_is_the_shortcut():
+    model = keras_resfam.WideResNet(
+        depth=10, width=2, block=(3,), input_shape=SHAPE
+    )
+    block = residual_blocks(model)[0]
+    assert block.shortcut == ("stage1_block1_shortcut_conv",)
+    assert block.branches["stage1_block1"] == ("stage1_block1_conv1",)
+
+
+def test_merge_and_run_blocks():
+    model = keras_resfam.DMRNet(depth=14, branches=3, input_shape=SHAPE)
+    blocks = residual_blocks(model)
+    assert len(blocks) == 6
+    assert [b.merge for b in blocks] == [None] + [
+        f"stage{s}_block{b}_merge"
+        for s, b in [(1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
+    ]
+    assert all(
+        list(b.branches) == [f"{b.name}_branch{k}" for k in (1, 2, 3)]
+        for b in blocks
+    )
+    assert [len(b.input_shapes) for b in blocks] == [1, 3, 3, 3, 3, 3]
+    assert [len(b.output_shapes) for b in blocks] == [3, 3, 3, 3, 3, 1]
+    assert blocks[1].identity and not blocks[2].identity
+    assert len(blocks[2].shortcut) == 6  # three projections with BN
+
+
+def test_streams_that_never_meet_share_their_blocks():
+    model = keras_resfam.DMRNet(depth=14, mapping="identity", input_shape=SHAPE)
+    assert [len(b.additions) for b in residual_blocks(model)] == [2] * 5 + [1]
+
+
+def test_inception_like_blocks():
+    model = keras_resfam.DILNet(depth=8, branches=3, input_shape=SHAPE)
+    blocks = residual_blocks(model)
+    assert [len(b.branches) for b in blocks] == [3, 3, 3]
+    assert blocks[1].shortcut == (
+        "stage2_block1_shortcut_conv",
+        "stage2_block1_shortcut_bn",
+    )
+
+
+def test_sum_of_equals_is_no_block():
+    inputs = keras.Input((4,))
+    x = layers.Add()([layers.Dense(4)(inputs), layers.Dense(4)(inputs)])
+    x = x + 1.0
+    assert residual_blocks(keras.Model(inputs, x)) == []
+
+
+def test_blocks_without_telling_names_are_named_by_their_addition():
+    x = inputs = keras.Input((4,))
+    for k in range(2):
+        f = layers.Dense(4, name=f"dense_{2 * k}")(x)
+        f = layers.Dense(4, name=f"dense_{2 * k + 1}")(f)
+        x = layers.Add(name=f"sum_{k}")([x, f])
+    names = [b.name for b in residual_blocks(keras.Model(inputs, x))]
+    assert names == ["sum_0", "sum_1"]
+
+
+def test_plain_layers_are_those_that_keep_the_shape():
+    model = keras.applications.VGG16(
+        weights=None, input_shape=(32, 32, 3), include_top=False
+    )
+    assert residual_blocks(model) == []
+    assert [b.name for b in plain_layers(model)] == [
+        "block1_conv2",
+        "block2_conv2",
+        "block3_conv2",
+        "block3_conv3",
+        "block4_conv2",
+        "block4_conv3",
+        "block5_conv1",
+        "block5_conv2",
+        "block5_conv3",
+    ]
+
+
+@pytest.mark.parametrize("modulation", [False, True])
+def test_plain_layers_of_orthoplainnet(modulation):
+    model = keras_resfam.OrthoPlainNet(
+        depth=14, modulation=modulation, input_shape=SHAPE
+    )
+    assert len(plain_layers(model)) == 10  # 12 less two that halve the size
+
+
+def test_what_is_no_functional_model_is_refused():
+    with pytest.raises(ValueError, match="functional"):
+        residual_blocks(keras.layers.Dense(2))
+    two = [keras.Input((2,)), keras.Input((2,))]
+    with pytest.raises(ValueError, match="one input"):
+        residual_blocks(keras.Model(two, layers.Add()(two)))

@@ -1,0 +1,159 @@
+import keras
+import numpy as np
+import pytest
+
+import dense_nets
+import tiny_run
+from keras_resfam.analysis import (
+    delete_blocks,
+    drop_blocks,
+    linear_survival,
+    residual_blocks,
+)
+
+
+def factors(dropped, x):
+    """The factors that a batch gets in training, and its output."""
+    switches = dropped.get_layer("block_switches").output
+    probe = keras.Model(dropped.input, [switches, dropped.output])
+    found = probe(x, training=True)
+    return [keras.ops.convert_to_numpy(part) for part in found]
+
+
+def draws(dropped, count):
+    layer = dropped.get_layer("block_switches")
+    x = np.zeros((1, 5), "float32")
+    return np.array(
+        [
+            keras.ops.convert_to_numpy(layer(x, training=True))
+            for _ in range(count)
+        ]
+    )
+
+
+def test_so_many_work_in_every_batch():
+    found = draws(drop_blocks(dense_nets.build(54), active=23, seed=3), 40)
+    assert set(np.unique(found)) == {0, 1}
+    assert set(found.sum(-1)) == {23}
+    assert len({tuple(row) for row in found}) == 40
+    assert found.mean(0).min() > 0.1 and found.mean(0).max() < 0.8
+
+
+def test_survival_is_each_blocks_own():
+    survival = [1.0, 0.0, 0.25, 0.75]
+    found = draws(drop_blocks(dense_nets.build(4), survival=survival), 400)
+    np.testing.assert_allclose(found.mean(0), survival, atol=0.1)
+    assert len(set(found.sum(-1))) > 1
+
+
+def test_batch_in_training_is_the_network_without_the_dropped_blocks():
+    model = dense_nets.build(8)
+    x, _ = dense_nets.data()
+    names = [block.name for block in residual_blocks(model)]
+    works, output = factors(drop_blocks(model, active=3, seed=0), x)
+    lost = [name for name, on in zip(names, works, strict=True) if not on]
+    assert len(lost) == 5
+    expected = delete_blocks(model, lost)(x)
+    np.testing.assert_allclose(
+        output, keras.ops.convert_to_numpy(expected), atol=1e-6
+    )
+
+
+def test_both_branches_of_a_block_go_together():
+    model = tiny_run.network(arguments={"depth": 14})
+    dropped = drop_blocks(model, active=2, seed=0)
+    gates = [x for x in dropped.layers if x.name.endswith("_switch")]
+    assert [gate.block for gate in gates] == [k for k in range(6) for _ in "ab"]
+
+
+@pytest.mark.parametrize(
+    "builder, arguments",
+    [
+        ("ResNet", {"depth": 14, "preactivation": True}),
+        ("DMRNet", {"depth": 8}),
+    ],
+)
+def test_inference_is_the_models_own_to_the_bit(builder, arguments):
+    model = tiny_run.network(builder, arguments, classifier_activation=None)
+    x = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 1)).astype("float32")
+    for scale in (None, "training"):
+        dropped = drop_blocks(model, active=1, scale=scale)
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(dropped(x, training=False)),
+            keras.ops.convert_to_numpy(model(x, training=False)),
+        )
+
+
+def test_fit_trains_the_original_and_spares_the_dropped():
+    model = dense_nets.build(4)
+    before = [np.array(w) for w in model.get_weights()]
+    dropped = drop_blocks(model, survival=[1, 0, 1, 0])
+    dropped.compile("sgd", "sparse_categorical_crossentropy")
+    dropped.fit(*dense_nets.data(32), batch_size=8, epochs=2, verbose=0)
+    changed = [
+        bool(np.any(old != new))
+        for old, new in zip(before, model.get_weights(), strict=True)
+    ]
+    assert changed == [True] + [True] * 2 + [False] * 2 + [True] * 2 + [
+        False
+    ] * 2 + [True]
+
+
+def test_batches_of_one_fit_draw_anew():
+    """With one block in two, both learn within a few batches."""
+    model = dense_nets.build(2)
+    before = [np.array(w) for w in model.get_weights()]
+    dropped = drop_blocks(model, active=1, seed=0)
+    dropped.compile("sgd", "sparse_categorical_crossentropy")
+    dropped.fit(*dense_nets.data(80), batch_size=4, verbose=0)
+    assert all(
+        np.any(old != new)
+        for old, new in zip(before, model.get_weights(), strict=True)
+    )
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path):
+    model = dense_nets.build(4)
+    x, _ = dense_nets.data()
+    dropped = drop_blocks(model, active=2, scale="inference", seed=5)
+    dropped.save(tmp_path / "dropped.keras")
+    loaded = keras.saving.load_model(tmp_path / "dropped.keras")
+    np.testing.assert_allclose(
+        loaded.predict(x, verbose=0), dropped.predict(x, verbose=0), atol=1e-6
+    )
+    assert set(draws(loaded, 5).sum(-1)) == {2}
+
+
+def test_scaling_at_inference_and_in_training():
+    model = dense_nets.build(2)
+    model.get_layer("stage1_block2_out").set_weights([np.zeros((6, 6))])
+    x, _ = dense_nets.data()
+    halved = drop_blocks(model, survival=[0.5, 1], scale="inference")
+    output = keras.ops.convert_to_numpy(halved(x, training=False))
+    out = model.get_layer("stage1_block1_out")
+    out.set_weights([0.5 * w for w in out.get_weights()])
+    expected = dense_nets.Reference(model).predict(x)
+    np.testing.assert_allclose(output, expected, atol=1e-5)
+    doubled = drop_blocks(model, survival=[0.5, 1], scale="training")
+    assert set(np.unique(draws(doubled, 20)[:, 0])) == {0, 2}
+    assert set(draws(doubled, 20)[:, 1]) == {1}
+
+
+def test_linear_survival_ends_at_one_half():
+    assert linear_survival(4) == [0.875, 0.75, 0.625, 0.5]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(), "Just one"),
+        (dict(active=1, survival=[1, 1, 1]), "Just one"),
+        (dict(active=4), "Received: active=4"),
+        (dict(survival=[0.5]), "3 probabilities"),
+        (dict(survival=[0.5, 2, 1]), "3 probabilities"),
+        (dict(active=1, scale="test"), "Received: scale='test'"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        drop_blocks(dense_nets.build(3), **arguments)

@@ -1,0 +1,174 @@
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+
+import dense_nets
+import differentiate
+import tiny_run
+from keras_resfam.analysis import effective_lengths, gradient_by_path_length
+from keras_resfam.analysis.gradients import PathGradient
+
+
+@pytest.fixture
+def float64():
+    usual = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    if keras.backend.backend() == "jax":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+    yield
+    if keras.backend.backend() == "jax":
+        jax.config.update("jax_enable_x64", False)
+    keras.config.set_floatx(usual)
+    keras.config.set_dtype_policy(usual)
+
+
+def all_masks(n):
+    return [np.array(mask) for mask in itertools.product((0, 1), repeat=n)]
+
+
+def rows(mask, examples):
+    return np.tile(mask, (examples, 1)).astype("float64")
+
+
+def true_gradient(model, x, y):
+    """Of the summed cross-entropy, by the backend's own differentiation."""
+
+    def loss(images):
+        probabilities = model(images, training=False)
+        true = keras.ops.one_hot(y, probabilities.shape[-1], dtype=x.dtype)
+        return -keras.ops.sum(true * keras.ops.log(probabilities))
+
+    jit = keras.backend.backend() == "jax"  # its eager mode compiles each op
+    return differentiate.gradients(loss, [x], jit=jit)[0]
+
+
+def linear_network(blocks):
+    """Linear residual blocks of convolutions: dense layers of Keras on torch
+    compute in float32, whatever their dtype.
+    """
+    x = inputs = keras.Input((3, 4))
+    for _ in range(blocks):
+        f = keras.layers.Conv1D(5, 3, padding="same")(x)
+        f = keras.layers.Conv1D(4, 1)(f)
+        x = keras.layers.Add()([x, f])
+    x = keras.layers.Flatten()(x)
+    return keras.Model(inputs, keras.layers.Softmax()(x))
+
+
+def test_gradients_of_all_paths_sum_to_the_gradient(float64):
+    model = linear_network(6)
+    x = np.random.default_rng(0).normal(size=(3, 3, 4))
+    y = np.array([0, 5, 11])
+    gradient = PathGradient(model)
+    paths = [gradient(x, y, rows(mask, 3)) for mask in all_masks(6)]
+    assert len(paths) == 64 and paths[0].dtype == "float64"
+    expected = true_gradient(model, x, y)
+    assert np.abs(expected).min() > 1e-6
+    np.testing.assert_allclose(sum(paths), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "builder, arguments",
+    [
+        ("ResNet", {"depth": 8, "preactivation": True}),
+        ("WideResNet", {"depth": 10, "width": 2}),
+        ("DMRNet", {"depth": 8}),
+        ("DILNet", {"depth": 8}),
+    ],
+)
+def test_choices_of_any_network_sum_to_its_gradient(
+    float64, builder, arguments
+):
+    """The forward pass being fixed, a block's Jacobians just add up."""
+    model = tiny_run.network(builder, arguments)
+    head = model.layers[-1]
+    head.set_weights([0.01 * w for w in head.get_weights()])
+    x = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 1))
+    y = np.array([3, 7])
+    gradient = PathGradient(model)
+    paths = [gradient(x, y, rows(mask, 2)) for mask in all_masks(3)]
+    expected = true_gradient(model, x, y)
+    assert np.abs(expected).max() > 0
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(sum(paths) / scale, expected / scale, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_ops", [False, True])
+def test_every_length_against_brute_force(use_ops):
+    model = dense_nets.build(8, use_ops=use_ops)
+    reference = dense_nets.Reference(model)
+    x, y = dense_nets.data(6)
+    result = gradient_by_path_length(
+        model, x, y, samples="all", batch_size=4, verbose=0
+    )
+    for k in range(9):
+        norms = [
+            np.linalg.norm(reference.gradient(x, y, on), axis=-1)
+            for on in itertools.combinations(range(8), k)
+        ]
+        expected = math.log10(np.mean(norms))
+        assert result["log10_gradient"][k] == pytest.approx(expected, abs=1e-4)
+        assert result["log10_contribution"][k] == pytest.approx(
+            expected + math.log10(math.comb(8, k)), abs=1e-4
+        )
+    assert result["share"].sum() == pytest.approx(1)
+
+
+def test_sampling_comes_near_to_enumeration_and_repeats_by_seed():
+    model = dense_nets.build(6)
+    x, y = dense_nets.data(20)
+    options = dict(lengths=[0, 2, 3, 6], verbose=0)
+    exact = gradient_by_path_length(model, x, y, samples="all", **options)
+    drawn = gradient_by_path_length(model, x, y, samples=30, **options)
+    again = gradient_by_path_length(model, x, y, samples=30, **options)
+    other = gradient_by_path_length(model, x, y, samples=30, seed=1, **options)
+    for name in drawn:
+        np.testing.assert_array_equal(drawn[name], again[name])
+    assert np.any(other["log10_gradient"] != drawn["log10_gradient"])
+    np.testing.assert_allclose(
+        drawn["log10_gradient"], exact["log10_gradient"], atol=0.1
+    )
+    for k in (0, 3):  # one choice only: nothing is drawn
+        assert drawn["log10_gradient"][k] == pytest.approx(
+            exact["log10_gradient"][k], abs=1e-5
+        )
+
+
+def test_nothing_underflows():
+    """Branches of a thousandth: 40 of them leave 1e-120 of a gradient."""
+    model = dense_nets.build(40, activation=None)
+    for k in range(1, 41):
+        model.get_layer(f"stage1_block{k}_in").set_weights([np.eye(6)])
+        model.get_layer(f"stage1_block{k}_out").set_weights([1e-3 * np.eye(6)])
+    x, y = dense_nets.data(2)
+    result = gradient_by_path_length(
+        model, x, y, samples=1, lengths=range(0, 41, 5), verbose=0
+    )
+    logs = result["log10_gradient"]
+    np.testing.assert_allclose(
+        logs, logs[0] - 3 * np.arange(0, 41, 5), atol=1e-4
+    )
+
+
+def test_effective_lengths_are_the_shortest_range():
+    share = np.array([0.01, 0.04, 0.3, 0.4, 0.2, 0.04, 0.01])
+    result = {"length": np.arange(3, 10), "share": share}
+    assert effective_lengths(result, 0.9) == (5, 7)
+    assert effective_lengths(result, 1.0) == (3, 9)
+    with pytest.raises(ValueError, match="Received: mass=0"):
+        effective_lengths(result, 0)
+
+
+def test_wrong_lengths_and_plain_networks_are_refused():
+    x, y = dense_nets.data(2)
+    with pytest.raises(ValueError, match="within 0 and 3"):
+        gradient_by_path_length(dense_nets.build(3), x, y, lengths=[4])
+    plain = keras.Sequential([keras.Input((5,)), keras.layers.Dense(5)])
+    with pytest.raises(ValueError, match="residual blocks"):
+        gradient_by_path_length(plain, x, y)

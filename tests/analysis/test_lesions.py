@@ -1,0 +1,252 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+import dense_nets
+import tiny_run
+from keras_resfam.analysis import (
+    delete_blocks,
+    duplicate_blocks,
+    lesion_study,
+    permute_blocks,
+    read_records,
+    residual_blocks,
+)
+from keras_resfam.analysis.blocks import chain_of
+from keras_resfam.analysis.execution import BlockRunner
+from keras_resfam.analysis.lesions import kendall_tau
+from keras_resfam.analysis.surgery import deletion, intact, permutation
+
+FEW = dict(
+    max_deletions=2,
+    max_swaps=2,
+    max_repetitions=2,
+    trials=2,
+    batch_size=8,
+    verbose=0,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return dense_nets.build()
+
+
+@pytest.fixture(scope="module")
+def records(model):
+    return lesion_study(model, dense_nets.data(), **FEW)
+
+
+def error(probabilities, labels):
+    return 100 * np.mean(probabilities.argmax(-1) != labels)
+
+
+def test_every_lesion_against_numpy(model):
+    reference = dense_nets.Reference(model)
+    x, _ = dense_nets.data()
+    runner = BlockRunner(chain_of(model))
+    batch = keras.ops.convert_to_tensor(x)
+    outputs = runner.predict_single_deletions(
+        batch, [(k, ()) for k in range(8)]
+    )
+    for k, output in enumerate(outputs):
+        order = [other for other in range(8) if other != k]
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(output),
+            reference.predict(x, order),
+            atol=1e-4,
+        )
+    order = [0, 5, 2, 3, 4, 1, 7, 6]
+    swapped = runner.predict(batch, permutation(order))
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(swapped),
+        reference.predict(x, order),
+        atol=1e-4,
+    )
+
+
+def test_records_against_models_built_one_by_one(model, records):
+    x, y = dense_nets.data()
+    blocks = [block.name for block in residual_blocks(model)]
+    build = {
+        "intact": lambda names: model,
+        "deletion": lambda names: delete_blocks(model, names),
+        "deletions": lambda names: delete_blocks(model, names),
+        "repetitions": lambda names: duplicate_blocks(model, names),
+        "swaps": lambda names: permute_blocks(model, swapped(blocks, names)),
+    }
+    assert len(records) == 1 + 8 + 3 * 2 * 2
+    assert len({row["error"] for row in records}) > 5
+    for row in records:
+        lesioned = build[row["study"]](row["blocks"].split())
+        outputs = keras.ops.convert_to_numpy(lesioned(x, training=False))
+        expected = error(outputs, y)
+        assert row["error"] == pytest.approx(expected, abs=1e-4)
+        assert row["examples"] == 20
+
+
+def swapped(order, names):
+    order = list(order)
+    for a, b in zip(names[::2], names[1::2], strict=True):
+        a, b = order.index(a), order.index(b)
+        order[a], order[b] = order[b], order[a]
+    return order
+
+
+def test_all_single_deletions_cost_half_of_a_naive_loop():
+    model = dense_nets.build(54)
+    x = keras.ops.convert_to_tensor(dense_nets.data()[0])
+    runner = BlockRunner(chain_of(model))
+    runner.predict_single_deletions(x, [(k, ()) for k in range(54)])
+    assert runner.evaluations == 54 * 55 // 2
+    assert runner.evaluations <= 30 * 54
+
+
+def test_no_lesion_is_compiled(monkeypatch):
+    model = dense_nets.build(12)
+    chain = chain_of(model)
+    x = keras.ops.convert_to_tensor(dense_nets.data()[0])
+    traces = []
+    stateless_call = keras.Model.stateless_call
+
+    def counted(self, *args, **kwargs):
+        traces.append(self)
+        return stateless_call(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "stateless_call", counted)
+    runner = BlockRunner(chain)
+    runner.predict(x, intact(chain))
+    first = len(traces)
+    assert first == (0 if keras.backend.backend() == "torch" else 3)
+    names = [unit.block.name for unit in chain.units]
+    for name in names:
+        runner.predict(x, deletion(chain, [name]))
+    runner.predict_single_deletions(x, [(k, ()) for k in range(12)])
+    runner.predict(x, permutation(list(range(11, -1, -1))))
+    assert len(traces) == first
+
+
+def test_blockwise_run_of_merge_and_run_network():
+    model = tiny_run.network(
+        arguments={"depth": 14}, classifier_activation=None
+    )
+    chain = chain_of(model)
+    x = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 1)).astype("float32")
+    runner = BlockRunner(chain)
+    lesions = [(1, ()), (1, ("stage1_block2_branch2",)), (5, ())]
+    outputs = runner.predict_single_deletions(
+        keras.ops.convert_to_tensor(x), lesions
+    )
+    lost = ["stage1_block2", "stage1_block2_branch1", "stage3_block2"]
+    for name, output in zip(lost, outputs, strict=True):
+        expected = delete_blocks(model, [name])(x, training=False)
+        expected = keras.ops.convert_to_numpy(expected)
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(output),
+            expected,
+            atol=1e-4 * np.abs(expected).max(),
+        )
+
+
+def test_swaps_leave_the_firsts_and_kendalls_tau_counts_pairs():
+    model = tiny_run.network("ResNet", {"depth": 26, "preactivation": True})
+    data = np.zeros((2, 8, 8, 1)), np.zeros(2, int)
+    rows = lesion_study(
+        model,
+        data,
+        max_deletions=0,
+        max_repetitions=0,
+        max_swaps=3,
+        trials=4,
+        verbose=0,
+    )
+    rows = [row for row in rows if row["study"] == "swaps"]
+    assert len(rows) == 12
+    names = [block.name for block in residual_blocks(model)]
+    for row in rows:
+        blocks = row["blocks"].split()
+        assert not {"stage1_block1", "stage2_block1", "stage3_block1"} & {
+            *blocks
+        }
+        for a, b in zip(blocks[::2], blocks[1::2], strict=True):
+            assert a[:6] == b[:6]
+        now = list(range(len(names)))
+        for a, b in zip(blocks[::2], blocks[1::2], strict=True):
+            a, b = (now.index(names.index(name)) for name in (a, b))
+            now[a], now[b] = now[b], now[a]
+        assert row["kendall_tau"] == pytest.approx(tau(now))
+
+
+def tau(order):
+    pairs = list(itertools.combinations(order, 2))
+    return sum(1 if a < b else -1 for a, b in pairs) / len(pairs)
+
+
+def test_kendalls_tau_of_one_distant_swap():
+    order = list(range(54))
+    order[19], order[35] = order[35], order[19]
+    # 2 * 15 + 1 of the 1431 pairs are turned round.
+    assert kendall_tau(order) == pytest.approx(1 - 2 * 31 / 1431)
+
+
+def test_study_goes_on_where_it_stopped(model, records, tmp_path):
+    path = tmp_path / "lesions.csv"
+    data = dense_nets.data()
+    full = lesion_study(model, data, output=path, **FEW)
+    assert full == records == sorted(read_records(path), key=records.index)
+    lines = path.read_text().splitlines(keepends=True)
+    mark = next(k for k, line in enumerate(lines) if ",deletions,1,0" in line)
+    fields = lines[mark].split(",")
+    fields[6] = "12.5"
+    path.write_text("".join([*lines[:mark], ",".join(fields)]))
+    again = lesion_study(model, data, output=path, **FEW)
+    changed = [new for new, old in zip(again, full, strict=True) if new != old]
+    assert [row["error"] for row in changed] == [12.5]
+    assert len(path.read_text().splitlines()) == len(lines)
+
+
+def test_longer_study_holds_the_shorter_one(model, records):
+    longer = FEW | dict(max_deletions=3, trials=3)
+    rows = lesion_study(model, dense_nets.data(), **longer)
+    assert all(row in rows for row in records)
+    other = lesion_study(model, dense_nets.data(), seed=1, **FEW)
+    assert [r["blocks"] for r in other] != [r["blocks"] for r in records]
+
+
+def test_records_of_another_study_are_refused(model, tmp_path):
+    path = tmp_path / "lesions.csv"
+    data = dense_nets.data()
+    few = FEW | dict(max_deletions=0, max_swaps=0, max_repetitions=0)
+    lesion_study(model, data, output=path, **few)
+    with pytest.raises(ValueError, match="'seed': 7"):
+        lesion_study(model, data, output=path, seed=7, **few)
+    other = dense_nets.build(scale=2.0)
+    with pytest.raises(ValueError, match="same weights"):
+        lesion_study(other, data, output=path, **few)
+
+
+def test_plain_networks_lose_layers():
+    model = tiny_run.network("OrthoPlainNet", {"depth": 14})
+    data = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 1)), np.arange(5)
+    few = FEW | dict(max_deletions=0, max_swaps=0, max_repetitions=0)
+    rows = lesion_study(model, data, **few)
+    assert [row["blocks"] for row in rows[1:3]] == [
+        "stage1_block1_conv1",
+        "stage1_block1_conv2",
+    ]
+    assert len(rows) == 11
+
+
+def test_data_may_be_batches_and_one_hot(model, records):
+    x, y = dense_nets.data()
+    y = np.eye(dense_nets.CLASSES)[y]
+    batches = [(x[k : k + 6], y[k : k + 6]) for k in range(0, 20, 6)]
+    assert lesion_study(model, batches, **FEW) == records
+
+
+def test_data_that_do_not_fit_are_refused(model):
+    x, y = dense_nets.data()
+    with pytest.raises(ValueError, match="20 images, 19 labels"):
+        lesion_study(model, (x, y[:-1]), **FEW)

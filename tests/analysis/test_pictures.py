@@ -1,0 +1,143 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+
+import analyse
+import dense_nets
+import tiny_run
+from keras_resfam.analysis import (
+    gradient_by_path_length,
+    lesion_study,
+    path_lengths,
+    pictures,
+    read_records,
+)
+from keras_resfam.analysis.page import lesion_rows
+from keras_resfam.analysis.published import DELETIONS, SWAPS_BY_TAU
+from recipes.digits import RECIPES
+
+
+@pytest.fixture(scope="module")
+def model():
+    return dense_nets.build()
+
+
+@pytest.fixture(scope="module")
+def records(model):
+    return lesion_study(model, dense_nets.data(), trials=2, verbose=0)
+
+
+def lines(figure):
+    return figure.axes[0].get_lines()
+
+
+def test_every_single_deletion_is_a_point(records):
+    line = lines(pictures.plot_deletion(records))[0]
+    errors = [r["error"] for r in records if r["study"] == "deletion"]
+    assert line.get_xdata().tolist() == list(range(1, 9))
+    assert line.get_ydata().tolist() == errors
+
+
+def test_medians_of_ours_and_theirs(records):
+    figure = pictures.plot_deletions(records, published=True)
+    labels = {line.get_label(): line for line in lines(figure)}
+    ours = labels["dense, median"].get_ydata()
+    for count, median in enumerate(ours, start=1):
+        errors = [
+            r["error"]
+            for r in records
+            if (r["study"], r["count"]) == ("deletions", count)
+        ]
+        assert median == np.median(errors)
+    theirs = labels["Veit et al., ResNet-110"]
+    assert theirs.get_ydata().tolist() == list(DELETIONS.values())
+
+
+def test_swaps_and_repetitions(records):
+    figure = pictures.plot_swaps(records, published=True)
+    taus = [r["kendall_tau"] for r in records if r["study"] == "swaps"]
+    assert lines(figure)[0].get_xdata().tolist() == taus
+    assert len(lines(figure)[-1].get_xdata()) == len(SWAPS_BY_TAU)
+    assert len(lines(pictures.plot_repetitions(records))) >= 2
+
+
+def test_two_networks_in_one_picture(records):
+    both = records + [{**row, "network": "other"} for row in records]
+    labels = [line.get_label() for line in lines(pictures.plot_deletion(both))]
+    assert "dense" in labels and "other" in labels
+
+
+def test_paths_and_gradients(model):
+    result = gradient_by_path_length(
+        model, *dense_nets.data(4), samples=1, verbose=0
+    )
+    bars = pictures.plot_path_lengths(path_lengths(model)).axes[0].patches
+    assert [bar.get_height() for bar in bars][4] == pytest.approx(70 / 256)
+    points = lines(pictures.plot_gradients(result))[0].get_ydata()
+    np.testing.assert_array_equal(points, result["log10_gradient"])
+    figure = pictures.plot_contributions(result, published=True)
+    assert len(figure.axes[0].patches) == 10
+
+
+def test_pyplot_holds_no_figure(records):
+    pictures.plot_deletion(records)
+    assert pyplot.get_fignums() == []
+
+
+def test_table_of_ours_and_theirs(records):
+    rows = {name: (ours, theirs) for name, ours, theirs in lesion_rows(records)}
+    assert rows["intact"] == (records[0]["error"], None)
+    published = {name: t for name, _, t in lesion_rows(records, True)}
+    assert published["intact"] == 6.032
+    assert published["one block deleted, worst"] == 42.15
+    assert published["random blocks deleted: 8, median"] == 18.5
+
+
+def make_run(path, builder, arguments):
+    """The folder of a run of the digits' recipe with another network."""
+    tiny_run.make(path, builder, arguments)
+    recipe = RECIPES[0].replace(builder=builder, arguments=arguments)
+    description = {"classes": 10, "input_shape": [8, 8, 1]}
+    description |= dataclasses.asdict(recipe)
+    (path / "recipe.json").write_text(json.dumps(description))
+    return path
+
+
+def test_command_writes_csv_pictures_and_one_page(tmp_path, capsys):
+    run = make_run(tmp_path / "run", "DMRNet", {"depth": 8})
+    out = tmp_path / "out"
+    arguments = [str(run), "--out", str(out), "--examples", "40"]
+    arguments += ["--trials", "1", "--deletions", "2", "--swaps", "1"]
+    arguments += ["--repetitions", "1", "--batch-size", "20"]
+    arguments += ["--gradient-examples", "2", "--gradient-samples", "1"]
+    analyse.main(arguments)
+    records = read_records(out / "lesions.csv")
+    assert len(records) == 1 + 3 + 6 + 2
+    page = (out / "index.html").read_text()
+    assert "<h1>run</h1>" in page and "DMRNet" in page
+    assert f"{records[0]['error']:.2f}" in page
+    assert page.count('src="data:image/svg+xml;base64,') == 7
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert (out / "gradients.svg").read_text().startswith("<?xml")
+    written = (out / "lesions.csv").stat().st_mtime_ns
+    gradients = (out / "gradients.csv").read_bytes()
+    analyse.main(arguments)
+    assert (out / "gradients.csv").read_bytes() == gradients
+    assert len(read_records(out / "lesions.csv")) == len(records)
+    assert (out / "lesions.csv").stat().st_mtime_ns == written
+
+
+def test_benchmark_prints_both_costs(tmp_path, capsys):
+    run = make_run(tmp_path / "run", "ResNet", {"depth": 8})
+    analyse.main([str(run), "--benchmark", "--batch-size", "2"])
+    text = capsys.readouterr().out
+    assert "2.00 x all blocks" in text  # 3 lesions of 2 blocks each
+    assert "2.00 x all blocks" in text.splitlines()[-1]
+
+
+def test_folder_without_a_recipe_is_refused(tmp_path):
+    with pytest.raises(SystemExit, match="is no run"):
+        analyse.main([str(tmp_path), "--benchmark"])

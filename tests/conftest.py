@@ -1,0 +1,33 @@
+"""What all tests share."""
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread each for what runs side by side: torch crawls otherwise.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture
+def quick_initializers(monkeypatch):
+    """Cheap initial kernels, for tests of large networks' graphs.
+
+    A hundred million normal numbers take seconds, and orthonormal ones
+    minutes; these repeat a few of the right variance.
+    """
+    few = np.random.default_rng(0).normal(size=1021).astype("float32")
+
+    def draw(self, shape, dtype=None):
+        deviation = np.sqrt(2 / np.prod(shape[:-1]))
+        return keras.ops.array(np.resize(few, shape) * deviation, dtype)
+
+    for name in ("VarianceScaling", "Orthogonal"):
+        initializer = getattr(keras.initializers, name)
+        monkeypatch.setattr(initializer, "__call__", draw)
+    from keras_resfam.initializers import Orthonormal
+
+    monkeypatch.setattr(Orthonormal, "__call__", draw)

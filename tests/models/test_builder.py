@@ -1,0 +1,355 @@
+"""What all builders share: arguments, errors, normalisation, classifier."""
+
+import inspect
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_resfam
+from families import (
+    CIFAR_FORMS,
+    FAMILIES,
+    IMAGENET_FORMS,
+    ONE_OF_EACH,
+    build,
+    case_name,
+    images,
+    predict,
+    randomize,
+)
+from keras_resfam.datasets import DATASETS
+from keras_resfam.layers import GradientModulation
+
+SMALL = (8, 8, 3)
+COMMON = [
+    "include_top",
+    "weights",
+    "input_tensor",
+    "input_shape",
+    "pooling",
+    "classes",
+    "classifier_activation",
+    "include_preprocessing",
+    "name",
+]
+
+
+def small_dmrnet(**common):
+    return keras_resfam.DMRNet(depth=8, **common)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_signature_and_documentation(family):
+    builder = getattr(keras_resfam, family)
+    assert family in keras_resfam.__all__
+    parameters = inspect.signature(builder).parameters
+    assert list(parameters)[-len(COMMON) :] == COMMON
+    doc = builder.__doc__
+    for parameter in parameters:
+        assert f"\n    {parameter}: " in doc, parameter
+    for section in ("Args:", "Returns:", "Raises:", "https://"):
+        assert section in doc
+    assert "{" not in doc
+
+
+@pytest.mark.parametrize(
+    "family, arguments", CIFAR_FORMS + IMAGENET_FORMS, ids=case_name
+)
+def test_forms(family, arguments, quick_initializers):
+    """Each gives probabilities, and is made of stock layers."""
+    size = 8 if (family, arguments) in CIFAR_FORMS else 32
+    model = build(family, arguments, input_shape=(size, size, 3), classes=7)
+    y = predict(model, images(shape=(size, size, 3)))
+    assert y.shape == (2, 7)
+    np.testing.assert_allclose(y.sum(1), 1, rtol=1e-5)
+    assert isinstance(model, keras.Model)
+    for layer in model.layers:
+        stock = layer.__module__.startswith("keras.")
+        assert stock or isinstance(layer, GradientModulation)
+    names = [layer.name for layer in model.layers]
+    assert {"normalization", "stem_conv", "avg_pool", "predictions"} <= set(
+        names
+    )
+    # Names do not depend on what was built before.
+    again = build(family, arguments, input_shape=(size, size, 3), classes=7)
+    assert [layer.name for layer in again.layers] == names
+
+
+@pytest.mark.parametrize("family, arguments", CIFAR_FORMS, ids=case_name)
+def test_saving_and_config(family, arguments, tmp_path):
+    model = randomize(build(family, arguments, input_shape=SMALL))
+    x = images(shape=SMALL)
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(predict(restored, x), predict(model, x))
+    copy = keras.Model.from_config(model.get_config())
+    assert [layer.name for layer in copy.layers] == [
+        layer.name for layer in model.layers
+    ]
+    model.save_weights(tmp_path / "model.weights.h5")
+    copy.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(predict(copy, x), predict(model, x))
+
+
+@pytest.mark.parametrize("family, arguments", ONE_OF_EACH, ids=case_name)
+def test_one_compiled_training_step(family, arguments):
+    """Under XLA where Keras has it, and in mixed precision."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build(family, arguments, input_shape=SMALL)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("stem_conv").compute_dtype == "bfloat16"
+    assert model.get_layer("predictions").compute_dtype == "float32"
+    assert model.get_layer("normalization").compute_dtype == "float32"
+    before = {
+        v.path: keras.ops.convert_to_numpy(v) for v in model.trainable_variables
+    }
+    jit = "auto" if keras.backend.backend() == "torch" else True
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=jit)
+    history = model.fit(images(8, SMALL), np.arange(8), batch_size=8, verbose=0)
+    assert np.isfinite(history.history["loss"][0])
+    moved = [
+        v.path
+        for v in model.trainable_variables
+        if np.any(keras.ops.convert_to_numpy(v) != before[v.path])
+    ]
+    assert moved == list(before)
+    assert model.predict(images(shape=SMALL), verbose=0).dtype == "float32"
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_predict_agrees_with_call(jit):
+    if jit and keras.backend.backend() == "torch":
+        pytest.skip("Keras runs torch eagerly")
+    model = randomize(small_dmrnet(input_shape=SMALL))
+    model.compile(jit_compile=jit)
+    x = images(5, SMALL)
+    np.testing.assert_allclose(
+        model.predict(x, batch_size=2, verbose=0), predict(model, x), atol=1e-5
+    )
+
+
+def test_without_top():
+    x = images(shape=(16, 16, 3))
+    whole = randomize(small_dmrnet(input_shape=(16, 16, 3)))
+    models = {
+        pooling: small_dmrnet(
+            input_shape=(16, 16, 3), include_top=False, pooling=pooling
+        )
+        for pooling in (None, "avg", "max")
+    }
+    for model in models.values():
+        model.set_weights(whole.get_weights()[:-2])
+    features = predict(models[None], x)
+    assert features.shape == (2, 4, 4, 64)
+    np.testing.assert_allclose(
+        predict(models["avg"], x), features.mean((1, 2)), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        predict(models["max"], x), features.max((1, 2)), rtol=1e-5
+    )
+    kernel, bias = whole.get_weights()[-2:]
+    logits = features.mean((1, 2)) @ kernel + bias
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(
+        predict(whole, x), p / p.sum(1, keepdims=True), atol=1e-5
+    )
+
+
+def test_logits():
+    model = randomize(small_dmrnet(input_shape=SMALL))
+    logits = small_dmrnet(input_shape=SMALL, classifier_activation=None)
+    logits.set_weights(model.get_weights())
+    x = images(shape=SMALL)
+    z = predict(logits, x)
+    np.testing.assert_allclose(
+        np.exp(z) / np.exp(z).sum(1, keepdims=True),
+        predict(model, x),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn_cropped"])
+def test_preprocessing_is_in_the_graph(name):
+    whole = randomize(
+        small_dmrnet(input_shape=SMALL, include_preprocessing=name)
+    )
+    bare = small_dmrnet(input_shape=SMALL, include_preprocessing=False)
+    bare.set_weights(whole.get_weights())
+    x = images(shape=SMALL)
+    normalised = (x - np.array(DATASETS[name].mean)) / DATASETS[name].std
+    np.testing.assert_allclose(
+        predict(whole, x), predict(bare, normalised), atol=1e-5
+    )
+    names = [layer.name for layer in bare.layers]
+    assert "normalization" not in names
+
+
+def test_default_preprocessing():
+    def moments(model):
+        layer = model.get_layer("normalization")
+        return np.ravel(layer.mean), np.ravel(layer.variance)
+
+    mean, variance = moments(small_dmrnet(input_shape=SMALL))
+    np.testing.assert_allclose(mean, DATASETS["cifar10"].mean, rtol=1e-6)
+    np.testing.assert_allclose(
+        variance, np.square(DATASETS["cifar10"].std), rtol=1e-6
+    )
+    # Images of another kind: from [0, 255] to [-1, 1].
+    mean, variance = moments(small_dmrnet(input_shape=(8, 8, 1)))
+    np.testing.assert_allclose([mean, variance], [[127.5], [127.5**2]])
+
+
+def test_preprocessing_keeps_float32_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small_dmrnet(input_shape=SMALL)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    x = images(shape=SMALL)
+    cifar10 = DATASETS["cifar10"]
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(model.get_layer("normalization")(x)),
+        (x - np.array(cifar10.mean)) / cifar10.std,
+        atol=1e-5,
+    )
+
+
+def test_input_tensor():
+    inputs = keras.Input((16, 16, 1))
+    rgb = keras.layers.Concatenate()([inputs] * 3)
+    model = small_dmrnet(input_tensor=rgb)
+    assert model.input is inputs
+    plain = small_dmrnet(input_shape=(16, 16, 3))
+    randomize(plain)
+    model.set_weights(plain.get_weights())
+    x = images(shape=(16, 16, 1))
+    np.testing.assert_allclose(
+        predict(model, x), predict(plain, np.repeat(x, 3, -1)), atol=1e-6
+    )
+
+
+def test_two_instances_in_one_model():
+    inputs = keras.Input(SMALL)
+    first, second = (small_dmrnet(input_shape=SMALL) for _ in range(2))
+    assert first.name != second.name
+    both = keras.Model(inputs, [first(inputs), second(inputs)])
+    x = images(shape=SMALL)
+    for part, y in zip((first, second), predict(both, x), strict=True):
+        np.testing.assert_allclose(y, predict(part, x), atol=1e-6)
+
+
+def test_names():
+    assert small_dmrnet(name="mine").name == "mine"
+    assert small_dmrnet().name.startswith("dmrnet")
+
+
+def test_images_of_any_size():
+    model = randomize(small_dmrnet(input_shape=(None, None, 3)))
+    fixed = small_dmrnet(input_shape=(20, 12, 3))
+    fixed.set_weights(model.get_weights())
+    x = images(shape=(20, 12, 3))
+    np.testing.assert_allclose(predict(model, x), predict(fixed, x), atol=1e-6)
+
+
+@pytest.mark.parametrize("family, arguments", CIFAR_FORMS, ids=case_name)
+def test_channels_first(family, arguments):
+    last = randomize(build(family, arguments, input_shape=(16, 16, 3)))
+    keras.config.set_image_data_format("channels_first")
+    try:
+        first = build(family, arguments, input_shape=(3, 16, 16))
+        assert build(family, arguments).input_shape == (None, 3, 32, 32)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    first.set_weights(last.get_weights())
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow has no channels_first convolution on CPU")
+    x = images(shape=(16, 16, 3))
+    np.testing.assert_allclose(
+        predict(first, x.transpose(0, 3, 1, 2)), predict(last, x), atol=1e-5
+    )
+
+
+BAD_COMMON = [
+    (dict(include_top="yes"), "`include_top`.*'yes'"),
+    (dict(weights="imagenot"), "`weights`.*'imagenot'"),
+    (dict(weights=3), "`weights`.*=3"),
+    (dict(input_tensor=np.ones((1, 8, 8, 3))), "`input_tensor`"),
+    (dict(input_shape=(8, 8)), r"`input_shape`.*\(8, 8\)"),
+    (dict(input_shape=(8, 8, 3, 1)), "`input_shape`"),
+    (dict(input_shape=(3, 8, 3)), r"`input_shape`.*at least 4.*\(3, 8, 3\)"),
+    (dict(input_shape=(8, 8, None)), "`input_shape`.*channel"),
+    (dict(input_shape=(8, 8, 0)), "`input_shape`"),
+    (dict(input_shape=8), "`input_shape`.*=8"),
+    (dict(input_shape=(8.0, 8, 3)), "`input_shape`"),
+    (dict(pooling="bogus"), "`pooling`.*'avg', 'max'.*'bogus'"),
+    (dict(pooling=True), "`pooling`.*=True"),
+    (dict(classes=0), "`classes`.*=0"),
+    (dict(classes=2.5), "`classes`.*=2.5"),
+    (dict(classes=True), "`classes`.*=True"),
+    (dict(classifier_activation="bogus"), "`classifier_activation`.*'bogus'"),
+    (dict(classifier_activation=3), "`classifier_activation`.*=3"),
+    (dict(include_preprocessing="bogus"), "`include_preprocessing`.*'bogus'"),
+    (dict(include_preprocessing=None), "`include_preprocessing`.*None"),
+    (dict(include_preprocessing="digits"), "`include_preprocessing`.*channel"),
+    (dict(name=3), "`name`.*=3"),
+    (dict(name=""), "`name`.*=''"),
+    (dict(name="a/b"), "`name`.*='a/b'"),
+]
+
+
+@pytest.mark.parametrize("common, match", BAD_COMMON)
+def test_bad_common_arguments(common, match):
+    with pytest.raises(ValueError, match=f"(?s){match}") as caught:
+        small_dmrnet(**common)
+    assert "Received:" in str(caught.value)
+
+
+def test_bad_input_tensors():
+    with pytest.raises(ValueError, match="`input_tensor.shape`.*Received"):
+        small_dmrnet(input_tensor=keras.Input((8,)))
+    with pytest.raises(ValueError, match="`input_shape`.*Received"):
+        small_dmrnet(input_tensor=keras.Input(SMALL), input_shape=(16, 16, 3))
+
+
+def test_small_images_are_refused_by_imagenet_forms():
+    with pytest.raises(ValueError, match="`input_shape`.*at least 32"):
+        keras_resfam.WideResNet18(input_shape=(31, 32, 3))
+
+
+def test_unknown_argument():
+    with pytest.raises(TypeError, match="bogus"):
+        small_dmrnet(bogus=1)
+
+
+def test_import_is_light():
+    """Nothing heavy comes along, and little time is added to Keras's own."""
+    code = (
+        "import sys, time, keras\n"
+        "before, start = set(sys.modules), time.process_time()\n"
+        "import keras_resfam\n"
+        "seconds = time.process_time() - start\n"
+        "added = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "heavy = {'tensorflow', 'tensorflow_datasets', 'matplotlib', 'jax',\n"
+        "         'torch', 'sklearn', 'huggingface_hub', 'training'}\n"
+        "print(seconds, *(added & heavy))\n"
+    )
+
+    def run():
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+
+    seconds, *heavy = run()
+    assert not heavy
+    # The least of a few: other processes only ever add to it.
+    assert float(seconds) < 0.05 or any(
+        float(run()[0]) < 0.05 for _ in range(5)
+    )

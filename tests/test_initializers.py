@@ -1,0 +1,87 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_resfam.initializers import Orthonormal, column_groups
+
+
+def gram(kernel):
+    matrix = keras.ops.convert_to_numpy(kernel).astype("float64")
+    matrix = matrix.reshape(-1, matrix.shape[-1])
+    return matrix.T @ matrix
+
+
+@pytest.mark.parametrize("shape", [(64, 10), (3, 3, 16, 32), (5, 5)])
+def test_all_filters_are_orthonormal_where_they_fit(shape):
+    kernel = Orthonormal(seed=1)(shape)
+    assert tuple(kernel.shape) == shape
+    np.testing.assert_allclose(gram(kernel), np.eye(shape[-1]), atol=2e-6)
+
+
+def test_groups_are_orthonormal_where_filters_do_not_fit():
+    # The RGB stem of the ImageNet forms: 64 filters of 27 weights.
+    product = gram(Orthonormal(seed=1)((3, 3, 3, 64)))
+    blocks = np.zeros((64, 64), bool)
+    for start, stop in [(0, 27), (27, 54), (54, 64)]:
+        blocks[start:stop, start:stop] = True
+        np.testing.assert_allclose(
+            product[start:stop, start:stop], np.eye(stop - start), atol=2e-6
+        )
+    # Groups are drawn independently: none repeats another.
+    across = product[:27, 27:54]
+    assert 0.1 < np.abs(across).max() < 0.95
+    assert np.linalg.norm(product[~blocks]) > 1
+
+
+@pytest.mark.parametrize(
+    "fan_in, filters, expected",
+    [
+        (27, 64, [(0, 27), (27, 54), (54, 64)]),
+        (64, 256, [(0, 64), (64, 128), (128, 192), (192, 256)]),
+        (144, 16, [(0, 16)]),
+        (4, 4, [(0, 4)]),
+        (1, 2, [(0, 1), (1, 2)]),
+    ],
+)
+def test_column_groups(fan_in, filters, expected):
+    assert column_groups(fan_in, filters) == expected
+
+
+def test_gain_seed_and_config():
+    initializer = Orthonormal(gain=2.0, seed=7)
+    kernel = keras.ops.convert_to_numpy(initializer((3, 3, 4, 50)))
+    np.testing.assert_allclose(
+        gram(kernel)[:36, :36], 4 * np.eye(36), atol=1e-5
+    )
+    restored = keras.initializers.deserialize(
+        keras.initializers.serialize(initializer)
+    )
+    assert isinstance(restored, Orthonormal)
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(restored((3, 3, 4, 50))), kernel
+    )
+    other = keras.ops.convert_to_numpy(Orthonormal(gain=2.0)((3, 3, 4, 50)))
+    assert np.abs(other - kernel).max() > 0.1
+
+
+def test_a_seed_generator_gives_new_values_each_time():
+    initializer = Orthonormal(seed=keras.random.SeedGenerator(3))
+    first, second = (
+        keras.ops.convert_to_numpy(initializer((4, 4))) for _ in range(2)
+    )
+    assert np.abs(first - second).max() > 0.1
+
+
+def test_half_precision_is_rounded_from_float32():
+    kernel = Orthonormal(seed=1)((3, 3, 16, 32), dtype="bfloat16")
+    assert keras.backend.standardize_dtype(kernel.dtype) == "bfloat16"
+    exact = Orthonormal(seed=1)((3, 3, 16, 32), dtype="float32")
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(keras.ops.cast(exact, "bfloat16")),
+        keras.ops.convert_to_numpy(kernel),
+    )
+
+
+def test_rank_below_two_is_refused():
+    with pytest.raises(ValueError, match=r"shape=\(3,\)"):
+        Orthonormal()((3,))

@@ -1,0 +1,675 @@
+"""Trained weights: found, verified, loaded by name; or refused."""
+
+import dataclasses
+import functools
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import hub
+import keras_resfam
+import package
+import tiny_run
+from keras_resfam import (
+    DMRNet,
+    OrthoPlainNet,
+    WideResNet,
+    download,
+    fingerprint,
+    pretrained,
+    registry,
+)
+from keras_resfam.download import HubError
+
+PROJECT = pretrained.CHECKOUT
+TOKEN = "hf_a_secret_token"
+REPOSITORY = "org/dmrnet_8_digits"
+ARGUMENTS = registry.defaults("DMRNet") | {"depth": 8}
+IMAGES = fingerprint.fixed_images((8, 8, 1)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A checkout of its own, with one network in `weights/`."""
+    with pytest.MonkeyPatch.context() as patch:
+        path = tmp_path_factory.mktemp("checkout")
+        checkout = tiny_run.use_checkout(path, patch)
+        package.package(tiny_run.make(checkout / "runs" / "digits"))
+        yield checkout
+
+
+@pytest.fixture(scope="module")
+def folder(home):
+    return home / "weights" / "dmrnet_8_digits"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with hub.Hub([TOKEN]) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server, folder, tmp_path, monkeypatch):
+    """A user without a checkout, and the network published for them."""
+    server.repositories.clear()
+    commit = server.push(REPOSITORY, contents(folder))
+    network = package.entry(folder, REPOSITORY, commit)
+    monkeypatch.setattr(pretrained, "CHECKOUT", tmp_path / "none")
+    monkeypatch.setattr(registry, "PATH", tmp_path / "registry.json")
+    registry.write([network])
+    hub.use(server, tmp_path / "cache", monkeypatch)
+    server.requests.clear()
+    return network
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def find(weights="digits"):
+    return pretrained.find(weights, "DMRNet", ARGUMENTS)
+
+
+def is_published(source, folder):
+    return source.weights == (folder / download.WEIGHTS).read_bytes()
+
+
+def published_logits(folder):
+    text = (folder / download.FINGERPRINT).read_text()
+    return np.array(json.loads(text)["logits"], "float32")
+
+
+def logits_of(model):
+    return keras.ops.convert_to_numpy(model(IMAGES, training=False))
+
+
+def assert_published(model, folder):
+    np.testing.assert_allclose(
+        logits_of(model), published_logits(folder), rtol=1e-4, atol=1e-5
+    )
+
+
+# Loading -------------------------------------------------------------------
+
+
+def test_a_checkout_needs_no_hub(home, folder, server, monkeypatch, tmp_path):
+    hub.use(server, tmp_path, monkeypatch)
+    server.requests.clear()
+    model = DMRNet(depth=8, weights="digits", classifier_activation=None)
+    assert_published(model, folder)
+    assert not server.requests
+    assert model.output_shape == (None, 10)
+    assert model.input_shape == (None, 8, 8, 1)
+
+
+def test_every_form_of_weights_gives_the_same_network(client, folder, server):
+    server.repositories[REPOSITORY].tags["v1"] = client.commit
+    for weights in (
+        "digits",
+        "dmrnet_8_digits",
+        f"hf://{REPOSITORY}",
+        f"hf://{REPOSITORY}@main",
+        f"hf://{REPOSITORY}@v1",
+        f"hf://{REPOSITORY}@{client.commit}",
+        str(folder),
+        folder,
+    ):
+        source = find(weights)
+        assert is_published(source, folder)
+        assert source.dataset == "digits"
+        assert source.classes == 10
+        assert source.input_shape == (8, 8, 1)
+
+
+def test_a_bare_file_is_loaded_by_name(home, folder):
+    path = home / "runs" / "digits" / "model.weights.h5"
+    model = DMRNet(
+        depth=8,
+        weights=path,
+        input_shape=(8, 8, 1),
+        include_preprocessing="digits",
+        classifier_activation=None,
+    )
+    # The run is float32, the folder's kernels are float16.
+    np.testing.assert_allclose(
+        logits_of(model), published_logits(folder), rtol=1e-2, atol=1e-2
+    )
+
+
+@pytest.mark.parametrize("weights", ["digits", f"hf://{REPOSITORY}"])
+def test_the_second_load_asks_nothing(client, folder, server, weights):
+    find(weights)
+    assert server.requests
+    server.requests.clear()
+    assert is_published(find(weights), folder)
+    assert not server.requests
+
+
+def test_offline(client, folder, monkeypatch):
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="unset HF_HUB_OFFLINE"):
+        find()
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    find()
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    assert is_published(find(), folder)
+
+
+def test_a_branch_is_one_commit_though_it_moves(client, folder, server):
+    find(f"hf://{REPOSITORY}")
+    files = contents(folder) | {"README.md": b"edited"}
+    commit = server.push(REPOSITORY, files)
+    assert is_published(find(f"hf://{REPOSITORY}@{commit}"), folder)
+
+
+@pytest.mark.parametrize("pooling", [None, "avg", "max"])
+def test_the_top_may_be_left_out(home, folder, pooling):
+    whole = DMRNet(depth=8, weights="digits")
+    body = DMRNet(
+        depth=8,
+        weights="digits",
+        include_top=False,
+        input_shape=(16, 16, 1),
+        pooling=pooling,
+    )
+    assert body.input_shape == (None, 16, 16, 1)
+    for layer in body.layers:
+        twin = whole.get_layer(layer.name) if layer.weights else layer
+        for ours, theirs in zip(
+            layer.get_weights(), twin.get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_input_tensor_after_layers_of_the_users(home, folder):
+    image = keras.Input((8, 8, 1))
+    first = keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="own")
+    model = DMRNet(
+        depth=8,
+        weights="digits",
+        input_tensor=first(image),
+        classifier_activation=None,
+    )
+    logits = keras.ops.convert_to_numpy(model([IMAGES], training=False))
+    np.testing.assert_allclose(
+        logits, published_logits(folder), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_array_equal(first.get_weights()[0], [[[[1.0]]]])
+
+
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", "mixed_float16", "bfloat16"]
+)
+def test_under_other_precisions(home, folder, quick_initializers, policy):
+    reference = DMRNet(depth=8, weights="digits")
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = DMRNet(depth=8, weights="digits")
+        assert keras.config.dtype_policy().name == policy
+    finally:
+        keras.config.set_dtype_policy("float32")
+    tolerance = 1e-2 if policy == "bfloat16" else 0.0
+    kernel = model.get_layer("stem_conv").kernel
+    assert kernel.dtype == (policy if policy == "bfloat16" else "float32")
+    for ours, theirs in zip(model.weights, reference.weights, strict=True):
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(keras.ops.cast(ours, "float32")),
+            keras.ops.convert_to_numpy(theirs),
+            rtol=tolerance,
+        )
+
+
+def test_channels_first(home, folder):
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = DMRNet(depth=8, weights="digits", classifier_activation=None)
+        assert model.input_shape == (None, 1, 8, 8)
+        if keras.backend.backend() != "tensorflow":  # has no such CPU kernels
+            np.testing.assert_allclose(
+                fingerprint.logits(model, (8, 8, 1)),
+                published_logits(folder),
+                rtol=1e-4,
+                atol=1e-5,
+            )
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    reference = DMRNet(depth=8, weights="digits")
+    for ours, theirs in zip(
+        model.get_weights(), reference.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("builder", "trained", "asked"),
+    [
+        (WideResNet, {"dropout": 0.0}, {"dropout": 0.3}),
+        (OrthoPlainNet, {"modulation": False}, {"orthonormality": 1e-3}),
+    ],
+)
+def test_what_acts_in_training_only_may_differ(
+    tmp_path, monkeypatch, quick_initializers, builder, trained, asked
+):
+    size = {"depth": 10, "width": 1} if builder is WideResNet else {"depth": 8}
+    tiny_run.use_checkout(tmp_path, monkeypatch)
+    run = tiny_run.make(tmp_path / "run", builder.__name__, size | trained)
+    folder = package.package(run)
+    model = builder(**size, **asked, weights=folder, classifier_activation=None)
+    assert_published(model, folder)
+
+
+# Refusals ------------------------------------------------------------------
+
+
+def test_a_name_without_weights_lists_those_that_exist(home):
+    with pytest.raises(ValueError, match="Received: weights='digits'") as info:
+        DMRNet(depth=20, weights="digits")
+    assert 'DMRNet(depth=8, weights="digits")' in str(info.value)
+    with pytest.raises(ValueError, match="For ResNet there are: none"):
+        keras_resfam.ResNet(depth=8, weights="cifar10")
+    with pytest.raises(ValueError, match="Received: weights='imagenet'"):
+        DMRNet(depth=8, weights="imagenet")
+    with pytest.raises(ValueError, match="Received: weights=3"):
+        DMRNet(depth=8, weights=3)
+
+
+def test_weights_of_another_architecture(home, folder):
+    with pytest.raises(ValueError, match=r"DMRNet\(depth=14\).*DMRNet\(d.*8"):
+        DMRNet(depth=14, weights=folder)
+    with pytest.raises(ValueError, match="DILNet"):
+        keras_resfam.DILNet(depth=8, weights=folder)
+    with pytest.raises(ValueError, match="branches=3"):
+        DMRNet(depth=8, branches=3, weights=folder)
+
+
+def test_other_classes_or_activations(home):
+    with pytest.raises(ValueError, match="classes=7"):
+        DMRNet(depth=8, weights="digits", classes=7)
+    with pytest.raises(ValueError, match="classifier_activation='relu'"):
+        DMRNet(depth=8, weights="digits", classifier_activation="relu")
+    DMRNet(depth=8, weights="digits", classes=7, include_top=False)
+
+
+def test_images_that_do_not_fit_leave_the_stem_named(home):
+    with pytest.raises(ValueError, match="Layer 'stem_conv'"):
+        DMRNet(
+            depth=8,
+            weights="digits",
+            include_top=False,
+            include_preprocessing=False,
+            input_shape=(8, 8, 3),
+        )
+
+
+def altered(folder, tmp_path, name, change):
+    """A copy of the folder whose file is another, and said to be right."""
+    copy = tmp_path / "altered"
+    shutil.copytree(folder, copy)
+    change(copy / name)
+    record = json.loads((copy / download.FINGERPRINT).read_text())
+    record["files"][name] = download.describe((copy / name).read_bytes())
+    (copy / download.FINGERPRINT).write_text(json.dumps(record))
+    return copy
+
+
+def swap(path, one, other):
+    """Exchanges the values of two layers of the same shape."""
+    with h5py.File(path, "r+") as file:
+        groups = {
+            group["vars"].attrs["name"]: group["vars"]
+            for group in file["layers"].values()
+        }
+        for key in list(groups[one]):
+            values = groups[one][key][()], groups[other][key][()]
+            groups[one][key][...], groups[other][key][...] = values[::-1]
+
+
+BRANCHES = [f"stage1_block1_branch{k}_conv1" for k in (1, 2)]
+
+
+def test_swapped_branches(folder, tmp_path):
+    change = functools.partial(swap, one=BRANCHES[0], other=BRANCHES[1])
+    copy = altered(folder, tmp_path, download.WEIGHTS, change)
+    expected = f"Layer '{BRANCHES[0]}'.* but those of '{BRANCHES[1]}/kernel'"
+    with pytest.raises(ValueError, match=expected):
+        DMRNet(depth=8, weights=copy)
+
+
+def two_branches(first, second, names=("stem_conv", "right")):
+    """A net whose file Keras reads in the order of `first` and `second`."""
+
+    def twin(classes, input_shape):
+        image = keras.Input(input_shape)
+        branches = [
+            keras.layers.Conv2D(2, 3, name=name)(image) for name in names
+        ]
+        x = keras.layers.Add()([branches[first], branches[second]])
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        x = keras.layers.Dense(classes, name="predictions")(x)
+        return keras.Model(image, x)
+
+    return twin
+
+
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize(
+    ("twin", "named"),
+    [
+        (two_branches(1, 0), "stem_conv|right"),
+        (two_branches(0, 1, ("stem_conv", "other")), "right"),
+    ],
+    ids=["swapped", "renamed"],
+)
+def test_a_graph_that_keras_would_misload(tmp_path, bare, twin, named):
+    path = tmp_path / "net.weights.h5"
+    right = two_branches(0, 1)
+    net = right(3, (8, 8, 1))
+    for layer in net.layers:
+        layer.set_weights([fingerprint.stored(w) for w in layer.get_weights()])
+    net.save_weights(path)
+    victim = twin(3, (8, 8, 1))
+    victim.load_weights(path)  # without a word
+    before = victim.get_weights()
+    source = pretrained.Source(
+        "net",
+        path.read_bytes(),
+        classes=3,
+        input_shape=(8, 8, 1),
+        variables=None if bare else fingerprint.describe(net),
+    )
+    with pytest.raises(ValueError, match=f"Layer '({named})'"):
+        source.load_into(victim, twin)
+    for ours, theirs in zip(before, victim.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    source.load_into(right(3, (8, 8, 1)), right)
+
+
+def test_a_folder_that_lies_about_its_depth(folder, tmp_path):
+    def deeper(path):
+        recipe = json.loads(path.read_text())
+        recipe["arguments"]["depth"] = 14
+        path.write_text(json.dumps(recipe))
+
+    copy = altered(folder, tmp_path, download.RECIPE, deeper)
+    with pytest.raises(ValueError, match="stage1_block2_branch1_conv1"):
+        DMRNet(depth=14, weights=copy)
+
+
+def test_a_bare_file_of_another_depth(home):
+    path = home / "runs" / "digits" / "model.weights.h5"
+    options = {"input_shape": (8, 8, 1), "include_preprocessing": False}
+    with pytest.raises(ValueError, match="stage1_block2"):
+        DMRNet(depth=14, weights=path, **options)
+
+
+def flip(path, where=0.5):
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * where)] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("name", [download.WEIGHTS, download.RECIPE])
+@pytest.mark.parametrize("damage", [flip, truncate])
+def test_damaged_folders(folder, tmp_path, name, damage):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    damage(copy / name)
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+        DMRNet(depth=8, weights=copy)
+    (copy / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} not found"):
+        DMRNet(depth=8, weights=copy)
+
+
+def test_a_truncated_bare_file(home, tmp_path):
+    path = tmp_path / "cut.weights.h5"
+    shutil.copy(home / "runs" / "digits" / "model.weights.h5", path)
+    truncate(path)
+    options = {"input_shape": (8, 8, 1), "include_preprocessing": False}
+    with pytest.raises(ValueError, match=r"cut\.weights\.h5"):
+        DMRNet(depth=8, weights=path, **options)
+
+
+def test_a_changed_checkout_is_refused(home, folder, tmp_path, monkeypatch):
+    checkout = tmp_path / "checkout"
+    shutil.copytree(home, checkout)
+    monkeypatch.setattr(pretrained, "CHECKOUT", checkout)
+    flip(checkout / "weights" / "dmrnet_8_digits" / download.WEIGHTS)
+    with pytest.raises(ValueError, match="git restore"):
+        find()
+
+
+def test_not_published_and_no_checkout(client):
+    registry.write([dataclasses.replace(client, commit=None)])
+    with pytest.raises(HubError, match="has not been published"):
+        find()
+
+
+# Faults of the Hub ---------------------------------------------------------
+
+WORDS = {
+    "refuse": ("cannot be reached",),
+    "401": ("token is missing or wrong",),
+    "403": ("access is denied",),
+    "404": ("missing",),
+    "429": ("too many requests",),
+    "500": ("the Hub has trouble",),
+    "hang": ("cannot be reached",),
+    "flip": ("sha256", "cannot be read"),
+    "stale": (
+        "was asked for, and not served",
+        "model.weights.h5 should have",
+        "not come through whole",
+    ),
+    "cut": ("hung up",),
+    "short": ("did not come through whole",),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "where"),
+    [
+        *((kind, "", "") for kind in WORDS if kind not in ("flip", "cut")),
+        ("404", "", "/resolve/"),
+        ("500", "GET", "/resolve/.*h5"),
+        ("flip", "GET", "/resolve/"),
+        ("flip", "GET", "/resolve/.*h5"),
+        ("short", "GET", "/resolve/.*h5"),
+        ("cut", "GET", "/resolve/.*h5"),
+        ("stale", "", "/resolve/"),
+        ("stale", "GET", "/resolve/"),
+    ],
+)
+@pytest.mark.parametrize("weights", ["digits", f"hf://{REPOSITORY}"])
+def test_faults(client, folder, server, weights, kind, method, where):
+    older = contents(folder) | {download.WEIGHTS: b"of an older commit"}
+    head = server.repositories[REPOSITORY].head
+    head.parent = hub.Commit("0" * 40, None, older)
+    with server.fault(kind, where, method):
+        with pytest.raises(HubError) as info:
+            find(weights)
+    text = str(info.value)
+    revision = client.commit if weights == "digits" else "main"
+    assert f"\nRepository: {REPOSITORY}\nRevision: {revision}\nCause" in text
+    assert "\nRemedy: " in text
+    assert any(word in text for word in WORDS[kind]), text
+    assert is_published(find(weights), folder)
+
+
+@pytest.mark.parametrize("weights", ["digits", f"hf://{REPOSITORY}"])
+def test_an_older_commit_that_is_whole(client, folder, server, weights):
+    head = server.repositories[REPOSITORY].head
+    head.parent = hub.Commit("0" * 40, None, contents(folder))
+    with server.fault("stale", "/resolve/"):
+        with pytest.raises(HubError, match="was asked for, and not served"):
+            find(weights)
+    server.requests.clear()
+    assert is_published(find(weights), folder)
+    assert server.requests
+
+
+def test_a_download_that_is_cut_once_goes_on(client, folder, server):
+    with server.fault("cut", "h5", "GET", times=1):
+        assert is_published(find(), folder)
+
+
+def test_a_revision_or_a_file_that_is_not_there(client, server):
+    with pytest.raises(HubError, match="no such revision"):
+        find(f"hf://{REPOSITORY}@v9")
+    with pytest.raises(HubError, match="no such repository"):
+        find("hf://org/other")
+    server.push("org/other", {"config.json": b"{}"})
+    with pytest.raises(HubError, match="a file is missing.*recipe.json"):
+        find("hf://org/other")
+    with pytest.raises(ValueError, match="repository='a/b/c'"):
+        find("hf://a/b/c")
+
+
+def test_a_repository_of_something_else(client, server):
+    other = {name: b"[]" for name in download.NEEDED}
+    server.push("org/other", other)
+    with pytest.raises(HubError, match="fingerprint.json cannot be read"):
+        find("hf://org/other")
+    files = {name: download.describe(b"[]") for name in download.NEEDED}
+    other[download.FINGERPRINT] = json.dumps({"files": files}).encode()
+    server.push("org/other", other)
+    with pytest.raises(ValueError, match="do not tell which"):
+        find("hf://org/other")
+
+
+@pytest.mark.parametrize("name", [download.WEIGHTS, download.FINGERPRINT])
+@pytest.mark.parametrize("damage", [flip, truncate, os.remove])
+@pytest.mark.parametrize("weights", ["digits", f"hf://{REPOSITORY}"])
+def test_a_bad_file_in_the_cache(client, folder, weights, damage, name):
+    find(weights)
+    (cached,) = Path(hub.constants.HF_HUB_CACHE).rglob(f"snapshots/*/{name}")
+    damage(cached.resolve())
+    assert is_published(find(weights), folder)
+    assert is_published(find(weights), folder)
+
+
+def test_a_private_repository_and_its_token(
+    client, folder, server, monkeypatch, caplog
+):
+    server.repositories[REPOSITORY].private = True
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(HubError, match="HF_TOKEN"):
+        find()
+    monkeypatch.setenv("HF_TOKEN", "hf_a_wrong_token")
+    with pytest.raises(HubError, match="HF_TOKEN") as info:
+        find()
+    said = "".join(traceback.format_exception(info.value))
+    assert "hf_a_wrong_token" not in said
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    for kind in ("500", "refuse", "hang"):
+        with server.fault(kind), pytest.raises(HubError) as info:
+            find()
+        said += "".join(traceback.format_exception(info.value))
+    assert is_published(find(), folder)
+    for secret in (TOKEN, "hf_a_wrong_token", "Bearer"):
+        assert secret not in said
+        assert secret not in caplog.text
+
+
+# The module by itself: a process that imports Keras takes seconds to start.
+FETCH = """
+import hashlib, importlib.util, sys
+spec = importlib.util.spec_from_file_location("download", sys.argv[3])
+download = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(download)
+print("ready", flush=True)
+sys.stdin.readline()
+files = download.fetch(sys.argv[1], sys.argv[2])
+print(hashlib.sha256(files[download.WEIGHTS]).hexdigest())
+"""
+
+
+def start(server, cache, commit):
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCH, REPOSITORY, commit, download.__file__],
+        env=os.environ | hub.environment(server, cache),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def test_processes_at_once_and_one_that_is_killed(client, folder, server):
+    cache = Path(hub.constants.HF_HUB_CACHE)
+    cache.mkdir()
+    processes = [start(server, cache, client.commit) for _ in range(3)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    killed, *others = processes
+    with server.fault("stall", "h5", "GET"):
+        killed.stdin.write("\n")
+        killed.stdin.flush()
+        assert server.stalled.wait(30)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+    assert list(cache.rglob("*.incomplete"))
+    assert not list(cache.rglob(f"snapshots/*/{download.WEIGHTS}"))
+    for process in others:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    expected = client.files[download.WEIGHTS]["sha256"]
+    for process in others:
+        output, _ = process.communicate(timeout=60)
+        assert output.strip() == expected
+    assert is_published(find(), folder)
+
+
+# The registry --------------------------------------------------------------
+
+
+def test_list_weights(client):
+    (network,) = registry.list_weights()
+    assert str(network) == (
+        'DMRNet(depth=8, weights="digits"): 97.50 % on scikit-learn digits, '
+        f"hf://{REPOSITORY}@{client.commit}"
+    )
+    assert registry.list_weights(DMRNet, "digits") == [network]
+    assert registry.list_weights("DMRNet") == [network]
+    assert not registry.list_weights(family="WideResNet")
+    assert not registry.list_weights(dataset="cifar10")
+
+
+def test_of_variants_the_plain_one_is_meant(client, folder):
+    files = {name: {"bytes": 0, "sha256": ""} for name in download.NEEDED}
+    variant = dataclasses.replace(client, name=f"{client.name}_a", files=files)
+    registry.write([variant, client])
+    assert is_published(find("digits"), folder)
+    with pytest.raises(HubError, match="should have .'bytes': 0"):
+        find(variant.name)
+
+
+def test_a_builder_that_has_learnt_an_argument(client):
+    arguments = {"depth": 8}
+    registry.write([dataclasses.replace(client, arguments=arguments)])
+    assert find().classes == 10
+
+
+@pytest.mark.parametrize(
+    "network", registry.read(), ids=lambda network: network.name
+)
+def test_the_networks_of_the_project(network):
+    folder = PROJECT / "weights" / network.name
+    package.check(folder)
+    assert network.files == package.entry(folder).files

@@ -1,0 +1,51 @@
+"""The README's Python runs as it stands."""
+
+import math
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def section(title):
+    return re.search(rf"\n## {title}\n(.*?)(\n## |\Z)", README, re.S)[1]
+
+
+def python_of(title):
+    return re.search(r"```python\n(.*?)```", section(title), re.S)[1]
+
+
+@pytest.mark.parametrize("title", ["A prediction", "Fine-tuning"])
+def test_examples(title, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(python_of(title), f"README.md, {title}", "exec"), names)
+    printed = capsys.readouterr().out
+    if title == "A prediction":
+        # The first four of scikit-learn's digits are 0, 1, 2, 3.
+        found = re.findall(r"\('(\d)', ", printed)
+        assert found == ["0", "1", "2", "3"]
+    else:
+        assert names["model"].output_shape == (None, 2)
+        assert "accuracy" in printed
+
+
+def test_parameter_counts_are_those_of_the_builders(quick_initializers):
+    import keras_resfam
+
+    rows = re.findall(
+        r"^\| `(\w+)\(.*?\)` .*\| ([\d,]+) \|$", section("Networks"), re.M
+    )
+    builders = {
+        name
+        for name in keras_resfam.__all__
+        if hasattr(getattr(keras_resfam, name), "__signature__")
+    }
+    assert {name for name, _ in rows} == builders
+    for name, count in rows:
+        model = getattr(keras_resfam, name)()
+        found = sum(math.prod(v.shape) for v in model.trainable_variables)
+        assert f"{found:,}" == count, name

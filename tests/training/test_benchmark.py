@@ -1,0 +1,230 @@
+import csv
+import math
+import os
+
+import keras
+import numpy as np
+import pytest
+
+import benchmark
+import benchmark_workers
+import keras_resfam
+from benchmark import Contender
+
+BACKEND = keras.backend.backend()
+
+
+def contender(implementation, train, variant=""):
+    result = Contender(implementation, variant, benchmark.NETWORKS["wrn-16-4"])
+    result.samples["train", 128] = train
+    return result
+
+
+def run(tmp_path, *arguments):
+    """Runs the benchmark's small form; returns its status and its figures."""
+    path = tmp_path / "figures.csv"
+    status = benchmark.main(["--quick", "--csv", str(path), *arguments])
+    with open(path) as file:
+        return status, list(csv.DictReader(file))
+
+
+def test_measures_one_backend_beside_absent_peers(tmp_path, capsys):
+    status, rows = run(
+        tmp_path,
+        *("--networks", "wrn-16-4"),
+        *("--backends", BACKEND),
+        *("--precisions", "bfloat16"),
+        *("--peers", "onnxruntime"),
+    )
+    assert status == 0
+    ours = [row for row in rows if row["implementation"] == BACKEND]
+    figures = {
+        (row["measure"], row["batch"]): float(row["value"]) for row in ours
+    }
+    assert figures.keys() == {
+        ("train", "8"),
+        ("infer", "8"),
+        ("infer", "1"),
+        ("memory", ""),
+        ("import", ""),
+        ("package import", ""),
+        ("build", ""),
+        ("first step", ""),
+        ("flops", ""),
+    }
+    assert all(value > 0 for value in figures.values())
+    assert figures["infer", "1"] < figures["train", "8"]
+    assert figures["memory", ""] > 1e8
+    assert figures["first step", ""] > figures["train", "8"]
+    assert f"keras=={keras.__version__}" in ours[0]["versions"]
+
+    (peer,) = (row for row in rows if row["implementation"] == "onnxruntime")
+    assert peer["measure"] == "absent"
+    assert peer["note"]
+    printed = capsys.readouterr().out
+    assert "wrn-16-4, bfloat16, shallow" in printed
+    assert f"train 8: {BACKEND} is alone" in printed
+    assert f"    absent: {peer['note']}\n" in printed
+
+
+def test_variants_are_measured_in_our_own_implementations():
+    options = benchmark.parse(
+        ["--quick", "--backends", "jax", "torch", "--peers", "pytorch"]
+    )
+    contenders = benchmark.line_up("dmrnet-56", options)
+    assert [str(c) for c in contenders] == [
+        "jax",
+        "jax resnet-110",
+        "torch",
+        "torch resnet-110",
+        "pytorch",
+    ]
+    assert contenders[1].network == ("ResNet", {"depth": 8})
+
+
+def test_a_backend_that_fails_is_reported(tmp_path, monkeypatch, capsys):
+    broken = {"broken": ("WideResNet", {"depth": 10, "width": -1})}
+    monkeypatch.setattr(benchmark, "NETWORKS", broken)
+    monkeypatch.setattr(benchmark, "SMALL", {"WideResNet": {}})
+    status, rows = run(
+        tmp_path, "--networks", "broken", "--backends", BACKEND, "--peers"
+    )
+    assert status == 1
+    assert "failed" in [row["measure"] for row in rows]
+    assert "`width`" in capsys.readouterr().out
+
+
+def test_a_process_that_dies_is_reported():
+    victim = Contender(BACKEND, "", ("WideResNet", {"depth": 10, "width": 1}))
+    victim.start("float32", 2)
+    assert victim.runs()
+    victim.process.kill()
+    assert "failed" in victim.ask("sample", "train", 2, 0.01)
+    assert not victim.runs()
+    victim.sample("train", 2, 0.01)
+    assert not victim.samples
+    victim.stop()
+
+
+def test_everyone_has_a_turn_each_round():
+    order = list(benchmark.turns(["a", "b", "c"], 4))
+    assert "".join(order) == "abcbcacababc"
+
+
+def test_ratios_are_of_medians(capsys):
+    contenders = [
+        contender("jax", [2.0, 9.0, 1.0]),
+        contender("torch", [3.0, 3.0, 3.0]),
+        contender("torch", [2.0, 2.0, 2.0], "resnet-110"),
+        contender("pytorch", [5.0, 5.0, 4.0]),
+        contender("pytorch-compile", [3.0, 1.0, 8.0]),
+    ]
+    benchmark.print_ratios(contenders, 128)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "train 128: jax is 1.50x pytorch-compile, 2.50x pytorch, "
+        "1.00x torch resnet-110",
+        "    torch, time in comparison: +50.0% to resnet-110",
+    ]
+
+
+def test_speed_and_spread():
+    one = contender("jax", [0.5, 0.4, 0.3, 0.2, 0.9])
+    assert benchmark.speed(one, ("train", 128)) == "320/s  50%"
+    assert benchmark.speed(one, ("infer", 1)) == "-"
+
+
+def test_share_of_the_matrix_peak(capsys):
+    one = contender("jax", [0.5])
+    one.report = {"peak": 60e12, "flops": 2e10}
+    benchmark.print_peak([one], 128)
+    assert capsys.readouterr().out == "jax: 15.4 of 60.0 TFLOP/s, 26%\n"
+
+
+def test_flops_by_hand():
+    model = keras_resfam.WideResNet(10, 2, input_shape=(32, 32, 3))
+    stages = [(32, 16, 32), (16, 32, 64), (8, 64, 128)]
+    products = 32**2 * 27 * 16 + 128 * 10
+    for size, before, after in stages:
+        products += size**2 * after * (9 * before + 9 * after + before)
+    assert benchmark_workers.flops(model) == 2 * products
+
+
+@pytest.mark.skipif(os.name == "nt", reason="resource is of Unix")
+def test_peak_memory_holds_what_was_allocated():
+    before = benchmark_workers.peak_resident()
+    block = np.ones(2 * before // 8)
+    assert benchmark_workers.peak_resident() > block.nbytes
+
+
+def test_pytorch_rendering_computes_the_same_dmrnet():
+    torch = pytest.importorskip("torch")
+    import benchmark_torch
+
+    model = keras_resfam.DMRNet(
+        14, include_preprocessing=False, classifier_activation=None
+    )
+    net = benchmark_torch.pytorch_network("DMRNet", {"depth": 14}).eval()
+    rng = np.random.default_rng(0)
+    count = 0
+    for name, module in net.named_modules():
+        if not isinstance(
+            module, torch.nn.Conv2d | torch.nn.BatchNorm2d | torch.nn.Linear
+        ):
+            continue
+        layer = model.get_layer(name.removeprefix("blocks.").replace(".", "_"))
+        for weight in layer.weights:
+            if weight.name in ("gamma", "moving_variance"):
+                weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+        state = [torch.from_numpy(np.copy(w)) for w in layer.get_weights()]
+        if isinstance(module, torch.nn.Conv2d):
+            state[0] = state[0].permute(3, 2, 0, 1)
+        elif isinstance(module, torch.nn.Linear):
+            state[0] = state[0].T
+        for own, value in zip(
+            module.state_dict().values(), state, strict=False
+        ):
+            own.copy_(value)
+        count += sum(math.prod(w.shape) for w in layer.trainable_weights)
+    assert count == sum(p.numel() for p in net.parameters())
+
+    x = rng.normal(size=(2, 32, 32, 3)).astype("float32")
+    with torch.no_grad():
+        theirs = net(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    ours = keras.ops.convert_to_numpy(model(x, training=False))
+    np.testing.assert_allclose(theirs, ours, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "builder, arguments",
+    [
+        ("WideResNet", {"depth": 10, "width": 2}),
+        ("ResNet", {"depth": 8}),
+    ],
+)
+def test_pytorchcv_has_networks_of_the_same_size(builder, arguments):
+    pytest.importorskip("pytorchcv")
+    import benchmark_torch
+
+    net = benchmark_torch.pytorch_network(builder, arguments)
+    theirs = sum(p.numel() for p in net.parameters())
+    model = getattr(keras_resfam, builder)(**arguments)
+    ours = sum(math.prod(w.shape) for w in model.trainable_weights)
+    assert abs(theirs / ours - 1) < 0.05
+
+
+def test_no_like():
+    pytest.importorskip("torch")
+    import benchmark_torch
+
+    assert benchmark_torch.pytorch_network("OrthoPlainNet", {}) is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--networks", "vgg"], ["--backends", "mxnet"], ["--colour", "red"]],
+)
+def test_unknown_options_are_errors(arguments):
+    with pytest.raises(SystemExit) as error:
+        benchmark.parse(arguments)
+    assert error.value.code == 2

@@ -1,0 +1,220 @@
+"""Reading, ordering and batching."""
+
+import itertools
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import data
+from keras_resfam.datasets import DATASETS
+from tiny_tfds import write_images
+
+RNG = np.random.default_rng(0)
+
+
+def arrays(examples=20, size=4):
+    images = RNG.integers(0, 256, (examples, size, size, 3), dtype="uint8")
+    images[:, 0, 0, 0] = np.arange(examples)
+    return images, np.arange(examples, dtype="int32")
+
+
+def batches_of(dataset):
+    """Batches as NumPy, from a PyDataset or from tf.data."""
+    if isinstance(dataset, keras.utils.PyDataset):
+        return [dataset[i] for i in range(len(dataset))]
+    return list(dataset.as_numpy_iterator())
+
+
+def test_digits_are_scikit_learns_in_two_parts():
+    train, train_labels = data.load("digits", "train")
+    test, test_labels = data.load("digits", "test")
+    assert train.shape == (1437, 8, 8, 1)
+    assert test.shape == (360, 8, 8, 1)
+    assert train.dtype == np.uint8
+    assert train.max() == 255
+    source = load_digits()
+    both = np.concatenate([train, test])[..., 0]
+    expected = np.round(source.images * (255 / 16)).astype("uint8")
+
+    def sorted_rows(images, labels):
+        rows = np.c_[images.reshape(len(images), -1), labels]
+        return rows[np.lexsort(rows.T)]
+
+    np.testing.assert_array_equal(
+        sorted_rows(both, np.concatenate([train_labels, test_labels])),
+        sorted_rows(expected, source.target),
+    )
+
+
+def test_moments_of_the_digits_are_those_of_all_images():
+    images = load_digits().images * (255 / 16)
+    record = DATASETS["digits"]
+    np.testing.assert_allclose(record.mean, images.mean(), rtol=2e-2)
+    np.testing.assert_allclose(record.std, images.std(), rtol=2e-2)
+
+
+def test_npz_joins_splits(tmp_path):
+    images, labels = arrays()
+    path = tmp_path / "svhn_cropped.npz"
+    np.savez(
+        path,
+        x_train=images[:8],
+        y_train=labels[:8, None],
+        x_extra=images[8:],
+        y_extra=labels[8:],
+    )
+    for data_dir in (path, tmp_path):
+        loaded = data.load("svhn_cropped", "train+extra", data_dir)
+        np.testing.assert_array_equal(loaded[0], images)
+        np.testing.assert_array_equal(loaded[1], labels)
+        assert loaded[1].dtype == np.int32
+    with pytest.raises(ValueError, match="x_test.*Received: split=test"):
+        data.load("svhn_cropped", "test", path)
+
+
+def test_npz_of_floats_is_refused(tmp_path):
+    path = tmp_path / "scaled.npz"
+    np.savez(path, x_train=np.zeros((2, 4, 4, 3)), y_train=[0, 1])
+    with pytest.raises(ValueError, match="should be uint8"):
+        data.load("cifar10", "train", path)
+    with pytest.raises(ValueError, match="data_dir="):
+        data.load("cifar10", "train", tmp_path / "absent.npz")
+
+
+def test_tfds_arrays_are_what_its_files_hold(tmp_path):
+    images, labels = arrays(12)
+    write_images(tmp_path, "tiny_pictures", images, labels % 3, classes=3)
+    loaded = data.load("tiny_pictures", "train", tmp_path)
+    np.testing.assert_array_equal(loaded[0], images)
+    np.testing.assert_array_equal(loaded[1], labels % 3)
+    with pytest.raises(ValueError, match="extra"):
+        data.load("tiny_pictures", "extra", tmp_path)
+
+
+def test_cifar10_through_mocked_tfds():
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=7):
+        images, labels = data.load("cifar10", "train")
+    assert images.shape == (7, 32, 32, 3)
+    assert images.dtype == np.uint8
+    assert labels.shape == (7,)
+
+
+def test_unknown_tfds_name():
+    with pytest.raises(ValueError, match="Received: dataset=no_such_set"):
+        data.load("no_such_set", "train")
+
+
+def test_images_of_many_sizes_need_a_size(tmp_path):
+    images = [
+        RNG.integers(0, 256, (4 + i, 5, 3), dtype="uint8") for i in range(3)
+    ]
+    write_images(
+        tmp_path, "tiny_pictures", images, [0, 1, 2], classes=3, sized=False
+    )
+    with pytest.raises(ValueError, match="image_size=224"):
+        data.load("tiny_pictures", "train", tmp_path)
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+for name in ("tensorflow", "tensorflow_datasets"):
+    sys.modules[name] = None
+sys.path.insert(0, "training")
+import data
+print(data.load("digits", "test")[0].shape)
+try:
+    data.load("cifar10", "test")
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="of the others"
+)
+def test_digits_need_no_tensorflow(pytestconfig):
+    output = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW],
+        cwd=pytestconfig.rootpath,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "(360, 8, 8, 1)" in output
+    assert "tensorflow is not installed" in output
+
+
+def test_an_epoch_is_a_permutation_set_by_seed_and_epoch():
+    images, labels = arrays(22)
+
+    def order(seed, epoch, skip=0):
+        epochs = data.Epochs(images, labels, 4, seed)
+        assert epochs.steps == 5
+        batches = batches_of(epochs.epoch(epoch, skip))
+        assert len(batches) == 5 - skip
+        for (pixels, draws), answers in batches:
+            assert pixels.shape == (4, 4, 4, 3)
+            assert draws.shape == (4, 6)
+            np.testing.assert_array_equal(pixels[:, 0, 0, 0], answers)
+        return np.concatenate([answers for _, answers in batches])
+
+    first = order(0, 0)
+    assert len(set(first)) == 20
+    np.testing.assert_array_equal(first, order(0, 0))
+    np.testing.assert_array_equal(first[8:], order(0, 0, skip=2))
+    assert (first != order(0, 1)).any()
+    assert (first != order(1, 0)).any()
+
+
+def test_chance_goes_with_the_example():
+    images, labels = arrays(16)
+    epochs = data.Epochs(images, labels, 4, 0, mixup=0.3)
+    whole = batches_of(epochs.epoch(3))
+    rest = batches_of(epochs.epoch(3, skip=1))
+    for (a, _), (b, _) in zip(whole[1:], rest, strict=True):
+        np.testing.assert_array_equal(a[1], b[1])
+
+
+def test_shards_make_up_the_batch():
+    images, labels = arrays(16)
+    whole = batches_of(data.Epochs(images, labels, 8, 0).epoch(0))
+    parts = [
+        batches_of(data.Epochs(images, labels, 8, 0, shard=(i, 2)).epoch(0))
+        for i in range(2)
+    ]
+    for (inputs, answers), *halves in zip(whole, *parts, strict=True):
+        for k in range(2):
+            joined = np.concatenate([half[0][k] for half in halves])
+            np.testing.assert_array_equal(inputs[k], joined)
+        joined = np.concatenate([half[1] for half in halves])
+        np.testing.assert_array_equal(answers, joined)
+
+
+def test_batch_larger_than_the_data():
+    with pytest.raises(ValueError, match="at most the 20 .*batch_size=21"):
+        data.Epochs(*arrays(20), 21, 0)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_in_order_gives_each_example_once(full):
+    images, labels = arrays(10)
+    parts = [
+        data.InOrder(images, labels, 4, shard=(i, 2), full=full)
+        for i in range(2)
+    ]
+    seen, total = [], 0.0
+    for batch in itertools.chain.from_iterable(map(batches_of, parts)):
+        weights = batch[2] if full else np.ones(len(batch[1]))
+        if full:
+            assert len(batch[1]) == 2
+        total += weights.mean() * len(batch[1])
+        seen += [y for y, w in zip(batch[1], weights, strict=True) if w]
+    assert sorted(seen) == list(range(10))
+    # 1 on average, also where two of twelve places are filled up.
+    np.testing.assert_allclose(total, 12 if full else 10, rtol=1e-6)

@@ -1,0 +1,88 @@
+"""Several devices and several processes learn as one device does."""
+
+import csv
+import json
+import socket
+
+import keras
+import pytest
+
+import distribution
+import runs
+
+BACKEND = keras.backend.backend()
+pytestmark = pytest.mark.skipif(
+    BACKEND == "torch", reason="Keras has no distributed fit for torch"
+)
+
+
+# At the recipe's rate rounding grows tenfold in a few steps.
+OPTIONS = (*runs.TINY, "--set=learning_rate=0.01")
+
+
+def log(folder):
+    with open(folder / "log.csv") as file:
+        return [
+            {name: float(value) for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def processes(folder, count=2):
+    """Starts the processes of one run, that talk over loopback."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    for index in range(count):
+        cluster = {
+            "cluster": {"worker": addresses},
+            "task": {"type": "worker", "index": index},
+        }
+        environment = {"TF_CONFIG": json.dumps(cluster)}
+        if BACKEND == "jax":
+            environment = {
+                "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
+                "KERAS_DISTRIBUTION_NUM_PROCESSES": str(count),
+                "KERAS_DISTRIBUTION_PROCESS_ID": str(index),
+            }
+        yield runs.start(folder, *OPTIONS, "--distribute", **environment)
+
+
+def test_loss_curve_is_that_of_one_device(tmp_path):
+    one, devices, apart = (tmp_path / name for name in "abc")
+    started = [
+        runs.start(one, *OPTIONS),
+        runs.start(devices, *OPTIONS, "--distribute=2"),
+        *processes(apart),
+    ]
+    for process in started:
+        runs.finish(process)
+    expected = log(one)
+    assert len(expected) == 2
+    for other in (devices, apart):
+        for row, reference in zip(log(other), expected, strict=True):
+            assert row["loss"] == pytest.approx(reference["loss"], abs=1e-4)
+            assert row["val_loss"] == pytest.approx(
+                reference["val_loss"], abs=1e-3
+            )
+
+
+def test_batch_must_divide_by_the_devices(tmp_path):
+    output = runs.finish(
+        runs.start(tmp_path, "--distribute=2", "--batch-size=33"), code=1
+    )
+    assert "multiple of the 2 devices. Received: batch_size=33" in output
+
+
+def test_shards_of_devices():
+    devices = distribution.Devices(count=4, processes=2, index=1)
+    assert devices.shard == (1, 2)
+    assert not devices.first

@@ -1,0 +1,127 @@
+"""The measures against loops, and the script on real runs."""
+
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import evaluate
+import session
+from recipes import find
+
+RNG = np.random.default_rng(0)
+
+
+def test_measures_by_loops():
+    logits = RNG.normal(size=(200, 7)) * 2
+    labels = RNG.integers(0, 7, 200)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    result = evaluate.measures(np.log(probabilities), labels)
+
+    wrong, beyond, nll = 0, 0, 0.0
+    bins = [[] for _ in range(15)]
+    wrong_of = {k: [] for k in range(7)}
+    for p, label in zip(probabilities, labels, strict=True):
+        order = sorted(range(7), key=lambda k: -p[k])
+        wrong += order[0] != label
+        beyond += label not in order[:5]
+        nll -= np.log(p[label])
+        bins[int(p.max() * 15)].append((p.max(), order[0] == label))
+        wrong_of[label].append(order[0] != label)
+    gap = sum(
+        len(b)
+        / 200
+        * abs(np.mean([c for c, _ in b]) - np.mean([r for _, r in b]))
+        for b in bins
+        if b
+    )
+    assert result["examples"] == 200
+    assert result["error"] == wrong / 2
+    assert result["accuracy"] == 100 - wrong / 2
+    assert result["top5_error"] == beyond / 2
+    assert result["nll"] == pytest.approx(nll / 200)
+    assert result["calibration_error"] == pytest.approx(100 * gap)
+    for k, values in wrong_of.items():
+        assert result["per_class"][str(k)] == pytest.approx(
+            100 * np.mean(values)
+        )
+
+
+def test_certain_answers_fall_in_the_last_bin():
+    right = np.array([True, False, True, True])
+    assert evaluate.calibration_error(np.ones(4), right) == 25
+
+
+def test_logits_and_probabilities_give_the_same():
+    images = RNG.integers(0, 256, (30, 4, 4, 1), dtype="uint8")
+    labels = RNG.integers(0, 3, 30)
+    inputs = keras.Input((4, 4, 1))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    logits = keras.layers.Dense(3)(x)
+    raw = keras.Model(inputs, logits)
+    soft = keras.Model(inputs, keras.layers.Softmax()(logits))
+    first = evaluate.evaluate(raw, images, labels, from_logits=True)
+    second = evaluate.evaluate(soft, images, labels)
+    batches = ((images[i : i + 7], labels[i : i + 7]) for i in range(0, 30, 7))
+    third = evaluate.evaluate(soft, batches, class_names=("a", "b", "c"))
+    assert first["error"] == second["error"] == third["error"]
+    assert first["nll"] == pytest.approx(second["nll"], rel=1e-5)
+    assert third["nll"] == pytest.approx(second["nll"], rel=1e-5)
+    assert list(third["per_class"]) == ["a", "b", "c"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder, of a network that is not trained."""
+    recipe = find("digits").replace(arguments={"depth": 8})
+    session.prepare(recipe, tmp_path)
+    network = session.build_network(recipe, 10, (8, 8, 1))
+    network.save_weights(tmp_path / "model.weights.h5")
+    return tmp_path, network
+
+
+def test_script_measures_a_run(run, monkeypatch, capsys):
+    folder, network = run
+    backend = keras.backend.backend()
+    monkeypatch.setattr(sys, "argv", ["training/evaluate.py", str(folder)])
+    evaluate.main([str(folder)])
+    printed = json.loads(capsys.readouterr().out)
+    written = json.loads((folder / "result.json").read_text())
+    assert printed == written
+    images, labels = session.data.load("digits", "test")
+    expected = evaluate.evaluate(network, images, labels, from_logits=True)
+    assert written == {
+        **expected,
+        "dataset": "digits",
+        "split": "test",
+        "backend": backend,
+        "versions": written["versions"],
+        "command": f"python training/evaluate.py {folder}",
+    }
+    assert set(written["versions"]) == {"keras", "numpy", backend}
+
+
+def test_other_splits_are_not_the_result(run, capsys):
+    folder, _ = run
+    evaluate.main([str(folder), "--split", "train"])
+    assert json.loads(capsys.readouterr().out)["examples"] == 1437
+    assert not (folder / "result.json").exists()
+    output = folder / "train.json"
+    evaluate.main([str(folder), "--split=train", f"--output={output}"])
+    assert json.loads(output.read_text())["split"] == "train"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere"], "Received: --builder None"),
+        (["nowhere", "--builder", "VGG"], "Received: --builder VGG"),
+        (["no_such_set", "--builder", "DMRNet"], "no_such_set"),
+        (["cifar10", "--builder", "DMRNet", "--set", "depth"], "--set depth"),
+    ],
+)
+def test_bad_arguments_end_in_a_line(arguments, told):
+    with pytest.raises(SystemExit, match=told):
+        evaluate.main(arguments)

@@ -1,0 +1,131 @@
+"""SGD against steps by hand, in NumPy float64; schedules by the step."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import optimizers
+import recipes
+
+GRADIENTS = np.random.default_rng(0).normal(size=(6, 3))
+START = np.array([1.0, -2.0, 0.5])
+
+
+def torch_steps(rates, momentum, nesterov, decay, restarts=()):
+    """torch.optim.SGD, as its documentation has it."""
+    weight, velocity = START.copy(), np.zeros(3)
+    for step, (gradient, rate) in enumerate(zip(GRADIENTS, rates, strict=True)):
+        gradient = gradient + decay * weight
+        if step in restarts:
+            velocity = np.zeros(3)
+        velocity = momentum * velocity + gradient
+        move = gradient + momentum * velocity if nesterov else velocity
+        weight = weight - rate * move
+    return weight
+
+
+def keras_steps(optimizer, name="kernel"):
+    variable = keras.Variable(START, name=name, dtype="float32")
+    optimizer.build([variable])
+    for gradient in GRADIENTS:
+        gradient = ops.convert_to_tensor(gradient, "float32")
+        optimizer.apply([gradient], [variable])
+    return ops.convert_to_numpy(variable)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_step_is_torchs(nesterov, decay):
+    rates = [0.1] * 3 + [0.01] * 3
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [2], [0.1, 0.01]
+    )
+    optimizer = optimizers.SGD(
+        schedule, momentum=0.9, nesterov=nesterov, coupled_decay=decay
+    )
+    np.testing.assert_allclose(
+        keras_steps(optimizer),
+        torch_steps(rates, 0.9, nesterov, decay),
+        rtol=1e-5,
+    )
+
+
+def test_restarts_zero_the_velocity():
+    optimizer = optimizers.SGD(0.1, coupled_decay=0.1, restarts=(2, 4))
+    expected = torch_steps([0.1] * 6, 0.9, True, 0.1, restarts=(2, 4))
+    np.testing.assert_allclose(keras_steps(optimizer), expected, rtol=1e-5)
+
+
+def test_kernels_only_decay_spares_the_rest():
+    recipe = recipes.find("dmrnet_14_cifar10_short")
+    recipe = recipe.replace(schedule="steps", weight_decay=0.1)
+    kernel = keras_steps(optimizers.build(recipe, 1), "kernel")
+    gamma = keras_steps(optimizers.build(recipe, 1), "gamma")
+    rates = [recipe.learning_rate] * 6
+    np.testing.assert_allclose(
+        kernel, torch_steps(rates, 0.9, True, 0.1), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        gamma, torch_steps(rates, 0.9, True, 0.0), rtol=1e-5
+    )
+
+
+def test_papers_decay_all_variables():
+    recipe = recipes.find("wrn_28_10_cifar10")
+    gamma = keras_steps(optimizers.build(recipe, 1000), "gamma")
+    expected = torch_steps([0.1] * 6, 0.9, True, 5e-4)
+    np.testing.assert_allclose(gamma, expected, rtol=1e-5)
+
+
+def test_clipping_is_of_the_whole_gradient():
+    recipe = recipes.find("digits").replace(
+        clip_norm=1.0,
+        momentum=0.0,
+        nesterov=False,
+        weight_decay=0.0,
+        schedule="steps",
+        learning_rate=1.0,
+    )
+    first = keras.Variable([0.0, 0.0], dtype="float32")
+    second = keras.Variable([0.0], dtype="float32")
+    gradients = [[2.0, 0.0], [0.0]], [[1.0, 2.0], [2.0]]
+    optimizer = optimizers.build(recipe, 1)
+    for a, b in gradients:
+        optimizer.apply(
+            [ops.convert_to_tensor(a), ops.convert_to_tensor(b)],
+            [first, second],
+        )
+    # The first is scaled from norm 2 to 1, the second from norm 3.
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(first), [-1 - 1 / 3, -2 / 3], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(second), [-2 / 3], rtol=1e-6
+    )
+
+
+def rate(recipe, steps, step):
+    schedule = optimizers.learning_rate(recipe, steps)
+    return float(ops.convert_to_numpy(schedule(step)))
+
+
+def test_wide_resnet_drops_where_the_authors_log_does():
+    recipe = recipes.find("wrn_28_10_cifar10")
+    # Epochs of the log count from 1: "epoch 59 lr 0.1, epoch 60 lr 0.02".
+    last_of_59, first_of_60 = 59 * 390 - 1, 59 * 390
+    assert rate(recipe, 390, last_of_59) == pytest.approx(0.1)
+    assert rate(recipe, 390, first_of_60) == pytest.approx(0.02)
+    assert rate(recipe, 390, 200 * 390 - 1) == pytest.approx(0.1 * 0.2**3)
+
+
+def test_cosine_with_warmup():
+    recipe = recipes.find("digits").replace(
+        epochs=10, warmup=2, learning_rate=0.4
+    )
+    assert rate(recipe, 100, 0) == 0
+    assert rate(recipe, 100, 100) == pytest.approx(0.2)
+    assert rate(recipe, 100, 200) == pytest.approx(0.4)
+    expected = 0.2 * (1 + np.cos(np.pi * 400 / 800))
+    assert rate(recipe, 100, 600) == pytest.approx(expected, rel=1e-5)
+    assert rate(recipe, 100, 1000) == pytest.approx(0, abs=1e-7)

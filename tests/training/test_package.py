@@ -1,0 +1,305 @@
+"""The folder that is made of a run, and that plain Keras opens it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+import hub
+import keras_resfam
+import package
+import tiny_run
+from keras_resfam import download, fingerprint, registry
+
+FAMILIES = {
+    "DMRNet": {"depth": 8},
+    "WideResNet": {"depth": 10, "width": 1, "dropout": 0.3},
+    "OrthoPlainNet": {"depth": 8},
+    "ResNet": {"depth": 8, "preactivation": True},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        path = tmp_path_factory.mktemp("checkout")
+        yield tiny_run.use_checkout(path, patch)
+
+
+@pytest.fixture(scope="module")
+def folders(home):
+    """A weights folder of each family."""
+    return {
+        family: package.package(
+            tiny_run.make(home / "runs" / family, family, arguments)
+        )
+        for family, arguments in FAMILIES.items()
+    }
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text())
+
+
+def test_the_files_and_their_names(folders):
+    assert [folder.name for folder in folders.values()] == [
+        "dmrnet_8_digits",
+        "wrn_10_dropout_digits",
+        "ortho_plain_8_digits",
+        "resnet_8_preactivation_digits",
+    ]
+    for folder in folders.values():
+        assert sorted(os.listdir(folder)) == sorted(package.FILES)
+
+
+@pytest.mark.parametrize(
+    ("builder", "arguments", "recipe", "suffix", "name"),
+    [
+        ("DMRNet", {}, "x", "", "dmrnet_56_cifar10"),
+        ("WideResNet", {}, "x", "", "wrn_28_10_cifar10"),
+        ("WideResNet", {"width": 0.5}, "x", "", "wrn_28_0_5_cifar10"),
+        (
+            "WideResNet",
+            {"dropout": 0.3},
+            "x",
+            "b",
+            "wrn_28_10_dropout_cifar10_b",
+        ),
+        ("DMRNet", {"branches": 3}, "x", "", "dmrnet_56_branches_3_cifar10"),
+        (
+            "OrthoPlainNet",
+            {"modulation": False},
+            "x",
+            "",
+            "ortho_plain_44_no_modulation_cifar10",
+        ),
+        (
+            "ResNet",
+            {"preactivation": True},
+            "x",
+            "",
+            "resnet_110_preactivation_cifar10",
+        ),
+        (
+            "DMRNet",
+            {"depth": 14},
+            "dmrnet_14_cifar10_short",
+            "",
+            "dmrnet_14_cifar10_short",
+        ),
+        ("WideResNet50_2", {}, "x", "", "wrn_50_2_cifar10"),
+    ],
+)
+def test_names(builder, arguments, recipe, suffix, name):
+    recipe = {
+        "name": recipe,
+        "builder": builder,
+        "arguments": arguments,
+        "dataset": "cifar10",
+    }
+    assert package.name_of(recipe, suffix) == name
+
+
+def test_values_are_the_runs_with_kernels_in_half_precision(folders, home):
+    stored = fingerprint.read_file(folders["WideResNet"] / download.WEIGHTS)
+    run = home / "runs" / "WideResNet" / "model.weights.h5"
+    trained = fingerprint.read_file(run)
+    assert list(stored) == list(trained)
+    for name, values in trained.items():
+        for ours, full in zip(stored[name], values, strict=True):
+            assert ours.dtype == ("float16" if full.ndim > 1 else "float32")
+            np.testing.assert_array_equal(ours, full.astype(ours.dtype))
+
+
+def test_the_fingerprint_is_of_what_is_stored(folders):
+    folder = folders["DMRNet"]
+    record = read(folder, "fingerprint.json")
+    kernel = fingerprint.read_file(folder / download.WEIGHTS)["stem_conv"][0]
+    assert record["variables"]["stem_conv/kernel"] == {
+        "dtype": "float16",
+        "shape": [3, 3, 1, 16],
+        "sha256": download.describe(kernel.tobytes())["sha256"],
+    }
+    assert set(record["files"]) == set(package.FILES) - {"fingerprint.json"}
+    model = keras_resfam.DMRNet(
+        depth=8, weights=folder, classifier_activation=None
+    )
+    np.testing.assert_allclose(
+        fingerprint.logits(model, (8, 8, 1)), record["logits"], atol=1e-5
+    )
+
+
+def test_packed_again_it_is_the_same_byte_for_byte(folders, home):
+    folder = folders["WideResNet"]
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    registered = registry.PATH.read_bytes()
+    assert package.package(home / "runs" / "WideResNet") == folder
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert registry.PATH.read_bytes() == registered
+
+
+def test_the_registry(folders):
+    networks = {n.name: n for n in registry.list_weights()}
+    network = networks["wrn_10_dropout_digits"]
+    assert network.builder == "WideResNet"
+    assert network.arguments == {
+        "depth": 10,
+        "width": 1,
+        "block": [3, 3],
+        "blocks": None,
+    }
+    assert network.accuracy == 97.5
+    assert network.commit is None
+    assert network.repository == "keras-resfam/wrn_10_dropout_digits"
+    for name, described in network.files.items():
+        contents = (folders["WideResNet"] / name).read_bytes()
+        assert described == download.describe(contents)
+    assert set(network.files) == set(package.FILES)
+
+
+def test_a_published_commit_stays_pinned_while_the_files_do(folders, home):
+    folder = folders["WideResNet"]
+    package.register(package.entry(folder, "org/name", "a" * 40))
+    package.package(home / "runs" / "WideResNet")
+    assert registry.list_weights("WideResNet")[0].commit == "a" * 40
+    log = home / "runs" / "WideResNet" / "log.csv"
+    log.write_text(log.read_text() + "2,0.4,0.98\n")
+    package.package(home / "runs" / "WideResNet")
+    assert registry.list_weights("WideResNet")[0].commit is None
+
+
+def test_the_model_card(folders):
+    card = ModelCard.load(folders["WideResNet"] / "README.md")
+    data = card.data
+    assert data.library_name == "keras"
+    assert data.license == "apache-2.0"
+    assert data.pipeline_tag == "image-classification"
+    values = {r.metric_type: r.metric_value for r in data.eval_results}
+    assert values == {
+        "accuracy": 97.5,
+        "error": 2.5,
+        "top5_error": 0.0,
+        "nll": 0.125,
+        "ece": 1.5,
+    }
+    assert {r.dataset_split for r in data.eval_results} == {"test"}
+    assert 'WideResNet(depth=10, width=1, weights="digits")' in card.text
+    assert "https://arxiv.org/abs/1605.07146" in card.text
+    assert tiny_run.RESULT["command"] in card.text
+    code = card.text.split("```python\n")[1].split("```")[0]
+    call = code.split("model = ")[1].splitlines()[0]
+    assert isinstance(eval(call, {"keras_resfam": keras_resfam}), keras.Model)
+
+
+@pytest.mark.parametrize("name", [*package.FROM_RUN, "model.weights.h5"])
+def test_a_run_that_lacks_something(home, tmp_path, name):
+    run = tiny_run.make(tmp_path / "run")
+    (run / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} not found"):
+        package.package(run)
+
+
+@pytest.mark.parametrize(
+    "change", [{"dataset": "eurosat"}, {"weights": "cifar10"}]
+)
+def test_a_run_with_other_channel_moments(home, tmp_path, change):
+    run = tiny_run.make(tmp_path / "run")
+    recipe = read(run, "recipe.json") | change
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(ValueError, match="channel moments"):
+        package.package(run)
+
+
+def test_paths_of_the_machine_are_cut_to_names():
+    text = '{"command": "train.py --run-dir /home/me/runs/a --data-dir=/d/x"}'
+    assert package.without_local_paths(text) == (
+        '{"command": "train.py --run-dir a --data-dir=x"}'
+    )
+    kept = '"https://arxiv.org/abs/1611.07718 runs/a a / b \\"runs/b\\""'
+    assert package.without_local_paths(kept) == kept
+
+
+def test_a_file_too_large_for_git(folders, monkeypatch):
+    monkeypatch.setattr(package, "LARGEST_FILE", 10_000)
+    with pytest.raises(ValueError, match="at most 10,000 bytes"):
+        package.check(folders["WideResNet"])
+
+
+def test_a_network_that_plain_keras_could_not_open(folders, tmp_path):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    for path in folders["WideResNet"].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = folder / "config.json"
+    config.write_text(config.read_text() + '{"package": "keras_resfam"}')
+    with pytest.raises(ValueError, match="Keras's own layers only"):
+        package.check(folder)
+
+
+def test_the_weights_are_what_keras_writes(folders):
+    """Groups, names and order of the file are those of `model.save`."""
+    folder = folders["ResNet"]
+    opened = keras.saving.load_model(folder)
+    again = folder.parent.parent / "again.weights.h5"
+    opened.save_weights(again)
+
+    def layout(path):
+        with h5py.File(path) as file:
+            found = []
+            file.visititems(
+                lambda name, item: found.append((name, dict(item.attrs)))
+            )
+        return found
+
+    assert layout(folder / download.WEIGHTS) == layout(again)
+
+
+PLAIN_KERAS = """
+import sys
+
+sys.modules["keras_resfam"] = None  # importing it fails
+import keras
+import numpy as np
+
+images = np.load("images.npy")
+for family in sys.argv[1:]:
+    model = keras.saving.load_model(f"hf://org/{family}")
+    model.get_layer("predictions").activation = keras.activations.linear
+    logits = keras.ops.convert_to_numpy(model(images, training=False))
+    np.save(family, logits)
+try:
+    import keras_resfam
+except ImportError:
+    print("without keras_resfam")
+"""
+
+
+def test_plain_keras_opens_it_from_the_hub(folders, tmp_path):
+    images = fingerprint.fixed_images((8, 8, 1)).astype("float32")
+    np.save(tmp_path / "images.npy", images)
+    with hub.Hub() as server:
+        for family, folder in folders.items():
+            files = {p.name: p.read_bytes() for p in folder.iterdir()}
+            server.push(f"org/{family}", files)
+        output = subprocess.run(
+            [sys.executable, "-c", PLAIN_KERAS, *folders],
+            cwd=tmp_path,
+            env=os.environ | hub.environment(server, tmp_path / "cache"),
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+    assert output == "without keras_resfam\n"
+    for family, folder in folders.items():
+        published = read(folder, "fingerprint.json")["logits"]
+        opened = np.load(tmp_path / f"{family}.npy")
+        np.testing.assert_allclose(opened, published, rtol=1e-4, atol=1e-5)
+        last = read(folder, "config.json")["config"]["layers"][-1]
+        assert last["config"]["name"] == "predictions"
+        assert last["config"]["activation"] == "softmax"

@@ -1,0 +1,241 @@
+"""Every recipe trains; its numbers are the papers'."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+import data
+import optimizers
+import recipes
+import session
+from keras_resfam.datasets import DATASETS
+from trainer import Trainer
+
+RNG = np.random.default_rng(0)
+
+# The smallest network of each builder, to train two steps of.
+SMALL = {
+    "WideResNet": {"depth": 10, "width": 1},
+    "DMRNet": {"depth": 8, "width": 1},
+    "OrthoPlainNet": {"depth": 8, "width": 1},
+    "ResNet": {"depth": 8, "width": 1},
+}
+
+
+def reduced(recipe):
+    """The recipe on a small network, of the same family if that can be.
+
+    The forms for ImageNet are deep; WideResNet18 takes their place.
+    """
+    changes = {"batch_size": 4, "weights": None}
+    if recipe.builder in SMALL:
+        changes["arguments"] = {**recipe.arguments, **SMALL[recipe.builder]}
+    else:
+        changes["builder"] = "WideResNet18"
+        changes["arguments"] = {"width": 0.125}
+    if recipe.drop_blocks:
+        changes["drop_blocks"] = {"active": 2}
+    return recipe.replace(**changes)
+
+
+def kinds(recipe):
+    """What makes two steps of a reduced recipe another computation."""
+    recipe = reduced(recipe)
+    arguments = {
+        f"arguments.{name}": value if isinstance(value, str) else value > 0
+        for name, value in recipe.arguments.items()
+    }
+    options = "clip_norm crop cutout mixup label_smoothing average warmup"
+    fields = "builder nesterov restart_momentum decay flip padding schedule"
+    return {
+        **arguments,
+        **{name: bool(getattr(recipe, name)) for name in options.split()},
+        **{name: getattr(recipe, name) for name in fields.split()},
+        "drop_blocks": bool(recipe.drop_blocks),
+        "colour": DATASETS[recipe.dataset].image_shape[2],
+    }.items()
+
+
+def distinct():
+    """The recipes that differ in kind.
+
+    With JAX, which compiles for seconds, enough for each kind to be seen.
+    """
+    seen, chosen = set(), {}
+    for recipe in recipes.RECIPES.values():
+        if keras.backend.backend() != "jax" or not kinds(recipe) <= seen:
+            chosen.setdefault(frozenset(kinds(recipe)), recipe)
+        seen |= kinds(recipe)
+    return list(chosen.values())
+
+
+@pytest.mark.parametrize("recipe", distinct(), ids=lambda r: r.name)
+def test_two_steps(recipe):
+    small = reduced(recipe)
+    record = DATASETS[recipe.dataset]
+    # 32 is the least that the forms for ImageNet take.
+    side = min(record.image_shape[0], 32)
+    shape = (side, side, record.image_shape[2])
+    images = RNG.integers(0, 256, (8, *shape), dtype="uint8")
+    labels = RNG.integers(0, record.classes, 8).astype("int32")
+    network = session.build_network(small, record.classes, shape)
+    trainer = Trainer(
+        network,
+        small,
+        record.classes,
+        fill=record.mean,
+        trained=session.with_blocks_dropped(network, small, 0),
+    )
+    trainer.compile_recipe(2, run_eagerly=keras.backend.backend() != "jax")
+    before = [np.array(w) for w in network.get_weights()]
+    epochs = data.Epochs(images, labels, 4, seed=0, mixup=small.mixup)
+    history = trainer.fit(epochs.epoch(0), verbose=0, shuffle=False)
+    assert math.isfinite(history.history["loss"][0])
+    after = network.get_weights()
+    moved = [
+        (a != b).any()
+        for a, b, w in zip(before, after, network.weights, strict=True)
+        if w.name == "kernel"
+    ]
+    # With a warm-up from zero the first step moves nothing, the second does.
+    assert any(moved) if recipe.drop_blocks else all(moved)
+
+
+@pytest.mark.parametrize(
+    "recipe", recipes.RECIPES.values(), ids=list(recipes.RECIPES)
+)
+def test_recipe_is_whole(recipe):
+    schedule = optimizers.learning_rate(recipe, steps=390)
+    last = recipe.epochs * 390 - 1
+    if recipe.schedule == "steps":
+        assert recipe.drops[-1] < recipe.epochs
+        final = recipe.learning_rate * recipe.drop_factor ** len(recipe.drops)
+        assert float(schedule(last)) == pytest.approx(final)
+    else:
+        # In float32 the last step may round to zero.
+        assert 0 <= float(schedule(last)) < recipe.learning_rate / 1000
+    assert recipe.source
+    if recipe.dataset == "imagenet2012":
+        assert (recipe.image_size, recipe.test_split) == (224, "validation")
+    else:
+        assert recipe.batch_size <= 128
+    builder = getattr(session.keras_resfam, recipe.builder)
+    builder.__signature__.bind_partial(**recipe.arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        # arXiv 1605.07146v4, section 3 and train_cifar.sh
+        ("wrn_28_10_dropout_cifar10", (200, 128, 0.1, 0.2, 5e-4, 3.89)),
+        # train_svhn.sh
+        ("wrn_16_8_dropout_svhn", (160, 128, 0.01, 0.1, 5e-4, 1.54)),
+        # arXiv 1611.07718v2, "Training"
+        ("dmrnet_56_cifar10", (400, 64, 0.1, 0.1, 1e-4, 4.96)),
+        ("dmrnet_56_svhn", (40, 64, 0.1, 0.1, 1e-4, 1.68)),
+        # TRAINING.md of the authors
+        ("resnet_110_cifar10", (164, 128, 0.1, 0.1, 1e-4, 6.03)),
+    ],
+)
+def test_numbers_of_the_papers(name, numbers):
+    recipe = recipes.find(name)
+    assert numbers == (
+        recipe.epochs,
+        recipe.batch_size,
+        recipe.learning_rate,
+        recipe.drop_factor,
+        recipe.weight_decay,
+        recipe.error,
+    )
+    assert recipe.nesterov
+    assert recipe.decay == "all"
+
+
+def test_orthonormality_takes_the_place_of_decay():
+    for name, recipe in recipes.RECIPES.items():
+        if recipe.builder.startswith("OrthoPlainNet"):
+            regularised = recipe.arguments["orthonormality"] > 0
+            assert regularised == (recipe.weight_decay == 0), name
+
+
+def test_names_are_unique_and_listed():
+    table = recipes.table()
+    for name, recipe in recipes.RECIPES.items():
+        assert name == recipe.name
+        assert f"\n{name} " in table
+
+
+def test_settings_change_fields_and_arguments():
+    recipe = recipes.find("dmrnet_56_cifar10").with_settings(
+        [("arguments.width", 4), ("arguments.branches", 3), ("mixup", 0.2)]
+    )
+    assert recipe.arguments == {"depth": 56, "width": 4, "branches": 3}
+    assert recipe.mixup == 0.2
+    assert recipes.find("dmrnet_56_cifar10").arguments["width"] == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        (("widht", 4), "Received: widht=4"),
+        (("crop.width", 4), "Received: crop.width=4"),
+        (("epochs", 0), "Received: epochs=0"),
+        (("momentum", 1.0), "Received: momentum=1.0"),
+        (("schedule", "linear"), "Received: schedule='linear'"),
+        (("padding", "zero"), "Received: padding='zero'"),
+        (("drops", (10, 5)), r"Received: drops=\(10, 5\)"),
+    ],
+)
+def test_bad_settings_are_refused(setting, told):
+    with pytest.raises(ValueError, match=told):
+        recipes.find("digits").with_settings([setting])
+
+
+def test_settings_are_read_as_python_or_as_words():
+    assert recipes.parse_setting("crop=4") == ("crop", 4)
+    assert recipes.parse_setting("drops=(1, 2)") == ("drops", (1, 2))
+    assert recipes.parse_setting("dataset=tf_flowers") == (
+        "dataset",
+        "tf_flowers",
+    )
+    with pytest.raises(ValueError, match="--set crop"):
+        recipes.parse_setting("crop")
+
+
+def test_unknown_recipe_names_those_like_it():
+    with pytest.raises(ValueError, match="wrn_28_10_cifar10"):
+        recipes.find("wrn_28_10_cifar")
+
+
+def test_recipe_survives_json():
+    for recipe in recipes.RECIPES.values():
+        text = json.dumps(vars(recipe))
+        again = recipes.Recipe.from_json({**json.loads(text), "seed": 0})
+        assert json.dumps(vars(again)) == text
+
+
+def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    recipe = reduced(recipes.find("fine_tune"))
+    trained = session.build_network(recipe, 10, (32, 32, 3))
+    trained.save_weights(path)
+    recipe = recipe.replace(weights=str(path))
+    network = session.build_network(recipe, 7, (16, 16, 3))
+    assert network.output_shape == (None, 7)
+    for layer in trained.layers:
+        if layer.weights and layer.name != "predictions":
+            for a, b in zip(
+                layer.get_weights(),
+                network.get_layer(layer.name).get_weights(),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_unknown_builder():
+    recipe = recipes.find("digits").replace(builder="ResNet18")
+    with pytest.raises(ValueError, match="Received: builder=ResNet18"):
+        session.build_network(recipe, 10, (8, 8, 1))

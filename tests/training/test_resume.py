@@ -1,0 +1,47 @@
+"""Runs that are killed, stopped or damaged, and go on."""
+
+import csv
+import signal
+
+import runs
+
+
+def log(folder):
+    with open(folder / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        del row["seconds"]
+    return rows
+
+
+def test_interrupted_run_ends_as_an_undisturbed_one(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    undisturbed = runs.start(whole, *runs.TINY)
+
+    process = runs.start(broken, *runs.TINY)
+    runs.wait_for_step(process, broken, 10)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+    process = runs.start(broken, *runs.TINY)
+    runs.wait_for_step(process, broken, 25)
+    process.send_signal(signal.SIGTERM)
+    output = runs.finish(process, code=128 + signal.SIGTERM)
+    assert "Going on from epoch 1, batch" in output
+    assert "SIGTERM: stopped and saved at epoch 2, batch" in output
+    newest = max((broken / "checkpoints").glob("*-*.npz"))
+    saved = int(newest.name.partition("-")[0])
+    assert f"saved at epoch 2, batch {saved - 22};" in output
+
+    # Damage the newest: the run goes on from the one before.
+    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+    output = runs.finish(runs.start(broken, *runs.TINY))
+    assert f"{newest} is damaged" in output
+    assert "% of the test images are right" in output
+
+    runs.finish(undisturbed)
+    runs.assert_same_weights(
+        whole / "model.weights.h5", broken / "model.weights.h5"
+    )
+    assert log(whole) == log(broken)

@@ -1,0 +1,137 @@
+"""Decoding and cutting photographs, on a real TFDS data_dir."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import data
+import recipes
+import streams
+from distribution import Devices
+from tiny_tfds import write_images
+
+RECIPE = recipes.find("fine_tune").replace(
+    dataset="tiny_photographs",
+    image_size=8,
+    batch_size=4,
+    crop_area=(0.3, 1.0),
+)
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    rng = np.random.default_rng(0)
+    images = [
+        rng.integers(0, 256, (12 + i, 16 - i % 3, 3), dtype="uint8")
+        for i in range(18)
+    ]
+    write_images(
+        folder, "tiny_photographs", images, range(18), classes=18, sized=False
+    )
+    return data.tfds_builder("tiny_photographs", folder)
+
+
+def batches(stream, epoch, skip=0):
+    return list(stream.epoch(epoch, skip).as_numpy_iterator())
+
+
+def labels_of(batches):
+    return np.concatenate([answers for _, answers in batches])
+
+
+def test_batches_are_squares_with_their_chance(builder):
+    stream = streams.Stream(builder, RECIPE, seed=0)
+    assert stream.steps == 4
+    got = batches(stream, 0)
+    assert len(got) == 4
+    for (images, draws), answers in got:
+        assert images.shape == (4, 8, 8, 3)
+        assert images.dtype == np.uint8
+        assert draws.shape == (4, 6)
+        assert answers.dtype == np.int32
+    assert len(set(labels_of(got))) == 16
+
+
+def test_skip_goes_on_where_the_epoch_was(builder):
+    stream = streams.Stream(builder, RECIPE, seed=0)
+    whole, rest = batches(stream, 2), batches(stream, 2, skip=3)
+    assert len(rest) == 1
+    keras.tree.map_structure(np.testing.assert_array_equal, whole[3], rest[0])
+
+
+def test_epoch_and_seed_set_the_order_and_the_crops(builder):
+    stream = streams.Stream(builder, RECIPE, seed=0)
+    first, again, other = (batches(stream, e) for e in (0, 0, 1))
+    keras.tree.map_structure(np.testing.assert_array_equal, first, again)
+    assert (labels_of(first) != labels_of(other)).any()
+
+    def crop_of(label, batches):
+        for (images, _), answers in batches:
+            if label in answers:
+                return images[list(answers).index(label)]
+
+    label = next(iter(set(labels_of(first)) & set(labels_of(other))))
+    assert (crop_of(label, first) != crop_of(label, other)).any()
+
+
+def test_shards_are_apart(builder):
+    parts = [
+        streams.Stream(builder, RECIPE, seed=0, shard=(i, 2)) for i in range(2)
+    ]
+    seen = [set(labels_of(batches(part, 0))) for part in parts]
+    assert [part.batch_size for part in parts] == [2, 2]
+    assert not seen[0] & seen[1]
+
+
+def test_held_out_is_not_trained_on(builder):
+    recipe = RECIPE.replace(validation=6)
+    stream = streams.Stream(builder, recipe, seed=0)
+    _, held_out = streams.train_and_held_out(recipe)
+    kept = streams.in_order(builder, held_out, 8)
+    kept = {int(y) for _, ys in kept.as_numpy_iterator() for y in ys}
+    assert len(kept) == 6
+    assert not kept & set(labels_of(batches(stream, 0)))
+
+
+@pytest.mark.parametrize("devices", [None, Devices(count=4)])
+def test_central_crops_come_in_order_and_once(builder, devices):
+    got = list(
+        streams.in_order(
+            builder, "test", 8, devices, batch_size=5
+        ).as_numpy_iterator()
+    )
+    labels = np.concatenate([batch[1] for batch in got])
+    if devices:
+        assert {len(batch[1]) for batch in got} == {4}
+        weights = np.concatenate([batch[2] for batch in got])
+        assert weights.mean() == pytest.approx(1)
+        labels = labels[weights > 0]
+    np.testing.assert_array_equal(labels, np.arange(18))
+
+
+def test_central_crop_is_of_the_centre():
+    ramp = np.tile(
+        np.arange(0, 240, 4, dtype="uint8")[:, None, None], (1, 40, 3)
+    )
+    encoded = tf.io.encode_png(ramp)
+    crop = streams.central_crop(encoded, 35).numpy()
+    # 60 x 40 is kept at its scale, 40 = 35 * 256 / 224, and cut to 35 x 35.
+    np.testing.assert_array_equal(crop[:, 0, 0], np.arange(0, 240, 4)[12:47])
+
+
+def test_random_crop_takes_the_share_asked_for():
+    # Of a ramp, a window's span shows its height: never all of it.
+    ramp = np.tile(np.arange(200, dtype="uint8")[:, None, None], (1, 200, 3))
+    for encode in (tf.io.encode_png, tf.io.encode_jpeg):
+        spans, tops = [], []
+        for i in range(40):
+            crop = streams.random_crop(
+                encode(ramp), 32, (0.2, 0.5), tf.constant([0, i], tf.int64)
+            ).numpy()
+            spans.append(int(crop[-1, 0, 0]) - int(crop[0, 0, 0]))
+            tops.append(int(crop[0, 0, 0]))
+        # Heights of 200 * sqrt(share * 3/4 or 4/3), less a pixel's step.
+        assert 70 < min(spans) < max(spans) < 175
+        assert max(tops) - min(tops) > 40

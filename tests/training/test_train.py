@@ -1,0 +1,80 @@
+"""The command, as a user gives it."""
+
+import json
+import re
+
+import pytest
+
+import recipes
+import runs
+import train
+
+
+def test_default_reads_digits_above_99_percent(tmp_path):
+    output = runs.finish(runs.start(tmp_path))
+    last = output.strip().splitlines()[-1]
+    found = re.fullmatch(
+        r"(\d+\.\d+) % of the test images are right\. The run is in (.+)", last
+    )
+    assert float(found[1]) > 99
+    assert found[2] == str(tmp_path)
+    assert "Epoch 20/20" in output
+    assert "22/22" in output  # the progress bar
+    description = json.loads((tmp_path / "recipe.json").read_text())
+    assert description["command"].endswith(f"--run-dir={tmp_path}")
+    assert (tmp_path / "model.weights.h5").is_file()
+
+    # Complete, it is not trained again.
+    again = runs.finish(runs.start(tmp_path)).strip().splitlines()
+    assert again[-1] == last
+    assert not any(line.startswith("Epoch") for line in again)
+
+
+def test_list_shows_every_recipe(capsys):
+    train.main(["--list"])
+    printed = capsys.readouterr().out
+    for name in recipes.RECIPES:
+        assert f"\n{name} " in printed
+
+
+def test_options_change_the_recipe():
+    options = train.parse_arguments(
+        "--recipe wrn_28_10_cifar10 --epochs 3 --batch-size 32 "
+        "--precision mixed_bfloat16 --set arguments.width=1".split()
+    )
+    recipe = train.chosen_recipe(options)
+    assert (recipe.epochs, recipe.batch_size) == (3, 32)
+    assert recipe.precision == "mixed_bfloat16"
+    assert recipe.arguments == {"depth": 28, "width": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--recipe", "wrn"], "Received: --recipe wrn"),
+        (["--epochs", "0"], "Received: epochs=0"),
+        (["--set", "width=2"], "Received: width=2"),
+        (["--set", "arguments.depth=9"], "Received: depth=9"),
+        (["--set", "dataset=digits", "--set", "test_split=x"], "split=x"),
+        (["--recipe", "wrn_16_4_cifar10", "--data-dir=no.npz"], "data_dir="),
+    ],
+)
+def test_mistakes_end_in_a_line(arguments, told, tmp_path):
+    with pytest.raises(SystemExit, match=f"train.py: .*{told}"):
+        train.main([*arguments, "--run-dir", str(tmp_path)])
+
+
+def test_unknown_options_are_errors(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--recipee", "digits"])
+    assert "--recipee" in capsys.readouterr().err
+
+
+def test_default_folder_does_not_touch_a_complete_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for expected in ("digits", "digits-2", "digits-3"):
+        folder = train._default_folder("digits")
+        assert str(folder) == f"runs/{expected}"
+        folder.mkdir(parents=True)
+        assert train._default_folder("digits") == folder
+        (folder / "model.weights.h5").touch()

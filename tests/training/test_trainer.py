@@ -1,0 +1,166 @@
+"""The loss, the average and the loop around `fit`."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+import augmentation
+import loop
+import recipes
+import session
+from trainer import Trainer
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (8, 8, 8, 1), dtype="uint8")
+LABELS = RNG.integers(0, 10, 8).astype("int32")
+RECIPE = recipes.find("digits").replace(batch_size=8)
+
+
+class Linear(keras.layers.Layer):
+    """A network as small as can be: logits linear in the pixels."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(64, 10), name="kernel")
+
+    def call(self, x):
+        return keras.ops.reshape(x / 255, (-1, 64)) @ self.kernel
+
+
+def trainer_of(recipe):
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((8, 8, 1)), Linear()])
+    trainer = Trainer(network, recipe, 10)
+    trainer.compile_recipe(steps=1)
+    return trainer
+
+
+def log_softmax(logits):
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def test_training_loss_is_of_smoothed_and_mixed_labels():
+    recipe = RECIPE.replace(label_smoothing=0.1, mixup=0.5, crop=0)
+    trainer = trainer_of(recipe)
+    draws = augmentation.draw(RNG, 8, mixup=0.5)
+    kernel = np.array(trainer.network.get_weights()[0], "float64")
+    history = trainer.fit(
+        [IMAGES, draws],
+        LABELS,
+        batch_size=8,
+        shuffle=False,
+        verbose=0,
+    )
+    share = draws[:, 5:].astype("float64")
+    swap = np.arange(8) ^ 1
+    pixels = IMAGES.reshape(8, 64) / 255
+    pixels = share * pixels + (1 - share) * pixels[swap]
+    targets = np.eye(10)[LABELS]
+    targets = share * targets + (1 - share) * targets[swap]
+    targets = 0.9 * targets + 0.1 / 10
+    expected = -(targets * log_softmax(pixels @ kernel)).sum(axis=1).mean()
+    assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_loss_is_of_the_labels_alone():
+    trainer = trainer_of(RECIPE.replace(label_smoothing=0.1, mixup=0.5))
+    kernel = np.array(trainer.network.get_weights()[0], "float64")
+    logs = log_softmax(IMAGES.reshape(8, 64) / 255 @ kernel)
+    result = trainer.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
+    expected = -logs[np.arange(8), LABELS].mean()
+    assert result["loss"] == pytest.approx(expected, rel=1e-5)
+    right = (logs.argmax(axis=1) == LABELS).mean()
+    assert result["accuracy"] == pytest.approx(right)
+
+
+def test_weights_of_nothing_do_not_count():
+    trainer = trainer_of(RECIPE)
+    plain = trainer.evaluate(
+        IMAGES[:5], LABELS[:5], verbose=0, return_dict=True
+    )
+    # 1 on average, as `data.InOrder` makes them.
+    weights = np.array([8 / 5] * 5 + [0] * 3, "float32")
+    weighted = trainer.evaluate(
+        IMAGES, LABELS, sample_weight=weights, verbose=0, return_dict=True
+    )
+    assert weighted["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+    assert weighted["accuracy"] == pytest.approx(plain["accuracy"])
+
+
+def test_average_follows_the_weights_that_steps_start_from():
+    recipe = RECIPE.replace(average=0.75, crop=0, warmup=0, epochs=100)
+    trainer = trainer_of(recipe)
+    draws = augmentation.draw(RNG, 8)
+    (weight,) = trainer.network.weights
+    expected = np.array(keras.ops.convert_to_numpy(weight), "float64")
+    for _ in range(4):
+        start = np.array(keras.ops.convert_to_numpy(weight), "float64")
+        expected += 0.25 * (start - expected)
+        trainer.fit(
+            [IMAGES, draws], LABELS, batch_size=8, shuffle=False, verbose=0
+        )
+    (average,) = trainer.averages
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(average), expected, rtol=1e-4, atol=1e-6
+    )
+    last = np.array(keras.ops.convert_to_numpy(weight))
+    trainer.swap_averages()
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(weight), expected, rtol=1e-4, atol=1e-6
+    )
+    trainer.swap_averages()
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), last)
+
+
+def prepared(folder, **changes):
+    recipe = recipes.find("digits").replace(
+        arguments={"depth": 8}, epochs=1, **changes
+    )
+    return session.prepare(recipe, folder)
+
+
+def test_non_finite_loss_stops_with_its_place(tmp_path):
+    run = prepared(tmp_path, learning_rate=1e30, warmup=0)
+    with pytest.raises(loop.NonFiniteLoss, match="at step [2-9] .epoch 1"):
+        run.train(verbose=0)
+    assert not list(tmp_path.glob("checkpoints/*"))
+    assert not (tmp_path / "model.weights.h5").exists()
+
+
+def test_folder_of_another_run_is_refused(tmp_path):
+    prepared(tmp_path)
+    with pytest.raises(ValueError, match="holds a run with mixup=0.0"):
+        prepared(tmp_path, mixup=0.2)
+
+
+def test_held_out_examples_choose_the_best_epoch(tmp_path):
+    recipe = recipes.find("digits").replace(
+        arguments={"depth": 8},
+        epochs=2,
+        batch_size=256,
+        validation=200,
+        average=0.5,
+        precision="mixed_bfloat16",
+    )
+    run = session.prepare(recipe, tmp_path)
+    assert run.epochs.steps == (1437 - 200) // 256
+    rows = run.train(verbose=0)
+    keras.config.set_dtype_policy("float32")
+    network = session.build_network(recipe, 10, (8, 8, 1))
+    best = max(range(2), key=lambda epoch: rows[epoch]["val_accuracy"])
+    files = {"best.weights.h5": best, "model.weights.h5": 1}
+    for file, epoch in files.items():
+        network.load_weights(tmp_path / file)
+        logits = network.predict(run.evaluation.images, verbose=0)
+        accuracy = (logits.argmax(axis=1) == run.evaluation.labels).mean()
+        # bfloat16 may turn an answer or two.
+        assert accuracy == pytest.approx(rows[epoch]["val_accuracy"], abs=0.011)
+    description = json.loads((tmp_path / "recipe.json").read_text())
+    assert description["seed"] == 0
+    assert description["input_shape"] == [8, 8, 1]
+    assert math.isfinite(rows[-1]["loss"])
+    for name in ("log.csv", "curves.png", "tensorboard"):
+        assert (tmp_path / name).exists(), name

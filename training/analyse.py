@@ -1,0 +1,266 @@
+"""Looks inside a trained network: lesions, path lengths, gradients by length.
+
+    python training/analyse.py weights/<name> --out analysis/<name>
+
+writes lesions.csv, path_lengths.csv, gradients.csv, the pictures as SVG, and
+index.html, which shows all of it. A run that was stopped goes on where it was.
+With --benchmark it prints what all single deletions cost, and nothing else.
+"""
+
+import argparse
+import csv
+import os
+import pathlib
+import sys
+import time
+
+import evaluate
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    evaluate.add_network(add)
+    add("--out", type=pathlib.Path, help="the folder to write to")
+    add("--data-dir", metavar="PATH", help="as for train.py")
+    add("--split", help="of the data set (default: its test split)")
+    add("--examples", type=int, help="the first so many; default: all")
+    add("--gradient-examples", type=int, default=100)
+    add("--gradient-samples", type=int, default=10, help="draws per image")
+    add("--deletions", type=int, default=20, help="most random deletions")
+    add("--swaps", type=int, default=10, help="most random swaps")
+    add("--repetitions", type=int, default=10, help="most blocks run twice")
+    add("--trials", type=int, default=10, help="for each count")
+    add("--batch-size", type=int, default=100)
+    add("--seed", type=int, default=0)
+    add("--backend", choices=["tensorflow", "jax", "torch"])
+    add("--benchmark", action="store_true", help="print costs and stop")
+    options = parser.parse_args(arguments)
+    if not options.benchmark and options.out is None:
+        parser.error("--out is required (or --benchmark)")
+    return options
+
+
+def main(arguments=None):
+    options = parse_arguments(arguments)
+    if options.backend:
+        os.environ["KERAS_BACKEND"] = options.backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
+    import data
+
+    try:
+        model, recipe = evaluate.load_network(options)
+        split = options.split or recipe["test_split"]
+        images, labels = data.load(recipe["dataset"], split, options.data_dir)
+    except ValueError as error:
+        sys.exit(f"analyse.py: {error}")
+    images, labels = images[: options.examples], labels[: options.examples]
+    if options.benchmark:
+        benchmark(model, images[: options.batch_size])
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    analyse(model, recipe, images, labels, options)
+    print(f"Written: {options.out / 'index.html'}")
+
+
+def analyse(model, recipe, images, labels, options):
+    """Runs the studies of a network and writes all files."""
+    from keras_resfam import analysis
+
+    out = options.out
+    name = pathlib.Path(options.network).resolve().name
+    records = analysis.lesion_study(
+        model,
+        (images, labels),
+        max_deletions=options.deletions,
+        max_swaps=options.swaps,
+        max_repetitions=options.repetitions,
+        trials=options.trials,
+        branches=True,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        output=out / "lesions.csv",
+        name=name,
+    )
+    lengths = gradients = None
+    if analysis.residual_blocks(model):
+        lengths = analysis.path_lengths(model)
+        write_columns(out / "path_lengths.csv", lengths)
+        gradients = kept(
+            out / "gradients.csv",
+            lambda: analysis.gradient_by_path_length(
+                model,
+                images[: options.gradient_examples],
+                labels[: options.gradient_examples],
+                samples=options.gradient_samples,
+                seed=options.seed,
+            ),
+        )
+    write_pages(model, recipe, records, lengths, gradients, out)
+
+
+def kept(path, measure):
+    """What a file holds, or else what is measured, and written there."""
+    import numpy as np
+
+    if not path.exists():
+        write_columns(path, measure())
+    with open(path, newline="") as file:
+        header, *rows = csv.reader(file)
+    columns = np.array(rows, float).T
+    return dict(zip(header, columns, strict=True))
+
+
+def write_columns(path, columns):
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(
+            zip(*(x.tolist() for x in columns.values()), strict=True)
+        )
+
+
+def write_pages(model, recipe, records, lengths, gradients, out):
+    """Writes the pictures, and the page that shows them."""
+    from keras_resfam.analysis import page
+
+    published = recipe["dataset"] == "cifar10"
+    name = records[0]["network"]
+    figures = pictures(records, lengths, gradients, name, published)
+    parts = [
+        page.table(
+            "Top-1 error in percent",
+            ["", name, "Veit et al., ResNet-110" if published else ""],
+            page.lesion_rows(records, published),
+        )
+    ]
+    if gradients:
+        parts.append(path_table(lengths, gradients, published))
+    for stem, (figure, caption) in figures.items():
+        path = out / f"{stem}.svg"
+        figure.savefig(path)
+        parts.append(page.picture(path.read_bytes(), caption))
+    lead = (
+        f"{recipe['builder']} with {recipe['arguments']}: "
+        f"{model.count_params():,} parameters, "
+        f"{records[0]['examples']:,} images of {recipe['dataset']}."
+    )
+    text = page.page(name, lead, parts)
+    (out / "index.html").write_text(text, encoding="utf-8")
+
+
+def path_table(lengths, gradients, published):
+    from keras_resfam.analysis import effective_lengths, page
+
+    mean = float((lengths["length"] * lengths["probability"]).sum())
+    first, last = effective_lengths(gradients)
+    rows = [
+        ("mean length", mean, 27.0 if published else None),
+        (
+            "95 % of the gradient",
+            f"{first} to {last}",
+            "5 to 17 (almost all)" if published else None,
+        ),
+    ]
+    return page.table("Paths, in blocks", ["", "measured", "Veit et al."], rows)
+
+
+def pictures(records, lengths, gradients, name, published):
+    """All figures by name, with their captions."""
+    from keras_resfam.analysis import pictures as draw
+
+    figures = {
+        "deletion": (draw.plot_deletion(records), "Each block deleted"),
+        "deletions": (
+            draw.plot_deletions(records, published),
+            "Several random blocks deleted",
+        ),
+        "swaps": (
+            draw.plot_swaps(records, published),
+            "Blocks in another order",
+        ),
+        "repetitions": (
+            draw.plot_repetitions(records, published),
+            "Several random blocks run twice",
+        ),
+    }
+    if lengths:
+        figures |= {
+            "path_lengths": (
+                draw.plot_path_lengths(lengths, name),
+                "How long the paths are",
+            ),
+            "gradients": (
+                draw.plot_gradients(gradients, name),
+                "Gradient that arrives through paths of one length",
+            ),
+            "contributions": (
+                draw.plot_contributions(gradients, name, published),
+                "Share of all gradient that paths of one length carry",
+            ),
+        }
+    return figures
+
+
+def benchmark(model, images):
+    """Prints what all single deletions cost, reused and naively."""
+    import keras
+
+    from keras_resfam.analysis.blocks import chain_of
+    from keras_resfam.analysis.execution import BlockRunner
+    from keras_resfam.analysis.surgery import deletion
+
+    chain = chain_of(model)
+    runner = BlockRunner(chain)
+    names = [unit.block.name for unit in chain.units]
+    layouts = [deletion(chain, [name]) for name in names]
+    batch = keras.ops.convert_to_tensor(images, chain.graph.inputs[0].dtype)
+    ways = {
+        "one forward pass, the whole model": lambda: [
+            model.predict_on_batch(batch)
+        ],
+        "one forward pass, block by block": lambda: [
+            runner.predict(batch, deletion(chain, []))
+        ],
+        "all single deletions, one by one": lambda: [
+            runner.predict(batch, layout) for layout in layouts
+        ],
+        "all single deletions, sharing the intact inputs": lambda: (
+            runner.predict_single_deletions(
+                batch, [(k, ()) for k in range(len(names))]
+            )
+        ),
+    }
+    print(f"{model.name}: {len(names)} blocks, {len(images)} images")
+    print(f"{keras.backend.backend()}, compilation not counted, best of 3")
+    costs = {name: cost(run, runner) for name, run in ways.items()}
+    unit = costs["one forward pass, the whole model"][0]
+    for name, (seconds, blocks) in costs.items():
+        print(
+            f"{name + ':':50s}{seconds:9.3f} s = {seconds / unit:6.1f} passes"
+            f"; {blocks / len(names):6.2f} x all blocks"
+        )
+
+
+def cost(run, runner, repeats=3):
+    """Seconds, the best of some, and evaluations of blocks."""
+    import keras
+
+    def finished():
+        return [keras.ops.convert_to_numpy(x) for x in run()]
+
+    finished()
+    seconds = []
+    for _ in range(repeats):
+        runner.evaluations = 0
+        start = time.perf_counter()
+        finished()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds), runner.evaluations
+
+
+if __name__ == "__main__":
+    main()

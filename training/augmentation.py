@@ -1,0 +1,119 @@
+"""Random changes to training images, written once for every backend.
+
+The chance comes in with the data, as a row of `draws` an image, and the
+changes are made on the device, inside the train step. So the same seed
+changes the same images alike on every backend, on any number of devices, and
+after a resume.
+"""
+
+import numpy as np
+from keras import ops
+
+COLUMNS = ("flip", "shift_y", "shift_x", "cut_y", "cut_x", "mix")
+
+
+def draw(rng, examples, mixup=0.0):
+    """Draws the chance that `augment` and `mix` use up.
+
+    Args:
+        rng: `numpy.random.Generator`.
+        examples: Integer.
+        mixup: Float. Alpha of the mixing weight's Beta distribution; with
+            `0` the weight is 1. Defaults to `0.0`.
+
+    Returns:
+        float32 array of shape `(examples, 6)`: uniform in [0, 1) but for the
+        last column, the share of itself that an image keeps in the mixture.
+    """
+    draws = rng.random((examples, len(COLUMNS)), dtype=np.float32)
+    draws[:, -1] = rng.beta(mixup, mixup, examples) if mixup else 1.0
+    return draws
+
+
+def augment(
+    images, draws, flip=False, crop=0, padding="mean", fill=0.0, cutout=0
+):
+    """Mirrors, shifts and blanks images, each in its own way.
+
+    Args:
+        images: Tensor of shape `(batch, height, width, channels)`.
+        draws: Tensor of shape `(batch, 6)`, from `draw`.
+        flip: Boolean. Mirror where the draw is below one half.
+        crop: Integer. Shift by up to that many pixels each way: a random crop
+            of the image padded by `crop` on each side.
+        padding: "mean" fills what was shifted in with `fill`, "reflect"
+            mirrors the image at its border pixel.
+        fill: Float, or one a channel.
+        cutout: Integer. Side of the square filled with `fill`, centred
+            anywhere in the image; `0` for none.
+
+    Returns:
+        float32 tensor of the shape of `images`.
+    """
+    draws = dict(zip(COLUMNS, ops.split(draws, 6, axis=1), strict=True))
+    _, height, width, channels = images.shape
+    fill = ops.convert_to_tensor(fill, "float32")
+    y, x = ops.arange(height)[None], ops.arange(width)[None]
+    if flip:
+        x = ops.where(draws["flip"] < 0.5, width - 1 - x, x)
+    if crop:
+        y = y + _integer(draws["shift_y"], 2 * crop + 1) - crop
+        x = x + _integer(draws["shift_x"], 2 * crop + 1) - crop
+    if flip or crop:
+        pixels = ops.reshape(images, (-1, height * width, channels))
+        from_y, from_x = _reflect(y, height), _reflect(x, width)
+        source = from_y[:, :, None] * width + from_x[:, None, :]
+        source = ops.reshape(source, (-1, height * width, 1))
+        pixels = ops.take_along_axis(pixels, source, axis=1)
+        images = ops.reshape(pixels, (-1, height, width, channels))
+    images = ops.cast(images, "float32")
+    if crop and padding == "mean":
+        inside = _both((y >= 0) & (y < height), (x >= 0) & (x < width))
+        images = ops.where(inside, images, fill)
+    if cutout:
+        rows = _near(_integer(draws["cut_y"], height), cutout, height)
+        columns = _near(_integer(draws["cut_x"], width), cutout, width)
+        images = ops.where(_both(rows, columns), fill, images)
+    return images
+
+
+def mix(values, draws):
+    """Mixes each value with its neighbour's (mixup, Zhang et al. 2017).
+
+    Neighbours are 0 and 1, 2 and 3, and so on, so that they lie on the same
+    device however a batch is split. The data come shuffled.
+
+    Args:
+        values: Tensor of shape `(batch, ...)`, with an even batch: images, or
+            one-hot labels.
+        draws: Tensor of shape `(batch, 6)`, from `draw`.
+
+    Returns:
+        Tensor of the shape of `values`.
+    """
+    shape = tuple(values.shape[1:])
+    pairs = ops.reshape(values, (-1, 2, *shape))
+    partners = ops.reshape(ops.flip(pairs, axis=1), (-1, *shape))
+    share = ops.reshape(draws[:, -1], (-1, *[1] * len(shape)))
+    return share * values + (1 - share) * partners
+
+
+def _integer(draw, count):
+    """From uniform in [0, 1) to an integer in [0, count)."""
+    return ops.cast(ops.floor(draw * count), "int32")
+
+
+def _reflect(index, size):
+    """Positions outside of [0, size), mirrored at the border pixels."""
+    index = ops.abs(index)
+    return ops.where(index >= size, 2 * (size - 1) - index, index)
+
+
+def _near(centre, side, size):
+    """Which of `size` positions lie in the stretch of `side` at `centre`."""
+    offset = ops.arange(size)[None] - centre + side // 2
+    return (offset >= 0) & (offset < side)
+
+
+def _both(rows, columns):
+    return (rows[:, :, None] & columns[:, None, :])[..., None]

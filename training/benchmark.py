@@ -1,0 +1,400 @@
+"""Measures this package beside its peers, on this machine.
+
+    python training/benchmark.py --csv benchmark.csv
+    python training/benchmark.py --networks wrn-16-4 --precisions bfloat16
+    python training/benchmark.py --quick
+
+Training steps (`fit`, from NumPy arrays) and inference (`predict_on_batch` of
+the model with its batch normalizations folded, from NumPy to NumPy), on every
+backend that is installed, against PyTorch (pytorchcv's networks and a plain
+rendering of DMRNet), ONNX Runtime and tf2cv. What is not installed, or has no
+such network, is reported as absent.
+
+Each implementation is a process of its own. They take turns, a sample each,
+while the others wait: what else the machine does falls on all of them alike.
+Compilation and warm-up are not in the samples. A figure is the median of all
+rounds; behind it the distance between the quartiles, in percent.
+"""
+
+import argparse
+import csv
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+
+from benchmark_peers import OnnxRuntime, PyTorch, Tf2cv
+from benchmark_workers import KerasResfam, serve
+
+OURS = {
+    "tensorflow": (KerasResfam, ("tensorflow", False)),
+    "tensorflow-xla": (KerasResfam, ("tensorflow", True)),
+    "jax": (KerasResfam, ("jax", True)),
+    "torch": (KerasResfam, ("torch", False)),
+    "torch-compile": (KerasResfam, ("torch", True)),
+}
+PEERS = {
+    "pytorch": (PyTorch, (False, False)),
+    "pytorch-channels-last": (PyTorch, (True, False)),
+    "pytorch-compile": (PyTorch, (True, True)),
+    "onnxruntime": (OnnxRuntime, ()),
+    "tf2cv": (Tf2cv, ()),
+}
+
+NETWORKS = {
+    "wrn-16-4": ("WideResNet", {"depth": 16, "width": 4}),
+    "wrn-28-10": ("WideResNet", {"depth": 28, "width": 10}),
+    "dmrnet-56": ("DMRNet", {"depth": 56}),
+    "orthoplainnet-44": ("OrthoPlainNet", {"depth": 44}),
+    "resnet-110": ("ResNet", {"depth": 110}),
+}
+# Measured in turn with a network: one of equal size, or the same without
+# what costs time.
+VARIANTS = {
+    "dmrnet-56": {"resnet-110": NETWORKS["resnet-110"]},
+    "orthoplainnet-44": {
+        "no penalty": ("OrthoPlainNet", {"depth": 44, "orthonormality": 0.0}),
+        "no modulation": ("OrthoPlainNet", {"depth": 44, "modulation": False}),
+        "neither": (
+            "OrthoPlainNet",
+            {"depth": 44, "orthonormality": 0.0, "modulation": False},
+        ),
+    },
+}
+SMALL = {"WideResNet": {"depth": 10, "width": 1}}
+DEFAULTS = {
+    "precisions": ["float32", "bfloat16"],
+    "batch": 128,
+    "rounds": 9,
+    "seconds": 1.0,
+}
+QUICK = {"precisions": ["float32"], "batch": 8, "rounds": 2, "seconds": 0.05}
+# What else a report holds: its unit in the table, and how many make one unit.
+FIGURES = {
+    "memory": ("MiB", 2**20),
+    "import": ("s", 1),
+    "build": ("s", 1),
+    "first step": ("s", 1),
+}
+CSV_FIELDS = (
+    "network variant precision implementation ours measure batch "
+    "value lower upper rounds note versions machine"
+).split()
+
+
+class Contender:
+    """One implementation of one network, in a process of its own."""
+
+    def __init__(self, implementation, variant, network):
+        self.implementation = implementation
+        self.variant = variant
+        self.network = network
+        self.ours = implementation in OURS
+        self.report, self.samples = {}, {}
+        self.process = None
+
+    def __str__(self):
+        return " ".join(filter(None, (self.implementation, self.variant)))
+
+    def start(self, precision, batch):
+        kind = {**OURS, **PEERS}[self.implementation]
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=serve,
+            args=(theirs, *kind, self.network, precision, batch),
+        )
+        self.process.start()
+        theirs.close()
+        self.hear()
+
+    def ask(self, *request):
+        return self.hear(request) if self.runs() else {}
+
+    def hear(self, request=None):
+        """Sends a request, if any, and waits for the answer."""
+        try:
+            if request:
+                self.connection.send(request)
+            answer = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode
+            answer = {"failed": f"its process ended with code {code}"}
+        self.report |= answer
+        return answer
+
+    def runs(self):
+        return not self.report.keys() & {"absent", "failed"}
+
+    def sample(self, mode, batch, seconds):
+        answer = self.ask("sample", mode, batch, seconds)
+        if "seconds" in answer:
+            self.samples.setdefault((mode, batch), []).append(answer["seconds"])
+
+    def stop(self):
+        if self.process is None:
+            return
+        if self.runs():
+            self.connection.send(None)
+        self.process.join()
+
+    def median(self, task):
+        return statistics.median(self.samples[task])
+
+    def quartiles(self, task):
+        samples = self.samples[task]
+        if len(samples) < 2:
+            return samples[0], samples[0]
+        lower, _, upper = statistics.quantiles(samples, method="inclusive")
+        return lower, upper
+
+
+def measure(name, precision, options):
+    """Measures a network by every implementation, in turn."""
+    contenders = line_up(name, options)
+    try:
+        for contender in contenders:
+            contender.start(precision, options.batch)
+        sample_all(contenders, precision, options)
+    finally:
+        for contender in contenders:
+            contender.stop()
+    return contenders
+
+
+def line_up(name, options):
+    """The network in every implementation; its variants in our own."""
+    networks = {"": NETWORKS[name], **VARIANTS.get(name, {})}
+    if options.quick:
+        networks = {k: quick(*network) for k, network in networks.items()}
+    return [
+        Contender(implementation, variant, network)
+        for implementation in [*options.backends, *options.peers]
+        for variant, network in networks.items()
+        if not variant or implementation in OURS
+    ]
+
+
+def sample_all(contenders, precision, options):
+    for mode, batch in tasks(options.batch):
+        if (mode, batch) == ("infer", options.batch):
+            for contender in contenders:
+                contender.ask("to_inference")
+        for contender in turns(contenders, options.rounds):
+            contender.sample(mode, batch, options.seconds)
+    for contender in contenders:
+        if contender.ours and contender.report.get("device"):
+            contender.ask("matrix_peak", precision)
+
+
+def turns(contenders, rounds):
+    """Yields every contender once a round, each round another one first."""
+    for turn in range(rounds):
+        first = turn % len(contenders)
+        yield from contenders[first:] + contenders[:first]
+
+
+def tasks(batch):
+    return [("train", batch), ("infer", batch), ("infer", 1)]
+
+
+def quick(builder, arguments):
+    return builder, {**arguments, **SMALL.get(builder, {"depth": 8})}
+
+
+def print_table(contenders, batch):
+    heads = [f"{mode} {size}" for mode, size in tasks(batch)]
+    heads += [f"{figure} {unit}" for figure, (unit, _) in FIGURES.items()]
+    print(f"{'':34}" + "".join(f"{head:>16}" for head in heads))
+    for contender in contenders:
+        if contender.runs():
+            cells = [speed(contender, task) for task in tasks(batch)]
+            cells += [cost(contender, figure) for figure in FIGURES]
+            line = "".join(f"{cell:>16}" for cell in cells)
+        else:
+            (state,) = {"absent", "failed"} & contender.report.keys()
+            line = f"    {state}: {contender.report[state]}"
+        print(f"{contender!s:34}{line}")
+
+
+def speed(contender, task):
+    """Images a second, or milliseconds for one image, and the spread."""
+    if task not in contender.samples:
+        return "-"
+    median = contender.median(task)
+    lower, upper = contender.quartiles(task)
+    size = task[1]
+    figure = f"{size / median:.0f}/s" if size > 1 else f"{median * 1e3:.2f} ms"
+    return f"{figure} {(upper - lower) / median:4.0%}"
+
+
+def cost(contender, figure):
+    _, scale = FIGURES[figure]
+    value = contender.report.get(figure)
+    return "-" if value is None else f"{value / scale:.2f}"
+
+
+def print_ratios(contenders, batch):
+    """How many times as fast the best backend is as each of the others."""
+    for task in tasks(batch):
+        measured = [c for c in contenders if task in c.samples]
+        measured.sort(key=lambda c: c.median(task))
+        ours = [c for c in measured if c.ours and not c.variant]
+        if not ours:
+            continue
+        best, time = ours[0], ours[0].median(task)
+        rivals = [c for c in measured if not c.ours] + [
+            next(c for c in measured if c.variant == variant)
+            for variant in dict.fromkeys(
+                c.variant for c in measured if c.variant
+            )
+        ]
+        figures = [f"{c.median(task) / time:.2f}x {c}" for c in rivals]
+        print(
+            f"{task[0]} {task[1]}: {best} is " + ", ".join(figures or ["alone"])
+        )
+        for implementation in dict.fromkeys(c.implementation for c in ours):
+            print_variants(implementation, measured, task)
+
+
+def print_variants(implementation, measured, task):
+    """What a network costs in comparison with its variants, in one backend."""
+    same = {
+        c.variant: c.median(task)
+        for c in measured
+        if c.implementation == implementation
+    }
+    time = same.pop("")
+    if same:
+        figures = [f"{time / t - 1:+.1%} to {v}" for v, t in same.items()]
+        print(
+            f"    {implementation}, time in comparison: " + ", ".join(figures)
+        )
+
+
+def print_peak(contenders, batch):
+    """The share of the matrix-product peak that training reaches."""
+    task = "train", batch
+    for contender in contenders:
+        peak = contender.report.get("peak")
+        if peak and task in contender.samples:
+            # The backward pass multiplies twice as much as the forward pass.
+            flops = 3 * contender.report["flops"] * batch
+            reached = flops / contender.median(task)
+            print(
+                f"{contender}: {reached / 1e12:.1f} of "
+                f"{peak / 1e12:.1f} TFLOP/s, {reached / peak:.0%}"
+            )
+
+
+def rows(contenders, name, precision, options):
+    """The lines of the CSV file: one for each figure, in seconds or bytes."""
+    for contender in contenders:
+        report = contender.report
+        versions = report.get("versions", {}).items()
+        line = {
+            "network": name,
+            "variant": contender.variant,
+            "precision": precision,
+            "implementation": contender.implementation,
+            "ours": contender.ours,
+            "versions": " ".join(f"{k}=={v}" for k, v in versions),
+            "machine": machine(contenders),
+        }
+        for state in {"absent", "failed"} & report.keys():
+            yield line | {"measure": state, "note": report[state]}
+        for task, samples in contender.samples.items():
+            lower, upper = contender.quartiles(task)
+            yield line | {
+                "measure": task[0],
+                "batch": task[1],
+                "value": contender.median(task),
+                "lower": lower,
+                "upper": upper,
+                "rounds": len(samples),
+            }
+        for figure in (*FIGURES, "package import", "flops", "peak"):
+            if report.get(figure) is not None:
+                yield line | {"measure": figure, "value": report[figure]}
+
+
+def machine(contenders=()):
+    """The processor, its cores, and the accelerator where there is one."""
+    name = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            models = [line for line in file if line.startswith("model name")]
+        name = models[0].split(":")[1].strip() if models else name
+    devices = {c.report.get("device") for c in contenders} - {None}
+    return ", ".join([f"{name}, {os.cpu_count()} cores", *sorted(devices)])
+
+
+def print_header(contenders, title):
+    versions = {}
+    for contender in contenders:
+        versions |= contender.report.get("versions", {})
+    print(f"\n{title}\n{machine(contenders)}")
+    print(
+        f"Python {platform.python_version()}, "
+        + ", ".join(f"{k} {v}" for k, v in sorted(versions.items()))
+    )
+
+
+def parse(arguments):
+    summary, _, rest = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(
+        description=summary,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS)[:4]
+    )
+    parser.add_argument("--backends", nargs="*", choices=OURS, default=[*OURS])
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[*PEERS])
+    parser.add_argument(
+        "--precisions", nargs="+", choices=("float32", "bfloat16")
+    )
+    parser.add_argument("--batch", type=int, help="images a step")
+    parser.add_argument("--rounds", type=int, help="samples of each figure")
+    parser.add_argument(
+        "--seconds", type=float, help="least duration of a sample"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a trial of the benchmark itself: shallow networks, few images",
+    )
+    parser.add_argument("--csv", help="file to write all figures to")
+    options = parser.parse_args(arguments)
+    for name, value in (QUICK if options.quick else DEFAULTS).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    return options
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    lines, failed = [], False
+    for name in options.networks:
+        for precision in options.precisions:
+            contenders = measure(name, precision, options)
+            title = f"{name}, {precision}" + ", shallow" * options.quick
+            print_header(contenders, title)
+            print_table(contenders, options.batch)
+            print_ratios(contenders, options.batch)
+            print_peak(contenders, options.batch)
+            lines += rows(contenders, name, precision, options)
+            if options.csv:
+                with open(options.csv, "w", newline="") as file:
+                    writer = csv.DictWriter(file, CSV_FIELDS)
+                    writer.writeheader()
+                    writer.writerows(lines)
+            failed |= any(c.ours and "failed" in c.report for c in contenders)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

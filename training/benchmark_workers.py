@@ -1,0 +1,268 @@
+"""The processes of the benchmark, and this package in one of them.
+
+A process answers requests over a connection, so that the measurements of
+several implementations alternate: one works while the others wait.
+"""
+
+import importlib.metadata
+import math
+import os
+import resource
+import sys
+import time
+
+import numpy as np
+
+SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+LEARNING_RATE = 0.01
+
+
+class Absent(Exception):
+    """An implementation has no such network, or cannot run it here."""
+
+
+def serve(connection, kind, options, network, precision, batch):
+    """Prepares `kind(*options)` for a network, then answers requests.
+
+    A request is the name of a `Session`'s method and its arguments, or `None`
+    to end. The first answer is what `Session.prepare` reports.
+    """
+    # A GPU is shared by all processes: none may take the whole of it.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
+    session = Session(kind(*options))
+    request = "prepare", network, precision, batch
+    while request is not None:
+        method, *arguments = request
+        try:
+            answer = getattr(session, method)(*arguments)
+        except Exception as error:  # becomes a line of the table
+            connection.send(describe(error))
+            return
+        connection.send(answer)
+        request = connection.recv()
+
+
+def describe(error):
+    absent = isinstance(error, Absent | ImportError)
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return {"absent" if absent else "failed": reason[0]}
+
+
+class Session:
+    """An implementation of one network, prepared and measured."""
+
+    def __init__(self, implementation):
+        self.implementation = implementation
+        self.steps = {}
+
+    def prepare(self, network, precision, batch):
+        """Imports, builds and does one training step."""
+        report = self.implementation.load()
+        builder, arguments = network
+        start = time.perf_counter()
+        report |= self.implementation.build(builder, arguments, precision)
+        report["build"] = time.perf_counter() - start
+        if self.implementation.trains:
+            start = time.perf_counter()
+            self.implementation.first_step(*batch_of(batch))
+            report["first step"] = time.perf_counter() - start
+        return report
+
+    def sample(self, mode, batch, least):
+        """Seconds a step, over steps that last `least` seconds together."""
+        if mode == "train" and not self.implementation.trains:
+            return {}
+        if (mode, batch) not in self.steps:
+            self.run(mode, batch, 2)  # compiles
+            seconds = self.run(mode, batch, 1)
+            self.steps[mode, batch] = math.ceil(least / seconds)
+        steps = self.steps[mode, batch]
+        return {"seconds": self.run(mode, batch, steps) / steps}
+
+    def run(self, mode, batch, steps):
+        x, y = batch_of(batch)
+        if mode == "train":
+            return self.implementation.train(x, y, steps)
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.implementation.infer(x)
+        return time.perf_counter() - start
+
+    def to_inference(self):
+        """The peak memory of training; inference comes after."""
+        peak = self.implementation.peak_memory()
+        self.implementation.to_inference()
+        return {"memory": peak}
+
+    def matrix_peak(self, precision):
+        return {"peak": self.implementation.matrix_peak(precision)}
+
+
+class KerasResfam:
+    """This package on one backend, trained by `fit`, inferring folded."""
+
+    trains = True
+
+    def __init__(self, backend, jit):
+        self.backend, self.jit = backend, jit
+
+    def load(self):
+        os.environ["KERAS_BACKEND"] = self.backend
+        start = time.perf_counter()
+        import keras
+
+        middle = time.perf_counter()
+        import keras_resfam
+
+        end = time.perf_counter()
+        self.keras, self.package = keras, keras_resfam
+        packages = ["keras-resfam", "keras", self.backend]
+        return {
+            "import": end - start,
+            "package import": end - middle,
+            "versions": versions(*packages),
+            "device": self.device(),
+        }
+
+    def device(self):
+        """The name of the accelerator, or None."""
+        if self.backend == "torch":
+            import torch
+
+            return torch_device_name(torch)
+        if self.backend == "jax":
+            import jax
+
+            device = jax.devices()[0]
+            return None if device.platform == "cpu" else device.device_kind
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        if not gpus:
+            return None
+        return tf.config.experimental.get_device_details(gpus[0]).get(
+            "device_name", "GPU"
+        )
+
+    def build(self, builder, arguments, precision):
+        keras = self.keras
+        if precision == "bfloat16":
+            keras.config.set_dtype_policy("mixed_bfloat16")
+        self.model = getattr(self.package, builder)(
+            **arguments,
+            input_shape=(32, 32, 3),
+            classifier_activation=None,
+            include_preprocessing=False,
+        )
+        self.model.compile(
+            keras.optimizers.SGD(LEARNING_RATE, **SGD),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=self.jit,
+        )
+        return {"flops": flops(self.model)}
+
+    def first_step(self, x, y):
+        self.model.train_on_batch(x, y)
+
+    def train(self, x, y, steps):
+        clock = self.clock()
+        self.model.fit(
+            np.concatenate([x] * (steps + 1)),
+            np.concatenate([y] * (steps + 1)),
+            batch_size=len(x),
+            shuffle=False,
+            verbose=0,
+            callbacks=[clock],
+        )
+        return clock.seconds
+
+    def clock(self):
+        ops = self.keras.ops
+
+        class Clock(self.keras.callbacks.Callback):
+            """Runs from the second step on: `fit` starts slowly."""
+
+            def on_train_batch_begin(self, batch, logs=None):
+                if batch == 1:
+                    # Waits: a GPU does its work in order, a CPU at once.
+                    ops.convert_to_numpy(ops.ones(()) + 1)
+                    self.start = time.perf_counter()
+
+            def on_epoch_end(self, epoch, logs=None):
+                self.seconds = time.perf_counter() - self.start
+
+        return Clock()
+
+    def to_inference(self):
+        self.model = self.package.fold_batch_norm(self.model)
+        self.model.compile(jit_compile=self.jit)
+
+    def infer(self, x):
+        return self.model.predict_on_batch(x)
+
+    def peak_memory(self):
+        if self.device() is None:
+            return peak_resident()
+        if self.backend == "torch":
+            import torch
+
+            return torch.cuda.max_memory_allocated()
+        if self.backend == "jax":
+            import jax
+
+            return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
+        import tensorflow as tf
+
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
+
+    def matrix_peak(self, precision):
+        """Measured FLOP/s of a large matrix product."""
+        ops = self.keras.ops
+        n = 2048 if self.device() is None else 8192
+        a = self.keras.random.normal((n, n), dtype=precision)
+
+        def product(times):
+            start = time.perf_counter()
+            for _ in range(times):
+                b = ops.matmul(a, a)
+            ops.convert_to_numpy(b[0, 0])
+            return time.perf_counter() - start
+
+        product(3)
+        times = math.ceil(0.5 / product(1))
+        return 2 * n**3 * times / min(product(times) for _ in range(3))
+
+
+def versions(*packages):
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def torch_device_name(torch):
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def peak_resident():
+    """The largest memory that this process has had, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def flops(model):
+    """Multiplications and additions of one image's forward pass."""
+    total = 0
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            output = math.prod(layer.output.shape[1:])
+            total += 2 * output * math.prod(layer.kernel.shape[:-1])
+    return total
+
+
+def batch_of(size):
+    rng = np.random.default_rng(0)
+    return (
+        rng.normal(size=(size, 32, 32, 3)).astype("float32"),
+        rng.integers(0, 10, size),
+    )

@@ -1,0 +1,109 @@
+"""Checkpoints that survive a kill, a full disk and a damaged file.
+
+A checkpoint is one `.npz` file, named by its step and the start of its
+SHA-256. It appears under that name only when it is whole and on the disk, and
+the one before stays until then.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+
+import numpy as np
+
+KEEP = 2
+PARTIAL = ".partial"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be written, or none that can be read."""
+
+
+def save(folder, step, arrays, state):
+    """Writes a checkpoint, and removes those before the last two.
+
+    Args:
+        folder: Path; made if missing.
+        step: Integer. Later checkpoints have larger ones.
+        arrays: List of arrays.
+        state: What else to keep; anything that JSON can hold.
+
+    Raises:
+        CheckpointError: If the disk refuses. Those before are untouched.
+    """
+    folder = pathlib.Path(folder)
+    partial = folder / f"{step:08d}{PARTIAL}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            named = {str(i): array for i, array in enumerate(arrays)}
+            np.savez(file, state=json.dumps(state), **named)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, folder / f"{step:08d}-{_digest(partial)}.npz")
+        _sync_folder(folder)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"Could not write a checkpoint for step {step} to {folder}: "
+            f"{error.strerror}. The checkpoint before it is whole: make room "
+            "and give the same command to go on from there."
+        ) from error
+    for old in _newest_first(folder)[KEEP:]:
+        old.unlink()
+
+
+def load(folder, warn=print):
+    """Reads the newest checkpoint that is whole.
+
+    Args:
+        folder: Path; need not exist.
+        warn: Function that is told, in a line, of a damaged checkpoint.
+
+    Returns:
+        `(arrays, state)` as `save` took them; `None` where none was written.
+
+    Raises:
+        CheckpointError: If there are checkpoints, but all are damaged.
+    """
+    paths = _newest_first(pathlib.Path(folder))
+    for path in paths:
+        if path.stem.partition("-")[2] != _digest(path):
+            warn(f"Checkpoint {path} is damaged; trying the one before it.")
+            path.rename(path.with_suffix(".damaged"))
+            continue
+        with np.load(path) as file:
+            count = len(file.files) - 1
+            arrays = [file[str(i)] for i in range(count)]
+            return arrays, json.loads(str(file["state"]))
+    if paths:
+        raise CheckpointError(
+            f"Every checkpoint in {folder} is damaged. Remove the run's "
+            "folder to start it over."
+        )
+    return None
+
+
+def clean(folder):
+    """Removes what a killed `save` left behind."""
+    for partial in pathlib.Path(folder).glob(f"*{PARTIAL}"):
+        partial.unlink()
+
+
+def _newest_first(folder):
+    return sorted(folder.glob("*-*.npz"), reverse=True)
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _sync_folder(folder):
+    """Puts the new name itself on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

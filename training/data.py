@@ -1,0 +1,298 @@
+"""Image classification data: TensorFlow Datasets, or arrays from an `.npz`.
+
+Data sets whose images have one size are read once into uint8 arrays, and a
+batch is a gather. The order of an epoch, and the chance that augmentation
+uses up, are functions of the seed and the epoch alone, so that a resumed run
+sees what an undisturbed one would have seen.
+"""
+
+import pathlib
+
+import keras
+import numpy as np
+
+import augmentation
+from keras_resfam.datasets import DATASETS
+
+
+def load(name, split, data_dir=None):
+    """Reads a split into memory.
+
+    Args:
+        name: String. "digits" (scikit-learn's, bundled), or a name in
+            TensorFlow Datasets whose images have one size.
+        split: String. Parts joined by "+", such as "train+extra".
+        data_dir: Path or `None`. A TensorFlow Datasets `data_dir`, or an
+            `.npz` file of arrays `x_train`, `y_train`, `x_test`, `y_test`
+            (in general `x_<split>`), or a folder with `<name>.npz`; the
+            arrays need no TensorFlow.
+
+    Returns:
+        `(images, labels)`: uint8 array of shape `(examples, height, width,
+        channels)` and int32 array of shape `(examples,)`.
+
+    Raises:
+        ValueError: If there is no such data or split.
+    """
+    if name == "digits":
+        return _digits(split)
+    path = _npz_path(name, data_dir)
+    return _npz(path, split) if path else _tfds(name, split, data_dir)
+
+
+def _npz_path(name, data_dir):
+    """The file of arrays that `data_dir` means, or `None`."""
+    if data_dir is None:
+        return None
+    path = pathlib.Path(data_dir)
+    if path.suffix != ".npz":
+        path = path / f"{name}.npz"
+    elif not path.is_file():
+        raise ValueError(
+            f"`data_dir` should be a folder or an .npz file that exists. "
+            f"Received: data_dir={data_dir}"
+        )
+    return path if path.is_file() else None
+
+
+def _digits(split):
+    """A fixed split of scikit-learn's digits: 1,437 to train, 360 to test."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    order = np.random.default_rng(0).permutation(len(digits.target))
+    parts = {"train": order[360:], "test": order[:360]}
+    if split not in parts:
+        raise ValueError(
+            "The digits have the splits train and test. "
+            f"Received: split={split}"
+        )
+    images = np.round(digits.images[parts[split], :, :, None] * (255 / 16))
+    return images.astype("uint8"), digits.target[parts[split]].astype("int32")
+
+
+def _npz(path, split):
+    images, labels = [], []
+    with np.load(path) as file:
+        for part in split.split("+"):
+            if f"x_{part}" not in file or f"y_{part}" not in file:
+                raise ValueError(
+                    f"{path} should hold the arrays x_{part} and y_{part}; "
+                    f"it holds {', '.join(file.files)}. "
+                    f"Received: split={split}"
+                )
+            images.append(file[f"x_{part}"])
+            labels.append(file[f"y_{part}"].reshape(-1))
+    images = np.concatenate(images)
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(
+            "Images should be uint8 of shape (examples, height, width, "
+            f"channels). Received: {path} with {images.dtype} of shape "
+            f"{images.shape}"
+        )
+    return images, np.concatenate(labels).astype("int32")
+
+
+def _tfds(name, split, data_dir):
+    builder = tfds_builder(name, data_dir)
+    if None in builder.info.features["image"].shape:
+        raise ValueError(
+            f"The images of {name} differ in size: give the side to cut them "
+            "to, as `--set image_size=224`. Received: image_size=None"
+        )
+    import tensorflow_datasets as tfds
+
+    dataset = builder.as_dataset(split=split, batch_size=4096)
+    batches = list(tfds.as_numpy(dataset))
+    images = np.concatenate([batch["image"] for batch in batches])
+    labels = np.concatenate([batch["label"] for batch in batches])
+    return images, labels.astype("int32")
+
+
+def tfds_builder(name, data_dir=None):
+    """Returns the TFDS builder of a data set, downloaded and prepared.
+
+    Raises:
+        ValueError: If TensorFlow Datasets is not there, or has no such name.
+    """
+    try:
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"{name} is read with tensorflow and tensorflow-datasets, and "
+            f"{error.name} is not installed. Install them, or give "
+            "`--data-dir` an .npz file of arrays x_train, y_train, x_test, "
+            f"y_test. Received: dataset={name}"
+        ) from error
+    if keras.backend.backend() != "tensorflow":
+        tf.config.set_visible_devices([], "GPU")
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise ValueError(
+            "TensorFlow Datasets has no such data set. "
+            f"Received: dataset={name}"
+        ) from error
+    builder.download_and_prepare()
+    return builder
+
+
+def classes_of(name, labels):
+    """The number of classes of a data set in memory."""
+    if name in DATASETS:
+        return DATASETS[name].classes
+    return int(labels.max()) + 1
+
+
+def class_names(name, data_dir=None):
+    """The names of a data set's classes, in the order of the labels.
+
+    Returns:
+        Sequence of strings; `None` where only TFDS would know, of arrays.
+    """
+    if name in DATASETS:
+        return DATASETS[name].class_names or None
+    if _npz_path(name, data_dir):
+        return None
+    return tfds_builder(name, data_dir).info.features["label"].names
+
+
+def check_batch(examples, batch_size):
+    """Refuses a batch of more examples than there are."""
+    if examples < batch_size:
+        raise ValueError(
+            f"`batch_size` should be at most the {examples} examples there "
+            f"are. Received: batch_size={batch_size}"
+        )
+
+
+class Epochs:
+    """The training set as batches, one epoch after another.
+
+    Args:
+        images: uint8 array of shape `(examples, height, width, channels)`.
+        labels: int32 array of shape `(examples,)`.
+        batch_size: Integer. Over all processes; a last partial batch is
+            dropped.
+        seed: Integer.
+        mixup: Float. See `augmentation.draw`. Defaults to `0.0`.
+        shard: `(index, count)`. This process takes the part `index` of each
+            batch. Defaults to `(0, 1)`.
+
+    Raises:
+        ValueError: If there are fewer examples than a batch takes.
+    """
+
+    def __init__(
+        self, images, labels, batch_size, seed, mixup=0.0, shard=(0, 1)
+    ):
+        check_batch(len(images), batch_size)
+        self.images = images
+        self.labels = labels
+        self.batch_size = batch_size
+        self.seed = seed
+        self.mixup = mixup
+        self.shard = shard
+        self.steps = len(images) // batch_size
+
+    def epoch(self, epoch, skip=0):
+        """Returns the batches of an epoch, for `fit`.
+
+        Args:
+            epoch: Integer, from 0.
+            skip: Integer. Batches to leave out at the start.
+        """
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.images))
+        draws = augmentation.draw(rng, len(self.images), self.mixup)
+        batches = _Batches(self, order, draws, skip)
+        if keras.backend.backend() == "tensorflow":
+            return as_tf_data(batches)
+        return batches
+
+
+class _Batches(keras.utils.PyDataset):
+    """One epoch of `Epochs`."""
+
+    def __init__(self, epochs, order, draws, skip):
+        super().__init__()
+        self.epochs = epochs
+        self.order = order
+        self.draws = draws
+        self.skip = skip
+
+    def __len__(self):
+        return self.epochs.steps - self.skip
+
+    def __getitem__(self, index):
+        size = self.epochs.batch_size
+        part, parts = self.epochs.shard
+        start = (index + self.skip) * size + part * size // parts
+        rows = slice(start, start + size // parts)
+        chosen = self.order[rows]
+        inputs = self.epochs.images[chosen], self.draws[rows]
+        return inputs, self.epochs.labels[chosen]
+
+
+def as_tf_data(batches):
+    """A PyDataset through tf.data, with the shapes that `fit` compiles for.
+
+    Args:
+        batches: `keras.utils.PyDataset` whose batches are of one shape.
+    """
+    import tensorflow as tf
+
+    signature = keras.tree.map_structure(
+        lambda array: tf.TensorSpec(array.shape, array.dtype), batches[0]
+    )
+    dataset = tf.data.Dataset.from_generator(
+        lambda: map(batches.__getitem__, range(len(batches))),
+        output_signature=signature,
+    )
+    counted = tf.data.experimental.assert_cardinality(len(batches))
+    return dataset.apply(counted).prefetch(tf.data.AUTOTUNE)
+
+
+class InOrder(keras.utils.PyDataset):
+    """Batches in the order of the arrays, for `evaluate` and `predict`.
+
+    Args:
+        images: uint8 array of shape `(examples, height, width, channels)`.
+        labels: int32 array of shape `(examples,)`.
+        batch_size: Integer. Over all processes. Defaults to `500`.
+        shard: `(index, count)`. This process takes the part `index` of each
+            batch. Defaults to `(0, 1)`.
+        full: Boolean. Fill the last batch with examples that weigh nothing,
+            for devices that must share a batch evenly; batches are then
+            `(images, labels, weights)`. The weights are 1 on average, so that
+            the mean over all examples is right however they fall among the
+            devices. Defaults to `False`.
+    """
+
+    def __init__(
+        self, images, labels, batch_size=500, shard=(0, 1), full=False
+    ):
+        super().__init__()
+        self.images = images
+        self.labels = labels
+        self.batch_size = batch_size
+        self.shard = shard
+        self.full = full
+
+    def __len__(self):
+        return -(-len(self.labels) // self.batch_size)
+
+    def __getitem__(self, index):
+        start = index * self.batch_size
+        part, parts = self.shard
+        size = self.batch_size // parts
+        # In turns, so that all processes have as many examples that count.
+        rows = start + part + parts * np.arange(size)
+        real = rows < len(self.labels)
+        if not self.full:
+            return self.images[rows[real]], self.labels[rows[real]]
+        rows = np.where(real, rows, 0)
+        share = len(self.labels) / (len(self) * self.batch_size)
+        weights = np.where(real, 1 / share, 0).astype("float32")
+        return self.images[rows], self.labels[rows], weights

@@ -1,0 +1,134 @@
+"""More than one device, by Keras's and TensorFlow's own means.
+
+JAX: `keras.distribution.DataParallel` over all devices of all processes.
+TensorFlow: `tf.distribute`, Mirrored, or MultiWorkerMirrored where TF_CONFIG
+says so. Keras has no way to spread `fit` over devices with torch.
+"""
+
+import contextlib
+import dataclasses
+import os
+
+import keras
+
+import data
+
+
+@dataclasses.dataclass
+class Devices:
+    """What a run runs on.
+
+    Attributes:
+        count: Integer. Devices, over all processes.
+        processes: Integer.
+        index: Integer. Of this process.
+        strategy: The `tf.distribute.Strategy`, if there is one.
+    """
+
+    count: int = 1
+    processes: int = 1
+    index: int = 0
+    strategy: object = None
+
+    @property
+    def shard(self):
+        """This process's share of the data: `(index, count)`."""
+        return self.index, self.processes
+
+    @property
+    def first(self):
+        """Whether this is the process that writes the run's folder."""
+        return self.index == 0
+
+    def scope(self):
+        """The context in which to build what is trained."""
+        if self.strategy is None:
+            return contextlib.nullcontext()
+        return self.strategy.scope()
+
+    def spread(self, dataset, batch_size):
+        """Readies this process's part of the batches for `fit`.
+
+        Args:
+            dataset: `tf.data.Dataset` or PyDataset.
+            batch_size: Integer. Over all devices.
+        """
+        if self.processes == 1 or self.strategy is None:
+            return dataset
+        if isinstance(dataset, keras.utils.PyDataset):
+            dataset = data.as_tf_data(dataset)
+        batches = dataset.rebatch(batch_size // self.count)
+        return self.strategy.distribute_datasets_from_function(
+            lambda context: batches
+        )
+
+
+def start(cpus=0):
+    """Takes all devices of all processes; to be called before all else.
+
+    Args:
+        cpus: Integer. Split the processor into as many devices, to try things
+            on a machine without accelerators. Defaults to `0`: do not.
+
+    Returns:
+        `Devices`.
+
+    Raises:
+        ValueError: With torch.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return _start_jax(cpus)
+    if backend == "tensorflow":
+        return _start_tensorflow(cpus)
+    raise ValueError(
+        "`--distribute` works with the backends jax and tensorflow; Keras has "
+        f"no distributed `fit` for others. Received: backend={backend}"
+    )
+
+
+def _start_jax(cpus):
+    import jax
+
+    if cpus:
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", cpus)
+    if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+        keras.distribution.initialize()
+    # Each process reads its own share of the data.
+    keras.distribution.set_distribution(
+        keras.distribution.DataParallel(auto_shard_dataset=False)
+    )
+    return Devices(jax.device_count(), jax.process_count(), jax.process_index())
+
+
+def _start_tensorflow(cpus):
+    import tensorflow as tf
+
+    names = None
+    if cpus:
+        tf.config.set_visible_devices([], "GPU")
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * cpus,
+        )
+        names = [f"CPU:{index}" for index in range(cpus)]
+    if "TF_CONFIG" in os.environ:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        resolver = strategy.cluster_resolver
+        processes = len(resolver.cluster_spec().as_dict()["worker"])
+        index = resolver.task_id
+    else:
+        strategy = tf.distribute.MirroredStrategy(names)
+        processes, index = 1, 0
+    return Devices(strategy.num_replicas_in_sync, processes, index, strategy)
+
+
+def synchronize_batch_norm(network):
+    """Lets BatchNormalization see the whole batch, as on one device.
+
+    For TensorFlow, whose replicas each see their part; JAX needs nothing.
+    """
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True

@@ -1,0 +1,256 @@
+"""Measures a trained network on a test set.
+
+    python training/evaluate.py runs/digits
+    python training/evaluate.py weights/dmrnet_14_cifar10 --data-dir DIR
+    python training/evaluate.py cifar10 --builder DMRNet --set depth=14
+
+The network is a training run, a folder of `weights/`, or what a builder takes
+as `weights`. Of a run, the numbers go into its result.json, which the model
+card is made from.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pathlib
+import shlex
+import sys
+
+import numpy as np
+
+BINS = 15  # of the calibration error
+
+
+def evaluate(model, images, labels=None, class_names=None, from_logits=False):
+    """Measures a classifier.
+
+    Args:
+        model: `keras.Model` from raw images to `(batch, classes)`.
+        images: Array of shape `(examples, height, width, channels)`, or
+            batches `(images, labels)`, to be gone through once.
+        labels: Integer array of shape `(examples,)`, or `None` with batches.
+        class_names: Sequence of strings. Defaults to the numbers.
+        from_logits: Boolean. Whether the model's outputs are logits, not
+            probabilities. Defaults to `False`.
+
+    Returns:
+        Dict. "examples"; in percent "accuracy", "error", "top5_error" (an
+        answer counts that is among the five likeliest), "calibration_error"
+        (expected, in 15 bins of equal width) and "per_class", a dict of
+        errors by class name; "nll" is the mean negative log-likelihood, in
+        nats.
+    """
+    batches = images
+    if labels is not None:
+        starts = range(0, len(labels), 500)
+        batches = ((images[i : i + 500], labels[i : i + 500]) for i in starts)
+    outputs, answers = [], []
+    for x, y in batches:
+        outputs.append(np.asarray(model.predict_on_batch(x), "float64"))
+        answers.append(np.asarray(y).reshape(-1))
+    outputs, answers = np.concatenate(outputs), np.concatenate(answers)
+    if from_logits:
+        outputs = outputs - outputs.max(axis=1, keepdims=True)
+        logs = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
+    else:
+        logs = np.log(np.maximum(outputs, np.finfo("float32").tiny))
+    return measures(logs, answers, class_names)
+
+
+def measures(logs, labels, class_names=None):
+    """The numbers of `evaluate`, from log-probabilities.
+
+    Args:
+        logs: float64 array of shape `(examples, classes)`.
+        labels: Integer array of shape `(examples,)`.
+        class_names: Sequence of strings. Defaults to the numbers.
+    """
+    examples, classes = logs.shape
+    names = class_names or [str(k) for k in range(classes)]
+    rows = np.arange(examples)
+    ranked = np.argsort(-logs, axis=1, kind="stable")
+    right = ranked[:, 0] == labels
+    among = (ranked[:, :5] == labels[:, None]).any(axis=1)
+    return {
+        "examples": examples,
+        "accuracy": _percent(right),
+        "error": _percent(~right),
+        "top5_error": _percent(~among),
+        "nll": float(-logs[rows, labels].mean()),
+        "calibration_error": calibration_error(np.exp(logs.max(axis=1)), right),
+        "per_class": {
+            name: _percent(~right[labels == k])
+            for k, name in enumerate(names)
+            if (labels == k).any()
+        },
+    }
+
+
+def calibration_error(confidence, right):
+    """Expected calibration error, in percent (Guo et al. 2017, section 2)."""
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = [
+        abs(np.sum(confidence[bins == k]) - np.sum(right[bins == k]))
+        for k in range(BINS)
+    ]
+    return float(100 * np.sum(gaps) / len(right))
+
+
+def _percent(chosen):
+    # Of integers, so that 6.48 % is 6.48 and no neighbour of it.
+    return float(100 * int(np.sum(chosen)) / len(chosen))
+
+
+def add_network(add):
+    """Adds the options that name a network, with a parser's `add_argument`."""
+    add("network", help="a run, a folder of weights/, or a name of weights")
+    add("--builder", help="with a name of weights")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="ARGUMENT=VALUE",
+        help="an argument of the builder, with a name of weights",
+    )
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add_network(add)
+    add("--dataset", help="another than the network's own")
+    add("--split", help="of the data set (default: its test split)")
+    add("--data-dir", metavar="PATH", help="as for train.py")
+    add("--backend", choices=["tensorflow", "jax", "torch"])
+    add(
+        "--output",
+        type=pathlib.Path,
+        metavar="PATH",
+        help="where the numbers go (default: result.json of a run, for its "
+        "test split; nowhere else)",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    options = parse_arguments(arguments)
+    if options.backend:
+        os.environ["KERAS_BACKEND"] = options.backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
+    try:
+        model, recipe = load_network(options)
+        dataset = options.dataset or recipe["dataset"]
+        split = options.split or recipe["test_split"]
+        data, names = load_data(dataset, split, recipe, options.data_dir)
+    except ValueError as error:
+        sys.exit(f"evaluate.py: {error}")
+    result = {
+        "dataset": dataset,
+        "split": split,
+        **evaluate(model, *data, class_names=names, from_logits=True),
+        **provenance(),
+    }
+    print(json.dumps(result, indent=2))
+    output = options.output
+    own = dataset == recipe["dataset"] and split == recipe["test_split"]
+    if output is None and own and _is_run(options.network):
+        output = pathlib.Path(options.network) / "result.json"
+    if output is not None:
+        output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _is_run(network):
+    """Whether it is a run's folder: those of weights/ have a config.json."""
+    folder = pathlib.Path(network)
+    return (folder / "recipe.json").is_file() and not (
+        folder / "config.json"
+    ).exists()
+
+
+def load_network(options):
+    """Returns the network, with logits for outputs, and its recipe, a dict."""
+    import keras_resfam
+
+    path = pathlib.Path(options.network) / "recipe.json"
+    if path.is_file():
+        recipe = json.loads(path.read_text())
+        builder = getattr(keras_resfam, recipe["builder"])
+        if not _is_run(options.network):
+            model = builder(
+                **recipe["arguments"],
+                weights=options.network,
+                classifier_activation=None,
+            )
+            return model, recipe
+        import session
+        from recipes import Recipe
+
+        trained = Recipe.from_json(recipe).replace(weights=None)
+        model = session.build_network(
+            trained, recipe["classes"], tuple(recipe["input_shape"])
+        )
+        model.load_weights(path.with_name("model.weights.h5"))
+        return model, recipe
+    return _load_named(options)
+
+
+def _load_named(options):
+    import keras_resfam
+    from recipes import parse_setting
+
+    builder = getattr(keras_resfam, options.builder or "", None)
+    if builder is None:
+        raise ValueError(
+            f"{options.network} is no run and no folder of weights/; for a "
+            "name of weights, `--builder` should be a builder of "
+            f"keras_resfam. Received: --builder {options.builder}"
+        )
+    model = builder(
+        **dict(map(parse_setting, options.set)),
+        weights=options.network,
+        classifier_activation=None,
+    )
+    return model, {
+        "dataset": options.network,
+        "test_split": "validation"
+        if options.network == "imagenet2012"
+        else "test",
+        "image_size": 224 if options.network == "imagenet2012" else None,
+    }
+
+
+def load_data(dataset, split, recipe, data_dir):
+    """Returns the arguments of `evaluate` for a data set, and class names."""
+    import data
+
+    names = data.class_names(dataset, data_dir)
+    if recipe.get("image_size"):
+        builder = data.tfds_builder(dataset, data_dir)
+        import streams
+
+        batches = streams.in_order(builder, split, recipe["image_size"])
+        return (batches.as_numpy_iterator(),), names
+    return data.load(dataset, split, data_dir), names
+
+
+def provenance():
+    """What produced the numbers."""
+    import keras
+
+    backend = keras.backend.backend()
+    return {
+        "backend": backend,
+        "versions": {
+            package: importlib.metadata.version(package)
+            for package in ("keras", backend, "numpy")
+        },
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""The training loop: `fit`, an epoch at a time, and what surrounds it."""
+
+import contextlib
+import math
+import os
+import pathlib
+import signal
+import time
+
+import keras
+from keras import ops
+
+import checkpoints
+import reports
+from trainer import EvaluateAverages
+
+
+class Interrupted(Exception):
+    """A signal asked the run to stop, and its state is saved."""
+
+    def __init__(self, message, signal):
+        super().__init__(message)
+        self.signal = signal
+
+
+class NonFiniteLoss(Exception):
+    """The loss is NaN or infinite."""
+
+
+class Run:
+    """One training run in its folder.
+
+    Args:
+        folder: Path. The run's folder.
+        trainer: Compiled `Trainer`.
+        epochs: `data.Epochs`, or what has its `steps` and `epoch()`.
+        evaluation: What `Trainer.evaluate` takes as data.
+        devices: `distribution.Devices`.
+        choose: Boolean. Keep the best epoch's weights: for an evaluation set
+            that is not the test set. Defaults to `False`.
+        save_every: Integer. Steps between checkpoints within an epoch.
+            Defaults to `500`.
+    """
+
+    def __init__(
+        self,
+        folder,
+        trainer,
+        epochs,
+        evaluation,
+        devices,
+        choose=False,
+        save_every=500,
+    ):
+        self.folder = pathlib.Path(folder)
+        self.trainer = trainer
+        self.epochs = epochs
+        self.evaluation = evaluation
+        self.choose = choose
+        self.save_every = save_every
+        self.devices = devices
+        self.epoch, self.batch = 0, 0
+        self.rows = []
+        self.seconds = 0.0
+        self.meters = None
+        self.signal = None
+
+    @property
+    def step(self):
+        return self.epoch * self.epochs.steps + self.batch
+
+    def train(self, verbose=1):
+        """Trains to the recipe's last epoch, from where the run is.
+
+        Args:
+            verbose: `1` for a progress bar, `2` for a line an epoch, `0` for
+                silence.
+
+        Returns:
+            The rows of the log, a dict an epoch.
+
+        Raises:
+            Interrupted, NonFiniteLoss, checkpoints.CheckpointError.
+        """
+        total = self.trainer.recipe.epochs
+        callbacks = keras.callbacks.CallbackList(
+            [EvaluateAverages(), Progress(self)],
+            add_history=True,
+            add_progbar=verbose > 0,
+            model=self.trainer,
+            verbose=verbose,
+            epochs=total,
+            steps=self.epochs.steps,
+        )
+        with self._listening(), self.devices.scope():
+            while self.epoch < total:
+                batches = self.epochs.epoch(self.epoch, skip=self.batch)
+                self.trainer.fit(
+                    self.devices.spread(
+                        batches, self.trainer.recipe.batch_size
+                    ),
+                    validation_data=self.evaluation,
+                    # Told, because TensorFlow's workers find the end of the
+                    # data only by a step on none.
+                    steps_per_epoch=self.epochs.steps - self.batch,
+                    initial_epoch=self.epoch,
+                    epochs=self.epoch + 1,
+                    shuffle=False,
+                    callbacks=callbacks,
+                    verbose=verbose,
+                )
+        self.save_result("model.weights.h5")
+        return self.rows
+
+    def save_result(self, name):
+        """Writes the weights that count: their averages, if there are any.
+
+        All processes take part: to change a variable, JAX needs them all.
+        """
+        self.trainer.swap_averages()
+        if self.devices.first:
+            save_weights(self.trainer.network, self.folder / name)
+        self.trainer.swap_averages()
+
+    def variables(self):
+        """Everything that training changes, in a fixed order."""
+        trainer = self.trainer
+        return [
+            *trainer.trainable_variables,
+            *trainer.non_trainable_variables,
+            *trainer.optimizer.variables,
+        ]
+
+    def save(self):
+        """Writes a checkpoint of the state after the last whole step."""
+        if keras.backend.backend() == "jax":
+            self.trainer.jax_state_sync()
+        arrays = [ops.convert_to_numpy(v) for v in self.variables()]
+        meters = [float(ops.convert_to_numpy(v)) for v in self.trainer.meters()]
+        if self.devices.first:
+            state = {
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "seconds": self.seconds,
+                "meters": meters,
+                "rows": self.rows,
+            }
+            checkpoints.save(
+                self.folder / "checkpoints", self.step, arrays, state
+            )
+
+    def restore(self):
+        """Goes back to the newest whole checkpoint, if there is one."""
+        folder = self.folder / "checkpoints"
+        if self.devices.first:
+            checkpoints.clean(folder)
+        found = checkpoints.load(folder)
+        if found is None:
+            return
+        arrays, state = found
+        variables = self.variables()
+        shapes = [tuple(v.shape) for v in variables]
+        if shapes != [array.shape for array in arrays]:
+            raise checkpoints.CheckpointError(
+                f"The checkpoint in {folder} is of another network or "
+                "optimizer. Give the command that began the run, or another "
+                "`--run-dir`."
+            )
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.rows, self.seconds = state["rows"], state["seconds"]
+        self.meters = state["meters"]
+        print(f"Going on from epoch {self.epoch + 1}, batch {self.batch}.")
+
+    @contextlib.contextmanager
+    def _listening(self):
+        """Notes SIGTERM and SIGINT, for the next batch's end to act on."""
+
+        def note(number, frame):
+            self.signal = number
+
+        kinds = signal.SIGTERM, signal.SIGINT
+        before = [signal.signal(kind, note) for kind in kinds]
+        try:
+            yield
+        finally:
+            for kind, handler in zip(kinds, before, strict=True):
+                signal.signal(kind, handler)
+
+
+class Progress(keras.callbacks.Callback):
+    """Counts, watches, logs and saves as `fit` goes on."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.run = run
+
+    def on_epoch_begin(self, epoch, logs=None):
+        run = self.run
+        self.began = time.perf_counter() - run.seconds
+        if run.batch:
+            for meter, value in zip(
+                run.trainer.meters(), run.meters, strict=True
+            ):
+                meter.assign(value)
+
+    def on_train_batch_end(self, batch, logs=None):
+        run = self.run
+        run.batch += 1
+        run.seconds = time.perf_counter() - self.began
+        if not math.isfinite(logs["loss"]):
+            raise NonFiniteLoss(
+                f"The loss is {logs['loss']} at step {run.step} (epoch "
+                f"{run.epoch + 1}). A lower learning rate, a longer warm-up or "
+                "`--set clip_norm=1.0` may help; the last checkpoint is from "
+                "before."
+            )
+        if run.batch == run.epochs.steps:
+            return
+        if run.signal or run.batch % run.save_every == 0:
+            run.save()
+        self._stop_if_asked()
+
+    def on_epoch_end(self, epoch, logs=None):
+        run = self.run
+        rate = run.trainer.learning_rate_at(run.step - 1)
+        run.seconds = time.perf_counter() - self.began
+        run.rows.append(
+            {
+                "epoch": epoch + 1,
+                "learning_rate": rate,
+                **logs,
+                "seconds": round(run.seconds, 3),
+            }
+        )
+        # The checkpoint is last: what a kill cuts off here is done again.
+        if run.devices.first:
+            reports.write(run.folder, run.rows)
+        scores = [row["val_accuracy"] for row in run.rows]
+        if run.choose and scores[-1] == max(scores):
+            run.save_result("best.weights.h5")
+        run.epoch, run.batch, run.seconds = epoch + 1, 0, 0.0
+        run.save()
+        self._stop_if_asked()
+
+    def _stop_if_asked(self):
+        run = self.run
+        if run.signal:
+            name = signal.Signals(run.signal).name
+            raise Interrupted(
+                f"{name}: stopped and saved at epoch {run.epoch + 1}, batch "
+                f"{run.batch}; the same command goes on from there.",
+                run.signal,
+            )
+
+
+def save_weights(network, path):
+    """Writes a network's weights so that a kill leaves no half of a file."""
+    partial = path.with_name("partial-" + path.name)
+    network.save_weights(partial)
+    os.replace(partial, path)

@@ -1,0 +1,183 @@
+"""The model card of a weights folder: every word from the folder's files."""
+
+import csv
+import json
+import re
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+import keras_resfam
+from keras_resfam import registry
+
+HUB_DATASETS = {
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "svhn_cropped": "ufldl-stanford/svhn",
+    "imagenet2012": "ILSVRC/imagenet-1k",
+}
+
+# What result.json measures: its key, the metric's name on the Hub and in
+# print, and the unit.
+METRICS = (
+    ("accuracy", "accuracy", "Accuracy", " %"),
+    ("error", "error", "Error", " %"),
+    ("top5_error", "top5_error", "Top-5 error", " %"),
+    ("nll", "nll", "Negative log-likelihood", " nats"),
+    ("calibration_error", "ece", "Calibration error (ECE)", " %"),
+)
+
+
+def render(folder, change):
+    """Returns the text of a folder's model card.
+
+    Args:
+        folder: Path. Has recipe.json and result.json.
+        change: Float. The largest change of a logit of the fixed images by
+            the rounding of the kernels.
+    """
+    recipe = json.loads((folder / "recipe.json").read_text())
+    result = json.loads((folder / "result.json").read_text())
+    title = registry.title(recipe["dataset"])
+    call = registry.call(recipe["builder"], recipe["arguments"])
+    data = ModelCardData(
+        model_name=folder.name,
+        library_name="keras",
+        license="apache-2.0",
+        pipeline_tag="image-classification",
+        tags=["keras_resfam", recipe["builder"], recipe["dataset"]],
+        datasets=[HUB_DATASETS.get(recipe["dataset"], recipe["dataset"])],
+        metrics=["accuracy"],
+        eval_results=_eval_results(recipe, result, title),
+    )
+    sections = (
+        f"# {call}, trained on {title}",
+        _introduction(recipe, title),
+        _usage(folder.name, recipe, title),
+        _results(result, title, change),
+        _training(folder, recipe),
+        _files(),
+    )
+    body = "\n\n".join(sections)
+    card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
+    return f"{str(card).rstrip()}\n"
+
+
+def _eval_results(recipe, result, title):
+    return [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=HUB_DATASETS.get(recipe["dataset"], recipe["dataset"]),
+            dataset_name=title,
+            dataset_split=result["split"],
+            metric_type=metric,
+            metric_name=name,
+            metric_value=round(result[key], 4),
+        )
+        for key, metric, name, _ in METRICS
+        if key in result
+    ]
+
+
+def _introduction(recipe, title):
+    about = getattr(keras_resfam, recipe["builder"]).__doc__
+    summary, about = about.partition("Args:")[0].split("\n", 1)
+    papers = " and ".join(
+        f"[{' '.join(name.split())}]({address})"
+        for name, address in re.findall(r"\[([^]]+)\]\(\s*(\S+?)\)", about)
+    )
+    height, width, channels = recipe["input_shape"]
+    return (
+        f"{summary} From {papers}. Trained on {title} with "
+        "[Keras](https://keras.io) 3; runs on TensorFlow, JAX and PyTorch. "
+        f"It takes raw images of {height} x {width} pixels and {channels} "
+        f"channel{'s' if channels > 1 else ''}, 0 to 255, and gives the "
+        f"probabilities of {recipe['classes']} classes."
+    )
+
+
+def _usage(name, recipe, title):
+    call = registry.call(
+        recipe["builder"], recipe["arguments"], weights=recipe["dataset"]
+    )
+    return f"""\
+## Use
+
+With keras_resfam, which verifies every layer:
+
+```python
+import keras_resfam
+
+model = keras_resfam.{call}
+predictions = model.predict(images)  # (batch, height, width, channels)
+keras_resfam.decode_predictions(predictions, "{recipe["dataset"]}")
+```
+
+With Keras alone, from the Hub or from a copy of this folder:
+
+```python
+import keras
+
+model = keras.saving.load_model("hf://{registry.repository(name)}")
+model = keras.saving.load_model("weights/{name}")
+```"""
+
+
+def _results(result, title, change):
+    rows = "\n".join(
+        f"| {name} | {result[key]:.4g}{unit} |"
+        for key, _, name, unit in METRICS
+        if key in result
+    )
+    text = f"""\
+## Results
+
+On the {result["examples"]} images of the `{result["split"]}` split of {title}:
+
+| | |
+|---|---|
+{rows}
+
+Measured with {_versions(result)} by
+
+    {result["command"]}
+
+on the float32 weights of the run. The kernels here are float16: on the images
+of `fingerprint.json` that changes no logit by more than {change:.2g}."""
+    if "per_class" in result:
+        classes = ", ".join(
+            f"{name}: {error:.4g}"
+            for name, error in result["per_class"].items()
+        )
+        text += f"\n\nError by class, in percent: {classes}."
+    return text
+
+
+def _versions(result):
+    versions = result["versions"]
+    if isinstance(versions, dict):
+        versions = ", ".join(f"{k} {v}" for k, v in versions.items())
+    return f"{versions}, the backend {result['backend']},"
+
+
+def _training(folder, recipe):
+    with open(folder / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return f"""\
+## Training
+
+{len(rows)} epochs, by
+
+    {recipe["command"]}
+
+`recipe.json` has every number, `log.csv` every epoch."""
+
+
+def _files():
+    return """\
+## Files
+
+`config.json`, `metadata.json` and `model.weights.h5` are Keras's own layout.
+`fingerprint.json` has the SHA-256 of each file and, by layer name, of each
+variable, and the logits of two fixed images. `recipe.json`, `log.csv` and
+`result.json` are the run's. The parts that act in training only (regularizers,
+dropout, gradient modulation) are left out."""

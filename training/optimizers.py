@@ -1,0 +1,126 @@
+"""SGD as the papers' scripts mean it, and the learning rate by step."""
+
+import keras
+from keras import ops
+
+
+class SGD(keras.optimizers.Optimizer):
+    """SGD with momentum and coupled weight decay, as in Torch and MXNet.
+
+    With gradient `g`, weight `w` and velocity `v`, a step is
+
+        g = g + weight_decay * w
+        v = momentum * v + g
+        w = w - learning_rate * (g + momentum * v if nesterov else v)
+
+    `keras.optimizers.SGD` differs twice: its weight decay does not go through
+    the momentum, and its velocity holds past learning rates, so that steps
+    after a drop of the rate still move at the old one.
+
+    Args:
+        learning_rate: Float or schedule.
+        momentum: Float in [0, 1). Defaults to `0.9`.
+        nesterov: Boolean. Defaults to `True`.
+        coupled_decay: Float. The weight decay above; variables named in
+            `exclude_from_weight_decay()` are spared. Defaults to `0.0`.
+        restarts: Sequence of integers. Steps at whose start the velocity is
+            zeroed. Defaults to `()`.
+        **kwargs: Of `keras.optimizers.Optimizer`, such as `global_clipnorm`.
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        momentum=0.9,
+        nesterov=True,
+        coupled_decay=0.0,
+        restarts=(),
+        name="sgd",
+        **kwargs,
+    ):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.coupled_decay = coupled_decay
+        self.restarts = tuple(restarts)
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.velocities = self.add_optimizer_variables(variables, "velocity")
+
+    def update_step(self, gradient, variable, learning_rate):
+        velocity = self.velocities[self._get_variable_index(variable)]
+        dtype = variable.dtype
+        gradient = ops.cast(gradient, dtype)
+        if self.coupled_decay and self._use_weight_decay(variable):
+            gradient = gradient + self.coupled_decay * variable
+        kept = self.momentum * velocity
+        if self.restarts:
+            restart = ops.any(ops.equal(self.iterations, self.restarts))
+            kept = ops.where(restart, ops.zeros_like(kept), kept)
+        step = kept + gradient
+        self.assign(velocity, step)
+        if self.nesterov:
+            step = gradient + self.momentum * step
+        self.assign_sub(variable, ops.cast(learning_rate, dtype) * step)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "coupled_decay": self.coupled_decay,
+            "restarts": self.restarts,
+        }
+
+
+def learning_rate(recipe, steps):
+    """Returns the schedule of a recipe, a function of the step alone.
+
+    Args:
+        recipe: `Recipe`.
+        steps: Integer. Steps an epoch.
+    """
+    schedules = keras.optimizers.schedules
+    if recipe.schedule == "cosine":
+        warmup = round(recipe.warmup * steps)
+        return schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup else recipe.learning_rate,
+            decay_steps=max(1, recipe.epochs * steps - warmup),
+            warmup_target=recipe.learning_rate if warmup else None,
+            warmup_steps=warmup,
+        )
+    rates = [
+        recipe.learning_rate * recipe.drop_factor**drop
+        for drop in range(len(recipe.drops) + 1)
+    ]
+    if not recipe.drops:
+        return recipe.learning_rate
+    # Keras keeps the old rate through its boundary, so that is the last step
+    # before the drop.
+    boundaries = [epoch * steps - 1 for epoch in recipe.drops]
+    return schedules.PiecewiseConstantDecay(boundaries, rates)
+
+
+def build(recipe, steps):
+    """Returns the optimizer of a recipe.
+
+    Args:
+        recipe: `Recipe`.
+        steps: Integer. Steps an epoch.
+    """
+    optimizer = SGD(
+        learning_rate(recipe, steps),
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        coupled_decay=recipe.weight_decay,
+        restarts=[epoch * steps for epoch in recipe.drops]
+        if recipe.restart_momentum
+        else (),
+        global_clipnorm=recipe.clip_norm,
+    )
+    if recipe.decay == "kernels":
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer

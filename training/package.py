@@ -1,0 +1,328 @@
+"""Makes the folder that is published of a training run.
+
+    python training/package.py runs/digits
+
+The run has been evaluated (`training/evaluate.py`). The folder,
+`weights/<name>/`, has exactly the files of its Hub repository, and the
+registry of keras_resfam learns of it. Nothing in it is typed by hand: made
+again from the same run, it is the same byte for byte.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+import keras_resfam
+import model_card
+from keras_resfam import download, fingerprint, pretrained, registry
+from keras_resfam.datasets import DATASETS
+
+FROM_RUN = ("recipe.json", "log.csv", "result.json")
+FILES = (
+    "README.md",
+    "config.json",
+    "fingerprint.json",
+    "log.csv",
+    "metadata.json",
+    "model.weights.h5",
+    "recipe.json",
+    "result.json",
+)
+LARGEST_FILE = 90_000_000  # bytes, in git
+
+SHORT_NAMES = {
+    "WideResNet": "wrn",
+    "OrthoPlainNet": "ortho_plain",
+    "svhn_cropped": "svhn",
+    "imagenet2012": "imagenet",
+}
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument(
+        "--suffix",
+        default="",
+        help="names a variant of a network that is already in weights/",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        folder = package(options.run, options.suffix)
+    except ValueError as error:
+        raise SystemExit(f"Not packaged. {error}") from None
+    print(f"{folder}\n{entry(folder)}")
+
+
+def package(run, suffix=""):
+    """Writes `weights/<name>/` of a run, and registers it.
+
+    Args:
+        run: Path. A folder as `train.py` and `evaluate.py` leave it.
+        suffix: String. Added to the name, for a variant.
+
+    Returns:
+        The folder's path.
+
+    Raises:
+        ValueError: If the run lacks something, or a file is too large.
+    """
+    for file in (*FROM_RUN, download.WEIGHTS):
+        if not (run / file).is_file():
+            raise ValueError(
+                "`run` should be the folder of a run that train.py has "
+                f"finished and evaluate.py has evaluated; {file} not found. "
+                f"Received: run={run}"
+            )
+    recipe = json.loads((run / "recipe.json").read_text())
+    if recipe["dataset"] not in DATASETS or recipe.get("weights"):
+        raise ValueError(
+            "A network that is published should have been trained from "
+            "random weights on a data set of keras_resfam, whose channel "
+            f"moments it has. Received: dataset={recipe['dataset']!r}, "
+            f"weights={recipe.get('weights')!r}"
+        )
+    name = name_of(recipe, suffix)
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_image_data_format("channels_last")
+
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / name
+        folder.mkdir()
+        for file in FROM_RUN:
+            text = (run / file).read_text()
+            (folder / file).write_text(without_local_paths(text))
+        saved = time.localtime((run / download.WEIGHTS).stat().st_mtime)
+        trained = build(recipe, str(run / download.WEIGHTS))
+        save(without_training_parts(trained, name), folder, saved)
+        opened = keras.saving.load_model(folder)
+        logits = [logits_of(model, recipe) for model in (trained, opened)]
+        change = float(abs(logits[1] - logits[0]).max())
+        card = model_card.render(folder, change)
+        (folder / "README.md").write_text(card)
+        write_fingerprint(folder, opened, logits[1])
+        check(folder)
+        target = pretrained.CHECKOUT / "weights" / name
+        if target.exists():
+            shutil.rmtree(target)
+        shutil.copytree(folder, target)
+    register(entry(target))
+    return target
+
+
+def without_local_paths(text):
+    """Cuts absolute paths of the machine to their last names."""
+    return re.sub(r"(?<=[\s=\"'])(?:/[^/\s\"']+)+/([^/\s\"']+)", r"\1", text)
+
+
+def name_of(recipe, suffix=""):
+    """Names a network: family, depth, width, what else, data set, variant.
+
+    A variant's suffix may also be the end of the recipe's own name.
+    """
+    usual = registry.defaults(recipe["builder"])
+    chosen = usual | recipe["arguments"]
+    family, number = re.match(r"(\D+)(.*)", recipe["builder"]).groups()
+    depth, width = chosen.pop("depth", number), chosen.pop("width", 1)
+    parts = [SHORT_NAMES.get(family, family), depth]
+    if width != 1:
+        parts.append(width)
+    for argument, value in chosen.items():
+        if value == usual[argument]:
+            continue
+        if isinstance(value, bool) or argument in registry.TRAINING_ARGUMENTS:
+            parts.append(argument if value else f"no_{argument}")
+        else:
+            parts += [argument, value]
+    dataset = recipe["dataset"]
+    name = _joined(*parts, SHORT_NAMES.get(dataset, dataset))
+    if recipe["name"].startswith(f"{name}_"):
+        name = recipe["name"]
+    return _joined(name, suffix) if suffix else name
+
+
+def _joined(*parts):
+    text = "_".join(map(str, parts)).lower()
+    return re.sub(r"[^a-z0-9]+", "_", text).strip("_")
+
+
+def build(recipe, weights, **options):
+    """Builds a recipe's network without the parts that act in training."""
+    builder = getattr(keras_resfam, recipe["builder"])
+    own = {**registry.defaults(recipe["builder"]), **recipe["arguments"]}
+    off = {k: v for k, v in registry.TRAINING_ARGUMENTS.items() if k in own}
+    return builder(
+        **own | off,
+        weights=weights,
+        classes=recipe["classes"],
+        input_shape=tuple(recipe["input_shape"]),
+        include_preprocessing=recipe["dataset"],
+        **options,
+    )
+
+
+def without_training_parts(model, name):
+    """A model of stock Keras layers only, with the same values, rounded."""
+    config = model.get_config()
+    config["name"] = name
+    for layer in config["layers"]:
+        for key in list(layer["config"]):
+            if key.endswith("_initializer"):
+                del layer["config"][key]
+            elif key.endswith(("_regularizer", "_constraint")):
+                layer["config"][key] = None
+    plain = keras.Model.from_config(config)
+    for layer in plain.layers:
+        values = model.get_layer(layer.name).get_weights()
+        layer.set_weights([fingerprint.stored(value) for value in values])
+    return plain
+
+
+def save(model, folder, date):
+    """Writes Keras's own three files, with kernels in float16.
+
+    Args:
+        model: `keras.Model`.
+        folder: Path.
+        date: `time.struct_time`. When the values were trained.
+    """
+    archive = folder / "model.keras"
+    model.save(archive)
+    with zipfile.ZipFile(archive) as parts:
+        parts.extractall(folder)
+    archive.unlink()
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["date_saved"] = time.strftime("%Y-%m-%d@%H:%M:%S", date)
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    weights = folder / download.WEIGHTS
+    full = weights.rename(folder / "full.h5")
+    with h5py.File(full) as source, h5py.File(weights, "w") as target:
+        _copy_rounded(source, target)
+    full.unlink()
+
+
+def _copy_rounded(source, target):
+    for name, value in source.attrs.items():
+        target.attrs[name] = value
+    for name, item in source.items():
+        if isinstance(item, h5py.Group):
+            _copy_rounded(item, target.create_group(name))
+        else:
+            target.create_dataset(name, data=fingerprint.stored(item[()]))
+
+
+def logits_of(model, recipe):
+    """The logits of a whole network for the fixed images."""
+    model.get_layer("predictions").activation = keras.activations.linear
+    return fingerprint.logits(model, tuple(recipe["input_shape"]))
+
+
+def write_fingerprint(folder, model, logits):
+    others = (file for file in FILES if file != download.FINGERPRINT)
+    contents = {
+        "files": describe_files(folder, others),
+        "variables": fingerprint.describe(model),
+        "logits": logits.tolist(),
+    }
+    path = folder / download.FINGERPRINT
+    path.write_text(json.dumps(contents, indent=1) + "\n")
+
+
+def describe_files(folder, names):
+    return {
+        name: download.describe((folder / name).read_bytes()) for name in names
+    }
+
+
+def check(folder):
+    """Checks that a folder is whole and loads as what it says it is.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    found = sorted(os.listdir(folder))
+    if found != sorted(FILES):
+        raise ValueError(
+            f"A weights folder should have {', '.join(FILES)}, and nothing "
+            f"else. Received: {folder} with {', '.join(found)}"
+        )
+    size = (folder / download.WEIGHTS).stat().st_size
+    if size > LARGEST_FILE:
+        raise ValueError(
+            f"{download.WEIGHTS} should have at most {LARGEST_FILE:,} bytes. "
+            f"Received: {size:,} bytes"
+        )
+    if "keras_resfam" in (folder / "config.json").read_text():
+        raise ValueError(
+            "A published network should have Keras's own layers only. "
+            f"Received: {folder}/config.json with parts of keras_resfam"
+        )
+    published = json.loads((folder / download.FINGERPRINT).read_text())
+    for name, described in describe_files(folder, published["files"]).items():
+        if described != published["files"][name]:
+            raise ValueError(
+                f"{name} should be as package.py wrote it, with "
+                f"{published['files'][name]}. Received: {described}"
+            )
+    recipe = json.loads((folder / "recipe.json").read_text())
+    logits = logits_of(build(recipe, str(folder)), recipe)
+    if not np.allclose(logits, published["logits"], rtol=1e-4, atol=1e-4):
+        raise ValueError(
+            f"The network in {folder} should give the logits of its "
+            "fingerprint for the fixed images. "
+            f"Received: {logits.tolist()}"
+        )
+
+
+def entry(folder, repository=None, commit=None):
+    """A folder's `Network` for the registry.
+
+    Args:
+        folder: Path.
+        repository: String. Defaults to the project's own on the Hub.
+        commit: String. `None` if it has not been published.
+    """
+    recipe = json.loads((folder / "recipe.json").read_text())
+    result = json.loads((folder / "result.json").read_text())
+    return registry.Network(
+        name=folder.name,
+        builder=recipe["builder"],
+        arguments=registry.architecture(recipe["builder"], recipe["arguments"]),
+        dataset=recipe["dataset"],
+        classes=recipe["classes"],
+        input_shape=list(recipe["input_shape"]),
+        accuracy=round(100 - result["error"], 4),
+        repository=repository or registry.repository(folder.name),
+        commit=commit,
+        files=describe_files(folder, FILES),
+    )
+
+
+def register(network):
+    """Puts a network into the registry, in place of its last state.
+
+    A published commit stays pinned as long as the files are those.
+    """
+    networks = {known.name: known for known in registry.read()}
+    known = networks.get(network.name)
+    if network.commit is None and known and known.files == network.files:
+        return
+    networks[network.name] = network
+    registry.write(networks.values())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Publishes a weights folder on the Hugging Face Hub, as one commit.
+
+    python training/publish.py weights/<name> --dry-run
+    python training/publish.py weights/<name>
+
+needs a token that may write (`hf auth login`, or HF_TOKEN). Prints the commit,
+and pins it in the registry of keras_resfam. Publishing the same bytes again
+changes nothing.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    constants,
+    errors,
+)
+
+import package
+from keras_resfam import registry
+from keras_resfam.download import HubError, describe, hub_errors
+
+BRANCH = "main"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, help="weights/<name>")
+    parser.add_argument(
+        "--repo",
+        metavar="ORG/NAME",
+        help=f"default: {registry.NAMESPACE}/<name>",
+    )
+    parser.add_argument(
+        "--private", action="store_true", help="if the repository is new"
+    )
+    parser.add_argument(
+        "--revision", metavar="TAG", help="a tag for the commit"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be sent"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        run(options, options.folder.resolve())
+    except (ValueError, HubError) as error:
+        raise SystemExit(f"Not published. {error}") from None
+
+
+def run(options, folder):
+    repository = options.repo or registry.repository(folder.name)
+    package.check(folder)
+    for name in package.FILES:
+        described = describe((folder / name).read_bytes())
+        print(f"{described['sha256']}  {described['bytes']:>10,}  {name}")
+    if options.dry_run:
+        print(plan(folder, repository))
+        return
+    commit = publish(folder, repository, options.private, options.revision)
+    package.register(package.entry(folder, repository, commit))
+    print(f"Published and pinned: hf://{repository}@{commit}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What makes a repository equal to a folder.
+
+    Attributes:
+        repository: String.
+        head: String. The last commit of its branch; `None` if there is no
+            such repository.
+        private: Boolean. Whether the repository is.
+        send: Dict from the names of files to send to their contents.
+        remove: List of the names of files to remove.
+    """
+
+    repository: str
+    head: str | None
+    private: bool
+    send: dict
+    remove: list
+
+    def __str__(self):
+        if not self.send and not self.remove:
+            return f"{self.repository} is up to date: {self.head}"
+        new = "" if self.head else ", which would be created"
+        size = sum(map(len, self.send.values()))
+        return "\n".join(
+            [
+                f"One commit of {size:,} bytes to {self.repository}{new}:",
+                *(f"  send {name}" for name in self.send),
+                *(f"  remove {name}" for name in self.remove),
+            ]
+        )
+
+
+def plan(folder, repository):
+    """Compares a folder with its repository; changes nothing.
+
+    Args:
+        folder: Path.
+        repository: String. `organisation/name`.
+
+    Returns:
+        `Plan`.
+
+    Raises:
+        HubError: If the Hub cannot be asked.
+    """
+    api = HfApi()
+    contents = {name: (folder / name).read_bytes() for name in package.FILES}
+    with hub_errors(repository, BRANCH):
+        try:
+            info = api.model_info(
+                repository, timeout=constants.HF_HUB_ETAG_TIMEOUT
+            )
+        except errors.RepositoryNotFoundError:
+            return Plan(repository, None, False, contents, [])
+        known = {
+            file.path: file.lfs.sha256 if file.lfs else file.blob_id
+            for file in api.list_repo_tree(repository, revision=info.sha)
+            if file.path != ".gitattributes"
+        }
+    send = {
+        name: data
+        for name, data in contents.items()
+        if known.get(name) not in _identifiers(data)
+    }
+    remove = sorted(set(known) - set(contents))
+    return Plan(repository, info.sha, info.private, send, remove)
+
+
+def _identifiers(contents):
+    """What the Hub may call a file: by LFS or by git."""
+    header = f"blob {len(contents)}\0".encode()
+    git = hashlib.sha1(header + contents, usedforsecurity=False)
+    return describe(contents)["sha256"], git.hexdigest()
+
+
+def publish(folder, repository, private=False, tag=None):
+    """Makes a repository equal to a folder, in one commit.
+
+    Args:
+        folder: Path.
+        repository: String. `organisation/name`; created if it is not there.
+        private: Boolean. Whether it has to be private.
+        tag: String. A tag for the commit, or `None`.
+
+    Returns:
+        The commit that holds the folder's files.
+
+    Raises:
+        ValueError: If the repository is public and should be private, or the
+            tag is another commit's.
+        HubError: If the Hub does not take it; the repository is then as it
+            was, or whole.
+    """
+    api = HfApi()
+    wanted = plan(folder, repository)
+    with hub_errors(repository, tag or BRANCH):
+        if wanted.head is None:
+            api.create_repo(repository, private=private)
+        elif private and not wanted.private:
+            raise ValueError(
+                f"{repository} is public already. Received: --private"
+            )
+        tagged = tag and _tagged(api, wanted, tag)
+        commit = wanted.head
+        if wanted.send or wanted.remove:
+            commit = api.create_commit(
+                repository,
+                operations=[
+                    *(CommitOperationAdd(k, v) for k, v in wanted.send.items()),
+                    *(CommitOperationDelete(name) for name in wanted.remove),
+                ],
+                commit_message=f"Publish {folder.name}",
+                parent_commit=wanted.head,
+            ).oid
+        if tag and not tagged:
+            api.create_tag(repository, tag=tag, revision=commit)
+    return commit
+
+
+def _tagged(api, wanted, tag):
+    """Whether the tag is there already, on the commit it should be on."""
+    tags = {
+        ref.name: ref.target_commit
+        for ref in api.list_repo_refs(wanted.repository).tags
+    }
+    if tag not in tags:
+        return False
+    if tags[tag] != wanted.head or wanted.send or wanted.remove:
+        raise ValueError(
+            f"A tag should stay where it is; this one is on {tags[tag]}. "
+            f"Received: --revision {tag}"
+        )
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The recipes: one module a paper, every number with its source."""
+
+import difflib
+
+from recipes import (
+    digits,
+    dmrnet,
+    fine_tune,
+    ortho_plain_net,
+    resnet,
+    wide_resnet,
+)
+from recipes.recipe import Recipe, parse_setting
+
+__all__ = ["RECIPES", "Recipe", "find", "parse_setting", "table"]
+
+RECIPES = {
+    recipe.name: recipe
+    for module in (
+        digits,
+        wide_resnet,
+        dmrnet,
+        ortho_plain_net,
+        resnet,
+        fine_tune,
+    )
+    for recipe in module.RECIPES
+}
+
+
+def find(name):
+    """Returns the recipe of that name.
+
+    Raises:
+        ValueError: If there is none; the text names those most like it.
+    """
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, cutoff=0.0)
+        raise ValueError(
+            "`--recipe` should be one of those that `--list` shows, such as "
+            f"{', '.join(near)}. Received: --recipe {name}"
+        )
+    return RECIPES[name]
+
+
+def table():
+    """Returns the recipes as lines of text: what `--list` prints."""
+    rows = [("recipe", "data set", "epochs", "published error", "source")]
+    for recipe in RECIPES.values():
+        error = "-" if recipe.error is None else f"{recipe.error:g} %"
+        rows.append(
+            (
+                recipe.name,
+                recipe.dataset,
+                str(recipe.epochs),
+                f"{error} {recipe.note}".strip(),
+                recipe.source,
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )

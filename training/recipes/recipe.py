@@ -1,0 +1,186 @@
+"""What a recipe is: every number of a training run, in one dataclass."""
+
+import ast
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The numbers that turn a builder and a data set into a trained network.
+
+    Lengths are in epochs, sizes in pixels, errors in percent. Everything may
+    be changed from the command line with `--set field=value`.
+
+    Args:
+        name: String. What `--recipe` asks for.
+        source: String. Where the numbers come from.
+        builder: String. A builder of `keras_resfam`.
+        arguments: Dict. The builder's architecture arguments.
+        weights: What to start from: `None` for random weights, or what the
+            builder takes as `weights`; the head is new if the classes differ.
+        dataset: String. A name in `keras_resfam.datasets`, or any image
+            classification data set of TensorFlow Datasets.
+        train_split: String. TFDS split; parts are joined with "+".
+        test_split: String. The split that the log's `val_` columns measure,
+            unless `validation` is set.
+        validation: Integer. Examples held out from the end of the training
+            set, to choose by; `0` trains on everything.
+        image_size: Integer or `None`. Images are decoded and cut to this side
+            as they are needed; with `None` they have one size and are kept
+            in memory.
+        epochs: Integer.
+        batch_size: Integer. Over all devices together.
+        learning_rate: Float. The peak.
+        schedule: "steps" (times `drop_factor` after each of `drops`) or
+            "cosine" (to zero at the end).
+        drops: Tuple of integers. Epochs completed at each drop.
+        drop_factor: Float.
+        warmup: Float. Epochs of linear growth from zero.
+        momentum, nesterov: SGD's.
+        restart_momentum: Boolean. Zero the momentum at each drop, as scripts
+            that build a new optimizer there do.
+        weight_decay: Float. Coupled, as in Torch: added to the gradient.
+        decay: "all" variables or "kernels" only.
+        clip_norm: Float or `None`. Largest norm of the whole gradient.
+        flip: Boolean. Mirror half of the images.
+        crop: Integer. Padding on each side before a random crop.
+        crop_area: Tuple of two floats. With `image_size`: the least and the
+            largest share of the image that a random crop takes, of an aspect
+            between 3/4 and 4/3.
+        padding: "mean" (the data set's mean colour, zero after
+            normalisation) or "reflect".
+        cutout: Integer. Side of the square that is blanked, `0` for none.
+        mixup: Float. Alpha of the Beta distribution, `0` for none.
+        label_smoothing: Float.
+        average: Float. Decay a step of the moving average of the weights that
+            is evaluated and saved, `0` for the weights themselves.
+        drop_blocks: Dict or `None`. Arguments of
+            `keras_resfam.analysis.drop_blocks`.
+        precision: String. A Keras dtype policy.
+        error: Float or `None`. Published test error, in percent.
+        note: String. What a reader should know about `error`.
+    """
+
+    name: str
+    source: str
+    builder: str
+    arguments: dict
+    weights: str | None = None
+    dataset: str
+    train_split: str = "train"
+    test_split: str = "test"
+    validation: int = 0
+    image_size: int | None = None
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: str = "steps"
+    drops: tuple = ()
+    drop_factor: float = 0.1
+    warmup: float = 0.0
+    momentum: float = 0.9
+    nesterov: bool = True
+    restart_momentum: bool = False
+    weight_decay: float
+    decay: str = "all"
+    clip_norm: float | None = None
+    flip: bool = True
+    crop: int = 4
+    crop_area: tuple = (0.08, 1.0)
+    padding: str = "mean"
+    cutout: int = 0
+    mixup: float = 0.0
+    label_smoothing: float = 0.0
+    average: float = 0.0
+    drop_blocks: dict | None = None
+    precision: str = "float32"
+    error: float | None = None
+    note: str = ""
+
+    def __post_init__(self):
+        _check_choice("schedule", self.schedule, ("steps", "cosine"))
+        _check_choice("decay", self.decay, ("all", "kernels"))
+        _check_choice("padding", self.padding, ("mean", "reflect"))
+        for field in ("epochs", "batch_size", "learning_rate"):
+            _check(getattr(self, field) > 0, field, "above 0", self)
+        for field in (
+            "validation",
+            "warmup",
+            "weight_decay",
+            "crop",
+            "cutout",
+            "mixup",
+        ):
+            _check(getattr(self, field) >= 0, field, "at least 0", self)
+        for field in ("momentum", "label_smoothing", "average"):
+            _check(0 <= getattr(self, field) < 1, field, "in [0, 1)", self)
+        if list(self.drops) != sorted(set(self.drops)):
+            _check(False, "drops", "epochs in growing order", self)
+
+    def replace(self, **changes):
+        """Returns a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def from_json(cls, description):
+        """Returns the recipe that a run's recipe.json describes."""
+        fields = {field.name for field in dataclasses.fields(cls)}
+        known = {k: v for k, v in description.items() if k in fields}
+        return cls(**known)
+
+    def with_settings(self, settings):
+        """Returns a copy changed as `--set` asks.
+
+        Args:
+            settings: List of pairs `(name, value)`. A name is a field, or
+                `arguments.<argument>` for one argument of the builder.
+
+        Raises:
+            ValueError: If a name is not a field.
+        """
+        changes = {}
+        fields = [field.name for field in dataclasses.fields(self)]
+        for name, value in settings:
+            field, _, key = name.partition(".")
+            if field not in fields or (key and field != "arguments"):
+                raise ValueError(
+                    "`--set` takes a field of the recipe, one of "
+                    f"{', '.join(fields)}, or `arguments.<name>`. "
+                    f"Received: {name}={value}"
+                )
+            if key:
+                arguments = changes.get("arguments", self.arguments)
+                value = {**arguments, key: value}
+            changes[field] = value
+        return self.replace(**changes)
+
+
+def parse_setting(text):
+    """Turns `name=value` into the pair, the value as Python or a word.
+
+    Raises:
+        ValueError: If there is no `=`.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"`--set` takes FIELD=VALUE. Received: --set {text}")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
+def _check_choice(field, value, choices):
+    if value not in choices:
+        raise ValueError(
+            f"A recipe's `{field}` should be one of {', '.join(choices)}. "
+            f"Received: {field}={value!r}"
+        )
+
+
+def _check(condition, field, allowed, recipe):
+    if not condition:
+        raise ValueError(
+            f"A recipe's `{field}` should be {allowed}. "
+            f"Received: {field}={getattr(recipe, field)!r}"
+        )

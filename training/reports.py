@@ -1,0 +1,64 @@
+"""The log of a run: CSV always, TensorBoard and a picture where installed."""
+
+import csv
+import importlib.util
+import os
+
+
+def write(folder, rows):
+    """Writes `log.csv`, TensorBoard events and `curves.png` of a run.
+
+    Args:
+        folder: Path. The run's folder.
+        rows: List of dicts, one an epoch; the last is new.
+    """
+    write_csv(folder / "log.csv", rows)
+    if importlib.util.find_spec("tensorboard"):
+        write_events(folder / "tensorboard", rows[-1])
+    if importlib.util.find_spec("matplotlib"):
+        draw_curves(folder / "curves.png", rows)
+
+
+def write_csv(path, rows):
+    """Writes the rows, so that a kill leaves the old file or the new."""
+    partial = path.with_suffix(".partial")
+    with open(partial, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(partial, path)
+
+
+def write_events(folder, row):
+    """Adds an epoch's numbers to the TensorBoard events in a folder."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    values = [
+        Summary.Value(tag=name, simple_value=value)
+        for name, value in row.items()
+        if name != "epoch"
+    ]
+    writer = EventFileWriter(str(folder))
+    writer.add_event(Event(step=row["epoch"], summary=Summary(value=values)))
+    writer.close()
+
+
+def draw_curves(path, rows):
+    """Draws the learning curves."""
+    from matplotlib.figure import Figure
+
+    epochs = [row["epoch"] for row in rows]
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    error, loss = figure.subplots(1, 2)
+    for prefix, label in (("", "training"), ("val_", "evaluation")):
+        accuracy = [row[f"{prefix}accuracy"] for row in rows]
+        error.plot(epochs, [100 * (1 - a) for a in accuracy], label=label)
+        loss.plot(epochs, [row[f"{prefix}loss"] for row in rows], label=label)
+    error.set(xlabel="epoch", ylabel="error (%)", yscale="log")
+    loss.set(xlabel="epoch", ylabel="loss")
+    error.legend()
+    partial = path.with_name("partial-" + path.name)
+    figure.savefig(partial, dpi=120)
+    os.replace(partial, path)

@@ -1,0 +1,213 @@
+"""From a recipe to a run: the data, the network, the optimizer."""
+
+import dataclasses
+import json
+import os
+import shlex
+import sys
+
+import keras
+
+import data
+import distribution
+import keras_resfam
+from keras_resfam.datasets import DATASETS
+from loop import Run
+from trainer import Trainer
+
+# What may differ between the commands that begin and continue a run.
+FREE = {"command", "error", "keras", "note", "source"}
+
+
+def prepare(
+    recipe, folder, seed=0, data_dir=None, devices=None, save_every=500
+):
+    """Builds the run of a recipe, and writes its `recipe.json`.
+
+    Args:
+        recipe: `Recipe`.
+        folder: Path. The run's folder; made if missing.
+        seed: Integer. Of the weights, the order and the augmentation.
+        data_dir: See `data.load`.
+        devices: `distribution.Devices`. Defaults to one device.
+        save_every: Integer. Steps between checkpoints within an epoch.
+
+    Returns:
+        `loop.Run`.
+
+    Raises:
+        ValueError: If the data do not fit the recipe, or the folder holds a
+            run of another recipe or seed.
+    """
+    devices = devices or distribution.Devices()
+    if recipe.batch_size % devices.count:
+        raise ValueError(
+            f"`batch_size` should be a multiple of the {devices.count} "
+            f"devices. Received: batch_size={recipe.batch_size}"
+        )
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(recipe.precision)
+    task = load_task(recipe, seed, data_dir, devices)
+    if devices.first:
+        describe(folder, recipe, seed, task)
+    with devices.scope():
+        network = build_network(recipe, task.classes, task.input_shape)
+        if devices.strategy is not None:
+            distribution.synchronize_batch_norm(network)
+        trained = with_blocks_dropped(network, recipe, seed)
+    # Outside of the scope: a Trainer made within would have Keras 3.15 build
+    # it of a batch, which fails with several TensorFlow workers.
+    trainer = Trainer(
+        network,
+        recipe,
+        task.classes,
+        fill=moments_of(recipe.dataset).mean,
+        trained=trained,
+    )
+    trainer.workers_average_logs = devices.strategy and devices.processes > 1
+    with devices.scope():
+        trainer.compile_recipe(task.epochs.steps)
+    return Run(
+        folder,
+        trainer,
+        task.epochs,
+        task.evaluation,
+        devices,
+        choose=bool(recipe.validation),
+        save_every=save_every,
+    )
+
+
+@dataclasses.dataclass
+class Task:
+    """The data of a recipe: what `fit` and `evaluate` take."""
+
+    epochs: object
+    evaluation: object
+    classes: int
+    input_shape: tuple
+
+
+def load_task(recipe, seed, data_dir, devices):
+    """Reads the data set of a recipe.
+
+    Returns:
+        `Task`.
+    """
+    if recipe.image_size:
+        return _streamed_task(recipe, seed, data_dir, devices)
+    train = data.load(recipe.dataset, recipe.train_split, data_dir)
+    classes = data.classes_of(recipe.dataset, train[1])
+    if recipe.validation:
+        cut = -recipe.validation
+        evaluation = tuple(part[cut:] for part in train)
+        train = tuple(part[:cut] for part in train)
+    else:
+        evaluation = data.load(recipe.dataset, recipe.test_split, data_dir)
+    size = 500 // devices.count * devices.count
+    in_order = data.InOrder(
+        *evaluation, size, devices.shard, full=devices.count > 1
+    )
+    return Task(
+        data.Epochs(
+            *train, recipe.batch_size, seed, recipe.mixup, devices.shard
+        ),
+        devices.spread(in_order, size),
+        classes,
+        train[0].shape[1:],
+    )
+
+
+def _streamed_task(recipe, seed, data_dir, devices):
+    builder = data.tfds_builder(recipe.dataset, data_dir)
+    import streams
+
+    _, held_out = streams.train_and_held_out(recipe)
+    split = held_out or recipe.test_split
+    size = 100 // devices.count * devices.count
+    in_order = streams.in_order(
+        builder, split, recipe.image_size, devices, size
+    )
+    return Task(
+        streams.Stream(builder, recipe, seed, devices.shard),
+        devices.spread(in_order, size),
+        builder.info.features["label"].num_classes,
+        (recipe.image_size, recipe.image_size, 3),
+    )
+
+
+def moments_of(name):
+    """The data set whose channel moments an unknown one borrows."""
+    return DATASETS.get(name, DATASETS["imagenet2012"])
+
+
+def build_network(recipe, classes, input_shape):
+    """Builds a recipe's network, with logits for outputs.
+
+    It starts from `recipe.weights`, all but the classifier, where they are
+    given.
+    """
+    builder = getattr(keras_resfam, recipe.builder, None)
+    if builder is None:
+        raise ValueError(
+            "A recipe's `builder` should be a builder of keras_resfam. "
+            f"Received: builder={recipe.builder}"
+        )
+    trained = None
+    preprocessing = moments_of(recipe.dataset).name
+    if recipe.weights:
+        trained = builder(
+            **recipe.arguments, weights=recipe.weights, include_top=False
+        )
+        preprocessing = True
+    network = builder(
+        **recipe.arguments,
+        weights=None,
+        classes=classes,
+        input_shape=input_shape,
+        include_preprocessing=preprocessing,
+        classifier_activation=None,
+    )
+    if trained is not None:
+        for layer in trained.layers:
+            network.get_layer(layer.name).set_weights(layer.get_weights())
+    return network
+
+
+def with_blocks_dropped(network, recipe, seed):
+    """The network as it is trained, if on some of its blocks at a time."""
+    if recipe.drop_blocks is None:
+        return None
+    from keras_resfam.analysis import drop_blocks
+
+    return drop_blocks(network, **recipe.drop_blocks, seed=seed)
+
+
+def describe(folder, recipe, seed, task):
+    """Writes `recipe.json`, or checks that it is of the same run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "recipe.json"
+    description = {
+        **dataclasses.asdict(recipe),
+        "classes": task.classes,
+        "input_shape": list(task.input_shape),
+        "seed": seed,
+        "backend": keras.backend.backend(),
+        "keras": keras.__version__,
+        "command": shlex.join(["python", *sys.argv]),
+    }
+    # As JSON gives it back: tuples become lists.
+    description = json.loads(json.dumps(description))
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(description, indent=2) + "\n")
+        os.replace(partial, path)
+        return
+    begun = json.loads(path.read_text())
+    for key in sorted((begun.keys() & description.keys()) - FREE):
+        if begun[key] != description[key]:
+            raise ValueError(
+                f"{folder} holds a run with {key}={begun[key]!r}: go on with "
+                "its command, or give another `--run-dir`. "
+                f"Received: {key}={description[key]!r}"
+            )

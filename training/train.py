@@ -1,0 +1,185 @@
+"""Trains a network by a recipe.
+
+    python training/train.py
+
+trains a small DMRNet on scikit-learn's handwritten digits: real images,
+nothing downloaded, under a minute on two cores.
+
+    python training/train.py --list
+    python training/train.py --recipe wrn_28_10_cifar10
+
+show the recipes of the papers, and run one. Its data come through TensorFlow
+Datasets, or from arrays that `--data-dir` names.
+
+A run lives in a folder, runs/<recipe> if `--run-dir` names no other. However
+it ends - by Ctrl-C, a kill, a full disk - the same command goes on from its
+last checkpoint, and reaches what it would have reached undisturbed. A run
+that is complete stays as it is: the default folder is then runs/<recipe>-2.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+
+import recipes
+
+EXAMPLES = """\
+any number of a recipe can be changed:
+
+    python training/train.py --recipe dmrnet_56_cifar10 \\
+        --set arguments.branches=4 --set mixup=0.2 --run-dir runs/four
+
+what to choose by is held out of the training set, never the test set:
+
+    python training/train.py --recipe wrn_16_8_cifar10 --set validation=5000
+"""
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--recipe", default="digits", help="what to train (default: digits)")
+    add("--list", action="store_true", help="print the recipes and stop")
+    add(
+        "--data-dir",
+        metavar="PATH",
+        help="a data_dir of TensorFlow Datasets (default: its own), or an "
+        ".npz file of uint8 images x_train, x_test and labels y_train, "
+        "y_test, which needs no TensorFlow",
+    )
+    add(
+        "--run-dir",
+        type=pathlib.Path,
+        metavar="PATH",
+        help="the run's folder (default: runs/<recipe>)",
+    )
+    add("--backend", choices=["tensorflow", "jax", "torch"])
+    add("--epochs", type=int, help="instead of the recipe's")
+    add("--batch-size", type=int, help="instead of the recipe's")
+    add(
+        "--precision",
+        choices=["float32", "mixed_bfloat16", "mixed_float16"],
+        help="instead of the recipe's",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change any field of the recipe, or arguments.<name> of its "
+        "builder; may be repeated",
+    )
+    add("--seed", type=int, default=0, help="of everything (default: 0)")
+    add(
+        "--save-every",
+        type=int,
+        default=500,
+        metavar="STEPS",
+        help="between checkpoints within an epoch (default: 500)",
+    )
+    add(
+        "--distribute",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="N",
+        help="train on all devices, with jax or tensorflow; with N, on N "
+        "devices made of the processor, to try it",
+    )
+    add("--quiet", action="store_true", help="a line an epoch, no bar")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    options = parse_arguments(arguments)
+    if options.list:
+        print(recipes.table())
+        return
+    if options.backend:
+        os.environ["KERAS_BACKEND"] = options.backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
+    try:
+        recipe = chosen_recipe(options)
+        run = prepared_run(recipe, options)
+    except ValueError as error:
+        sys.exit(f"train.py: {error}")
+    train(run, verbose=2 if options.quiet else 1)
+    part = "held-out" if recipe.validation else recipe.test_split
+    accuracy = 100 * run.rows[-1]["val_accuracy"]
+    print(
+        f"{accuracy:.2f} % of the {part} images are right. "
+        f"The run is in {run.folder}"
+    )
+
+
+def chosen_recipe(options):
+    """The recipe with the options' changes."""
+    recipe = recipes.find(options.recipe).with_settings(
+        map(recipes.parse_setting, options.set)
+    )
+    chosen = {
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "precision": options.precision,
+    }
+    return recipe.replace(
+        **{field: value for field, value in chosen.items() if value is not None}
+    )
+
+
+def prepared_run(recipe, options):
+    """Imports Keras, and builds the run."""
+    import checkpoints
+    import distribution
+    import session
+
+    devices = None
+    if options.distribute is not None:
+        devices = distribution.start(options.distribute)
+    folder = options.run_dir or _default_folder(recipe.name)
+    try:
+        run = session.prepare(
+            recipe,
+            folder,
+            options.seed,
+            options.data_dir,
+            devices,
+            options.save_every,
+        )
+        run.restore()
+    except checkpoints.CheckpointError as error:
+        sys.exit(f"train.py: {error}")
+    return run
+
+
+def train(run, verbose):
+    """Trains; what may stop a run ends in a line, not in a traceback."""
+    import checkpoints
+    import loop
+
+    try:
+        run.train(verbose)
+    except loop.Interrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        sys.exit(128 + stop.signal)
+    except (checkpoints.CheckpointError, loop.NonFiniteLoss) as error:
+        sys.exit(f"\ntrain.py: {error}")
+
+
+def _default_folder(name):
+    """runs/<name>, or with a number behind it where that one is complete."""
+    folder = pathlib.Path("runs", name)
+    number = 1
+    while (folder / "model.weights.h5").exists():
+        number += 1
+        folder = folder.with_name(f"{name}-{number}")
+    return folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The network inside what `fit` trains: augmentation, loss and average."""
+
+import keras
+import numpy as np
+from keras import ops
+
+import augmentation
+import optimizers
+
+
+class Trainer(keras.Model):
+    """Trains a network by a recipe.
+
+    A training batch is `((images, draws), labels)`, an evaluation batch
+    `(images, labels)`; images are raw, 0..255. Only `call` and `compute_loss`
+    are overridden, which every backend's `fit` goes through.
+
+    Args:
+        network: `keras.Model` that returns logits.
+        recipe: `Recipe`.
+        classes: Integer.
+        fill: The colour of padding and cutout, a float a channel.
+        trained: `keras.Model` on the weights of `network`, to call in its
+            place. Defaults to `network`.
+    """
+
+    def __init__(self, network, recipe, classes, fill=0.0, trained=None):
+        super().__init__(dtype="float32", name="trainer")
+        self.network = network
+        self.trained = trained or network
+        self.recipe = recipe
+        self.classes = classes
+        self.fill = np.asarray(fill, "float32")
+        self.averages = []
+        self.workers_average_logs = False
+
+    def compile_recipe(self, steps, **kwargs):
+        """Compiles with the recipe's optimizer and loss.
+
+        Every variable but the network's is made here.
+
+        Args:
+            steps: Integer. Steps an epoch.
+            **kwargs: Of `compile`.
+        """
+        if self.recipe.average:
+            self._add_averages()
+        self.accuracy = keras.metrics.SparseCategoricalAccuracy("accuracy")
+        self.schedule = optimizers.learning_rate(self.recipe, steps)
+        self.compile(
+            optimizer=optimizers.build(self.recipe, steps),
+            loss=keras.losses.CategoricalCrossentropy(from_logits=True),
+            weighted_metrics=[self.accuracy],
+            **kwargs,
+        )
+        self.optimizer.build(self.trainable_variables)
+
+    def meters(self):
+        """The variables of the running loss and accuracy of an epoch."""
+        loss = self.metrics[0]
+        return [*loss.variables, *self.accuracy.variables]
+
+    def learning_rate_at(self, step):
+        """The learning rate of a step, counted from 0."""
+        rate = self.schedule
+        return float(rate if isinstance(rate, float) else rate(step))
+
+    def averaged(self):
+        """Pairs of a moving average and the weight it follows."""
+        return list(zip(self.averages, self.network.weights, strict=False))
+
+    def call(self, inputs, training=False):
+        paired = isinstance(inputs, (tuple, list))
+        images, draws = inputs if paired else (inputs, None)
+        if training and draws is not None:
+            images = self.augment(images, draws)
+        images = ops.cast(images, "float32")
+        logits = self.trained(images, training=training)
+        if training:
+            self._update_averages()
+        return ops.cast(logits, "float32")
+
+    def augment(self, images, draws):
+        """The recipe's changes to a batch of training images."""
+        recipe = self.recipe
+        images = augmentation.augment(
+            images,
+            draws,
+            flip=recipe.flip,
+            crop=recipe.crop,
+            padding=recipe.padding,
+            fill=self.fill,
+            cutout=recipe.cutout,
+        )
+        return augmentation.mix(images, draws) if recipe.mixup else images
+
+    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+        targets = ops.one_hot(y, self.classes, dtype="float32")
+        if training:
+            if self.recipe.mixup:
+                targets = augmentation.mix(targets, x[1])
+            smoothing = self.recipe.label_smoothing
+            targets = (1 - smoothing) * targets + smoothing / self.classes
+        return super().compute_loss(x, targets, y_pred, sample_weight)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        logs = super().compute_metrics(x, y, y_pred, sample_weight)
+        if not self.workers_average_logs:
+            return logs
+        # Between TensorFlow's workers Keras 3.15 averages along an axis that
+        # the numbers do not have.
+        return {name: ops.expand_dims(v, 0) for name, v in logs.items()}
+
+    def _add_averages(self):
+        self.averages = [
+            self.add_weight(
+                shape=weight.shape,
+                initializer="zeros",
+                trainable=False,
+                aggregation="only_first_replica",
+                name=f"average_{index}",
+            )
+            for index, weight in enumerate(self.network.weights)
+        ]
+        for average, weight in self.averaged():
+            average.assign(_copy(weight))
+
+    def _update_averages(self):
+        """Moves the averages towards the weights that this step starts from.
+
+        All weights take part, BatchNormalization's moments too: the moments
+        of the weights of the moment do not fit averaged kernels.
+        """
+        for average, weight in self.averaged():
+            rate = 1 - self.recipe.average
+            weight = ops.stop_gradient(weight)
+            average.assign(average + rate * (weight - average))
+
+    def swap_averages(self):
+        """Exchanges the weights and their averages."""
+        for average, weight in self.averaged():
+            kept = _copy(weight)
+            weight.assign(_copy(average))
+            average.assign(kept)
+
+
+def _copy(variable):
+    """A variable's value, in memory of its own."""
+    return np.array(ops.convert_to_numpy(variable))
+
+
+class EvaluateAverages(keras.callbacks.Callback):
+    """Evaluates the averaged weights where the recipe has them."""
+
+    def on_test_begin(self, logs=None):
+        self.model.swap_averages()
+
+    def on_test_end(self, logs=None):
+        self.model.swap_averages()
