@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_resfam.layers import BatchNormalization
+
 # Depthwise kernels end in (inputs, multiplier), transposed ones in
 # (outputs, inputs), all others in (inputs, outputs).
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -24,6 +26,7 @@ LINEAR = (
     *DEPTHWISE,
     *TRANSPOSED,
 )
+NORMS = layers.BatchNormalization, BatchNormalization
 KERNELS = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
 
 
@@ -127,7 +130,7 @@ def _foldable(model):
     pairs = {}
     for node in nodes:
         norm = node.operation
-        if type(norm) is not layers.BatchNormalization or calls[norm] > 1:
+        if type(norm) not in NORMS or calls[norm] > 1:
             continue
         x = node.input_tensors[0]
         layer = maker[id(x)]

@@ -1,4 +1,4 @@
-"""Modulation of the backward error, Xie et al. 2017, section 4."""
+"""Layers: modulation of the error, and a fast BatchNormalization."""
 
 import math
 import numbers
@@ -6,6 +6,7 @@ import numbers
 import keras
 
 from keras_resfam.gradients import replace_gradient
+from keras_resfam.normalization import fused_batch_norm, fuses
 
 # Squares of errors below 1e-19 are zero in float32: errors are scaled up
 # before they are squared. Only ratios of moments are used.
@@ -105,3 +106,37 @@ class GradientModulation(keras.layers.Layer):
         config = super().get_config()
         config.pop("autocast", None)
         return {**config, "threshold": self.threshold}
+
+
+@keras.saving.register_keras_serializable(package="keras_resfam")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization`, trained by the backend's own kernel.
+
+    The same weights, arguments and results, to rounding. TensorFlow and
+    PyTorch have a kernel for images of channels last; elsewhere, in inference
+    and for masks, renormalization and synchronization the layer is Keras's.
+
+    Reference: Ioffe & Szegedy 2015, [Batch Normalization](
+    https://arxiv.org/abs/1502.03167).
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        kernel = training and self.trainable and mask is None
+        stock = self.renorm or self.synchronized
+        last = self.axis in (-1, len(inputs.shape) - 1)
+        if stock or not (kernel and last and fuses(inputs)):
+            return super().call(inputs, training=training, mask=mask)
+        ones = keras.ops.ones_like(self.moving_mean)
+        outputs, mean, variance = fused_batch_norm(
+            inputs,
+            self.gamma if self.scale else ones,
+            self.beta if self.center else 0.0 * ones,
+            self.epsilon,
+        )
+        self._move(self.moving_mean, mean)
+        self._move(self.moving_variance, variance)
+        return outputs
+
+    def _move(self, average, value):
+        kept = self.momentum
+        average.assign(average * kept + value * (1.0 - kept))

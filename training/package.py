@@ -178,7 +178,12 @@ def without_training_parts(model, name):
     """A model of stock Keras layers only, with the same values, rounded."""
     config = model.get_config()
     config["name"] = name
+    stock = keras.saving.serialize_keras_object(
+        keras.layers.BatchNormalization()
+    )
     for layer in config["layers"]:
+        if layer["class_name"] == "BatchNormalization":
+            layer |= {k: v for k, v in stock.items() if k != "config"}
         for key in list(layer["config"]):
             if key.endswith("_initializer"):
                 del layer["config"][key]

@@ -6,6 +6,8 @@ where a block has several branches, `stage2_block3_branch1_conv1`.
 
 import keras
 
+from keras_resfam.layers import BatchNormalization
+
 
 def he_normal():
     """N(0, sqrt(2 / fan_in)), not truncated: all four papers' (MSR) choice."""
@@ -116,7 +118,7 @@ class Layers:
         )(x)
 
     def bn(self, x, *, name):
-        return keras.layers.BatchNormalization(
+        return BatchNormalization(
             axis=channel_axis(), momentum=0.9, epsilon=self.epsilon, name=name
         )(x)
 
