@@ -110,33 +110,32 @@ class GradientModulation(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization`, trained by the backend's own kernel.
+    """`keras.layers.BatchNormalization`, by the backend's own kernel.
 
     The same weights, arguments and results, to rounding. TensorFlow and
-    PyTorch have a kernel for images of channels last; elsewhere, in inference
-    and for masks, renormalization and synchronization the layer is Keras's.
+    PyTorch have a kernel for images of channels last; elsewhere, and for
+    masks, renormalization and synchronization, the layer is Keras's.
 
     Reference: Ioffe & Szegedy 2015, [Batch Normalization](
     https://arxiv.org/abs/1502.03167).
     """
 
     def call(self, inputs, training=None, mask=None):
-        kernel = training and self.trainable and mask is None
-        stock = self.renorm or self.synchronized
+        own = self.renorm or self.synchronized or mask is not None
         last = self.axis in (-1, len(inputs.shape) - 1)
-        if stock or not (kernel and last and fuses(inputs)):
+        if own or not last or not fuses(inputs):
             return super().call(inputs, training=training, mask=mask)
         ones = keras.ops.ones_like(self.moving_mean)
-        outputs, mean, variance = fused_batch_norm(
-            inputs,
-            self.gamma if self.scale else ones,
-            self.beta if self.center else 0.0 * ones,
-            self.epsilon,
-        )
-        self._move(self.moving_mean, mean)
-        self._move(self.moving_variance, variance)
+        gamma = self.gamma if self.scale else ones
+        beta = self.beta if self.center else keras.ops.zeros_like(ones)
+        averages = self.moving_mean, self.moving_variance
+        if not (training and self.trainable):
+            return fused_batch_norm(
+                inputs, gamma, beta, self.epsilon, averages
+            )[0]
+        outputs, *moments = fused_batch_norm(inputs, gamma, beta, self.epsilon)
+        for average, moment in zip(averages, moments, strict=True):
+            average.assign(
+                average * self.momentum + moment * (1.0 - self.momentum)
+            )
         return outputs
-
-    def _move(self, average, value):
-        kept = self.momentum
-        average.assign(average * kept + value * (1.0 - kept))

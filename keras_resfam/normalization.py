@@ -1,4 +1,4 @@
-"""A backend's own kernel for BatchNormalization in training.
+"""A backend's own kernel for BatchNormalization.
 
 Keras spells it out in elementwise operations, which on thin networks cost
 more than the convolutions. XLA fuses them on JAX; TensorFlow and PyTorch have
@@ -8,65 +8,78 @@ a kernel.
 import math
 
 import keras
+from keras import ops
 
 
 def fuses(x):
     """Whether the backend has a kernel for `x`, of channels last.
 
-    PyTorch's refuses one value a channel.
+    PyTorch's refuses one value a channel, TensorFlow's double precision.
     """
-    known = keras.backend.backend() in _KERNELS and len(x.shape) == 4
-    return known and tuple(x.shape[:-1]) != (1, 1, 1)
+    return (
+        keras.backend.backend() in _KERNELS
+        and len(x.shape) == 4
+        and tuple(x.shape[:-1]) != (1, 1, 1)
+        and keras.backend.standardize_dtype(x.dtype) != "float64"
+    )
 
 
-def fused_batch_norm(x, gamma, beta, epsilon):
-    """Normalises a batch by its own moments.
+def fused_batch_norm(x, gamma, beta, epsilon, moments=None):
+    """Normalises each channel, by the batch's moments or by those given.
 
     Args:
         x: tensor of shape `(batch, height, width, channels)`.
-        gamma: float32 tensor of shape `(channels,)`, the scale.
-        beta: float32 tensor of shape `(channels,)`, the offset.
+        gamma: tensor of shape `(channels,)`, the scale.
+        beta: tensor of shape `(channels,)`, the offset.
         epsilon: float.
+        moments: mean and variance, tensors of shape `(channels,)`. Defaults
+            to the batch's own.
 
     Returns:
-        The outputs, in the type of `x`, and the float32 mean and variance of
-        each channel, through which no gradient flows.
+        The outputs, in the type of `x`, and the mean and the variance of each
+        channel in float32, through which no gradient flows.
     """
-    outputs, mean, unbiased = _KERNELS[keras.backend.backend()](
-        x, gamma, beta, epsilon
-    )
-    # Keras averages the biased variance, the kernels give the other.
-    count = keras.ops.cast(math.prod(keras.ops.shape(x)[:-1]), "float32")
-    return outputs, mean, unbiased * (count - 1) / count
+    gamma, beta = (ops.cast(v, "float32") for v in (gamma, beta))
+    if moments is not None:
+        moments = [ops.cast(v, "float32") for v in moments]
+    kernel = _KERNELS[keras.backend.backend()]
+    outputs, mean, variance = kernel(x, gamma, beta, epsilon, moments)
+    if moments is None:
+        # Keras averages the biased variance, the kernels give the other.
+        count = ops.cast(math.prod(ops.shape(x)[:-1]), "float32")
+        variance = variance * (count - 1) / count
+    return outputs, mean, variance
 
 
-def _tensorflow(x, gamma, beta, epsilon):
+def _tensorflow(x, gamma, beta, epsilon, moments):
     import tensorflow as tf
 
+    mean, variance = moments or ([], [])
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x,
         scale=gamma,
         offset=beta,
-        mean=[],
-        variance=[],
+        mean=mean,
+        variance=variance,
         epsilon=epsilon,
-        is_training=True,
+        is_training=moments is None,
     )
     return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
-def _torch(x, gamma, beta, epsilon):
+def _torch(x, gamma, beta, epsilon, moments):
     import torch
 
-    mean, variance = torch.zeros_like(gamma), torch.zeros_like(gamma)
+    # The batch's moments are written into these.
+    mean, variance = moments or (torch.zeros_like(gamma) for _ in range(2))
     outputs = torch.nn.functional.batch_norm(
         x.movedim(-1, 1),
         mean,
         variance,
         gamma,
         beta,
-        training=True,
-        momentum=1.0,  # The moments are this batch's.
+        training=moments is None,
+        momentum=1.0,
         eps=epsilon,
     )
     return outputs.movedim(1, -1), mean, variance

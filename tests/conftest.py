@@ -1,11 +1,20 @@
 """What all tests share."""
 
 import os
+import pathlib
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread each for what runs side by side: torch crawls otherwise.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+# Most of a test on JAX is compilation: less optimised, and kept for the other
+# processes and the next time.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402

@@ -67,7 +67,7 @@ def test_moments_are_the_batchs():
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients(training):
     rng = np.random.default_rng(2)
-    factor = rng.normal(size=SHAPE).astype("float32")
+    factor = ops.array(rng.normal(size=SHAPE).astype("float32"))
     x, gamma, beta = (
         rng.normal(size=shape).astype("float32") for shape in (SHAPE, 3, 3)
     )
