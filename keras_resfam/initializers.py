@@ -1,8 +1,14 @@
-"""Orthonormal initial weights, group-wise where they do not all fit."""
+"""Initial weights, drawn by NumPy: the same on every backend.
+
+A seed gives the same values wherever it is used. And nothing is compiled:
+JAX compiles its own generators anew for every shape, which takes longer than
+all the rest of building a network.
+"""
 
 import math
 
 import keras
+import numpy as np
 
 
 def column_groups(fan_in, filters):
@@ -25,8 +31,81 @@ def column_groups(fan_in, filters):
     ]
 
 
+class _Drawn:
+    """Draws with NumPy in place of the Keras initializer it stands before."""
+
+    def __call__(self, shape, dtype=None):
+        if len(shape) < 2:
+            raise ValueError(
+                "`shape` should have at least two axes, of which the last "
+                f"counts the filters. Received: shape={tuple(shape)}"
+            )
+        seed = self.seed
+        if not isinstance(seed, int):
+            seed = keras.ops.convert_to_numpy(seed.next())
+        values = self._draw(
+            np.random.default_rng(seed), math.prod(shape[:-1]), shape[-1]
+        )
+        values = values.astype("float32", copy=False).reshape(shape)
+        return keras.ops.cast(
+            keras.ops.array(values), dtype or keras.config.floatx()
+        )
+
+
 @keras.saving.register_keras_serializable(package="keras_resfam")
-class Orthonormal(keras.initializers.Orthogonal):
+class FanInNormal(_Drawn, keras.initializers.RandomNormal):
+    """Draws from N(0, gain / sqrt(fan_in)).
+
+    With the gain of `sqrt(2)` this is what all four papers start from, under
+    the name of MSR. `keras.initializers.HeNormal` cuts the tails off.
+
+    Args:
+        gain: float. Defaults to `sqrt(2)`.
+        seed: int, `keras.random.SeedGenerator` or `None`. With an integer the
+            same shape gets the same values on every call. Defaults to `None`.
+
+    Raises:
+        ValueError: if the shape has fewer than two axes.
+    """
+
+    def __init__(self, gain=2**0.5, seed=None):
+        super().__init__(seed=seed)
+        self.gain = gain
+
+    def _draw(self, generator, fan_in, filters):
+        values = generator.standard_normal((fan_in, filters), dtype="float32")
+        values *= np.float32(self.gain / math.sqrt(fan_in))
+        return values
+
+    def get_config(self):
+        return {"gain": self.gain, "seed": super().get_config()["seed"]}
+
+
+@keras.saving.register_keras_serializable(package="keras_resfam")
+class FanInUniform(_Drawn, keras.initializers.RandomUniform):
+    """Draws from U(-1, 1) / sqrt(fan_in): Torch's choice for dense layers.
+
+    Args:
+        seed: int, `keras.random.SeedGenerator` or `None`. With an integer the
+            same shape gets the same values on every call. Defaults to `None`.
+
+    Raises:
+        ValueError: if the shape has fewer than two axes.
+    """
+
+    def __init__(self, seed=None):
+        super().__init__(seed=seed)
+
+    def _draw(self, generator, fan_in, filters):
+        limit = 1 / math.sqrt(fan_in)
+        return generator.uniform(-limit, limit, (fan_in, filters))
+
+    def get_config(self):
+        return {"seed": super().get_config()["seed"]}
+
+
+@keras.saving.register_keras_serializable(package="keras_resfam")
+class Orthonormal(_Drawn, keras.initializers.Orthogonal):
     """Draws kernels whose filters are orthonormal.
 
     The kernel is read as a matrix of shape `(fan_in, filters)`, whose columns
@@ -51,23 +130,15 @@ class Orthonormal(keras.initializers.Orthogonal):
     >>> kernel = Orthonormal(seed=0)((3, 3, 16, 32))
     """
 
-    def __call__(self, shape, dtype=None):
-        if len(shape) < 2:
-            raise ValueError(
-                "`shape` should have at least two axes, of which the last "
-                f"counts the filters. Received: shape={tuple(shape)}"
-            )
-        fan_in, filters = math.prod(shape[:-1]), shape[-1]
+    def _draw(self, generator, fan_in, filters):
         groups = [
-            self._draw_group(k, fan_in, stop - start)
-            for k, (start, stop) in enumerate(column_groups(fan_in, filters))
+            _orthonormal(generator, fan_in, stop - start)
+            for start, stop in column_groups(fan_in, filters)
         ]
-        kernel = keras.ops.reshape(keras.ops.concatenate(groups, axis=1), shape)
-        return keras.ops.cast(kernel, dtype or keras.config.floatx())
+        return self.gain * np.concatenate(groups, axis=1)
 
-    def _draw_group(self, index, fan_in, columns):
-        seed = self.seed
-        if isinstance(seed, int):
-            seed += index  # one seed for all would draw equal groups
-        draw = keras.initializers.Orthogonal(gain=self.gain, seed=seed)
-        return draw((fan_in, columns), dtype="float32")
+
+def _orthonormal(generator, rows, columns):
+    """Random orthonormal columns, every direction alike."""
+    q, r = np.linalg.qr(generator.standard_normal((rows, columns)))
+    return q * np.sign(np.diagonal(r))

@@ -2,7 +2,16 @@ import keras
 import numpy as np
 import pytest
 
-from keras_resfam.initializers import Orthonormal, column_groups
+from keras_resfam.initializers import (
+    FanInNormal,
+    FanInUniform,
+    Orthonormal,
+    column_groups,
+)
+
+ALL = pytest.mark.parametrize(
+    "initializer", [FanInNormal, FanInUniform, Orthonormal]
+)
 
 
 def gram(kernel):
@@ -64,10 +73,67 @@ def test_gain_seed_and_config():
     assert np.abs(other - kernel).max() > 0.1
 
 
-def test_a_seed_generator_gives_new_values_each_time():
-    initializer = Orthonormal(seed=keras.random.SeedGenerator(3))
+def test_normal_has_the_deviation_and_the_tails():
+    kernel = keras.ops.convert_to_numpy(FanInNormal(seed=1)((3, 3, 64, 512)))
+    deviation = np.sqrt(2 / (9 * 64))
+    assert kernel.std() == pytest.approx(deviation, rel=1e-2)
+    assert kernel.mean() == pytest.approx(0, abs=1e-2 * deviation)
+    # Of a normal distribution 4.55 % lie beyond two deviations.
+    beyond = np.mean(np.abs(kernel) > 2 * deviation)
+    assert beyond == pytest.approx(0.0455, rel=0.05)
+
+
+def test_uniform_fills_its_interval():
+    kernel = keras.ops.convert_to_numpy(FanInUniform(seed=1)((400, 300)))
+    assert np.abs(kernel).max() == pytest.approx(1 / 20, rel=1e-3)
+    assert kernel.std() == pytest.approx(1 / 20 / np.sqrt(3), rel=1e-2)
+
+
+@ALL
+def test_backends_draw_alike(initializer):
+    # What NumPy's generator gives to this seed, wherever it is asked.
+    expected = {
+        FanInNormal: np.random.default_rng(5).standard_normal(
+            (6, 4), dtype="float32"
+        )
+        * np.sqrt(2 / 6),
+        FanInUniform: np.random.default_rng(5).uniform(-1, 1, (6, 4))
+        / np.sqrt(6),
+        Orthonormal: np.linalg.qr(
+            np.random.default_rng(5).standard_normal((6, 4))
+        )[0],
+    }[initializer]
+    drawn = keras.ops.convert_to_numpy(initializer(seed=5)((2, 3, 4)))
+    if initializer is Orthonormal:
+        expected, drawn = np.abs(expected), np.abs(drawn)
+    np.testing.assert_allclose(drawn.reshape(6, 4), expected, atol=1e-6)
+
+
+@ALL
+def test_set_random_seed_repeats_the_draw(initializer):
+    drawn = []
+    for _ in range(2):
+        keras.utils.set_random_seed(11)
+        drawn.append(keras.ops.convert_to_numpy(initializer()((4, 4))))
+    np.testing.assert_array_equal(*drawn)
+
+
+@ALL
+def test_config(initializer):
+    first = initializer(seed=7)
+    again = keras.initializers.deserialize(keras.initializers.serialize(first))
+    assert type(again) is initializer
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(again((3, 4))),
+        keras.ops.convert_to_numpy(first((3, 4))),
+    )
+
+
+@ALL
+def test_a_seed_generator_gives_new_values_each_time(initializer):
+    drawn = initializer(seed=keras.random.SeedGenerator(3))
     first, second = (
-        keras.ops.convert_to_numpy(initializer((4, 4))) for _ in range(2)
+        keras.ops.convert_to_numpy(drawn((4, 4))) for _ in range(2)
     )
     assert np.abs(first - second).max() > 0.1
 
@@ -82,6 +148,7 @@ def test_half_precision_is_rounded_from_float32():
     )
 
 
-def test_rank_below_two_is_refused():
+@ALL
+def test_rank_below_two_is_refused(initializer):
     with pytest.raises(ValueError, match=r"shape=\(3,\)"):
-        Orthonormal()((3,))
+        initializer()((3,))

@@ -6,21 +6,8 @@ where a block has several branches, `stage2_block3_branch1_conv1`.
 
 import keras
 
+from keras_resfam.initializers import FanInNormal, FanInUniform
 from keras_resfam.layers import BatchNormalization
-
-
-def he_normal():
-    """N(0, sqrt(2 / fan_in)), not truncated: all four papers' (MSR) choice."""
-    return keras.initializers.VarianceScaling(
-        2.0, mode="fan_in", distribution="untruncated_normal"
-    )
-
-
-def torch_uniform():
-    """U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)): Torch's, for dense layers."""
-    return keras.initializers.VarianceScaling(
-        1 / 3, mode="fan_in", distribution="uniform"
-    )
 
 
 def channel_axis():
@@ -77,19 +64,19 @@ class Layers:
     Args:
         epsilon: float. Of BatchNormalization. Defaults to `1e-5`, Torch's.
         kernel_initializer: callable that returns a new initializer for a
-            convolution. Defaults to `he_normal`.
+            convolution. Defaults to `FanInNormal`.
         kernel_regularizer: callable that returns a new regularizer, or
             `None`.
         dense_initializer: callable that returns a new initializer for the
-            last layer. Defaults to `torch_uniform`.
+            last layer. Defaults to `FanInUniform`.
     """
 
     def __init__(
         self,
         epsilon=1e-5,
-        kernel_initializer=he_normal,
+        kernel_initializer=FanInNormal,
         kernel_regularizer=lambda: None,
-        dense_initializer=torch_uniform,
+        dense_initializer=FanInUniform,
     ):
         self.epsilon = epsilon
         self.kernel_initializer = kernel_initializer
