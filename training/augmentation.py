@@ -9,7 +9,30 @@ after a resume.
 import numpy as np
 from keras import ops
 
-COLUMNS = ("flip", "shift_y", "shift_x", "cut_y", "cut_x", "mix")
+COLUMNS = (
+    *("flip", "shift_y", "shift_x", "cut_y", "cut_x", "mix"),
+    *("brightness", "contrast", "saturation"),
+    *("light_1", "light_2", "light_3"),
+)
+MIX = COLUMNS.index("mix")
+LIGHT = COLUMNS.index("light_1")
+
+# The share of red, green and blue in an image's grey.
+GREY = np.array([0.299, 0.587, 0.114], "float32")
+# Eigenvectors of ImageNet's colours, in columns, times their eigenvalues: of
+# fb.resnet.torch, whose pixels end at 1.
+PRINCIPAL = (
+    255
+    * np.array(
+        [
+            [-0.5675, 0.7192, 0.4009],
+            [-0.5808, -0.0045, -0.8140],
+            [-0.5836, -0.6948, 0.4203],
+        ],
+        "float32",
+    )
+    * np.array([0.2175, 0.0188, 0.0045], "float32")
+)
 
 
 def draw(rng, examples, mixup=0.0):
@@ -22,36 +45,58 @@ def draw(rng, examples, mixup=0.0):
             `0` the weight is 1. Defaults to `0.0`.
 
     Returns:
-        float32 array of shape `(examples, 6)`: uniform in [0, 1) but for the
-        last column, the share of itself that an image keeps in the mixture.
+        float32 array of shape `(examples, 12)`: uniform in [0, 1), but for
+        "mix", the share of itself that an image keeps in the mixture, and
+        the last three, which are normal.
     """
-    draws = rng.random((examples, len(COLUMNS)), dtype=np.float32)
-    draws[:, -1] = rng.beta(mixup, mixup, examples) if mixup else 1.0
+    draws = np.empty((examples, len(COLUMNS)), np.float32)
+    draws[:, : MIX + 1] = rng.random((examples, MIX + 1), dtype=np.float32)
+    draws[:, MIX] = rng.beta(mixup, mixup, examples) if mixup else 1.0
+    draws[:, MIX + 1 : LIGHT] = rng.random((examples, 3), dtype=np.float32)
+    draws[:, LIGHT:] = rng.standard_normal((examples, 3), dtype=np.float32)
     return draws
 
 
 def augment(
-    images, draws, flip=False, crop=0, padding="mean", fill=0.0, cutout=0
+    images,
+    draws,
+    flip=False,
+    crop=0,
+    padding="mean",
+    fill=0.0,
+    jitter=0.0,
+    lighting=0.0,
+    cutout=0,
 ):
-    """Mirrors, shifts and blanks images, each in its own way.
+    """Mirrors, shifts, tints and blanks images, each in its own way.
 
     Args:
         images: Tensor of shape `(batch, height, width, channels)`.
-        draws: Tensor of shape `(batch, 6)`, from `draw`.
+        draws: Tensor of shape `(batch, 12)`, from `draw`.
         flip: Boolean. Mirror where the draw is below one half.
         crop: Integer. Shift by up to that many pixels each way: a random crop
             of the image padded by `crop` on each side.
         padding: "mean" fills what was shifted in with `fill`, "reflect"
             mirrors the image at its border pixel.
         fill: Float, or one a channel.
+        jitter: Float. Brightness, contrast and saturation change by a factor
+            between `1 - jitter` and `1 + jitter` each; of RGB images.
+        lighting: Float. Deviation of the light's colour, along the principal
+            components of ImageNet's; of RGB images.
         cutout: Integer. Side of the square filled with `fill`, centred
             anywhere in the image; `0` for none.
 
     Returns:
         float32 tensor of the shape of `images`.
     """
-    draws = dict(zip(COLUMNS, ops.split(draws, 6, axis=1), strict=True))
+    columns = ops.split(draws, len(COLUMNS), axis=1)
+    draws = dict(zip(COLUMNS, columns, strict=True))
     _, height, width, channels = images.shape
+    if (jitter or lighting) and channels != 3:
+        raise ValueError(
+            "`jitter` and `lighting` are for RGB images. "
+            f"Received: images of {channels} channels"
+        )
     fill = ops.convert_to_tensor(fill, "float32")
     y, x = ops.arange(height)[None], ops.arange(width)[None]
     if flip:
@@ -70,6 +115,12 @@ def augment(
     if crop and padding == "mean":
         inside = _both((y >= 0) & (y < height), (x >= 0) & (x < width))
         images = ops.where(inside, images, fill)
+    if jitter:
+        images = _jitter(images, draws, jitter)
+    if lighting:
+        alphas = ops.concatenate(columns[LIGHT:], axis=1)
+        light = ops.matmul(lighting * alphas, PRINCIPAL.T)
+        images = images + light[:, None, None]
     if cutout:
         rows = _near(_integer(draws["cut_y"], height), cutout, height)
         columns = _near(_integer(draws["cut_x"], width), cutout, width)
@@ -86,7 +137,7 @@ def mix(values, draws):
     Args:
         values: Tensor of shape `(batch, ...)`, with an even batch: images, or
             one-hot labels.
-        draws: Tensor of shape `(batch, 6)`, from `draw`.
+        draws: Tensor of shape `(batch, 12)`, from `draw`.
 
     Returns:
         Tensor of the shape of `values`.
@@ -94,8 +145,24 @@ def mix(values, draws):
     shape = tuple(values.shape[1:])
     pairs = ops.reshape(values, (-1, 2, *shape))
     partners = ops.reshape(ops.flip(pairs, axis=1), (-1, *shape))
-    share = ops.reshape(draws[:, -1], (-1, *[1] * len(shape)))
+    share = ops.reshape(draws[:, MIX], (-1, *[1] * len(shape)))
     return share * values + (1 - share) * partners
+
+
+def _jitter(images, draws, size):
+    """Blends images with black, their mean grey and their greys.
+
+    Blending is linear, and none of the three changes what the others blend
+    with but by their factor: any order gives the same.
+    """
+    brightness, contrast, saturation = (
+        1 + size * (2 * draws[name][:, :, None, None] - 1)
+        for name in ("brightness", "contrast", "saturation")
+    )
+    grey = ops.sum(images * GREY, axis=-1, keepdims=True)
+    mean = ops.mean(grey, axis=(1, 2), keepdims=True)
+    images = saturation * images + (1 - saturation) * grey
+    return brightness * (contrast * images + (1 - contrast) * mean)
 
 
 def _integer(draw, count):

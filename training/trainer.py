@@ -90,6 +90,8 @@ class Trainer(keras.Model):
             crop=recipe.crop,
             padding=recipe.padding,
             fill=self.fill,
+            jitter=recipe.jitter,
+            lighting=recipe.lighting,
             cutout=recipe.cutout,
         )
         return augmentation.mix(images, draws) if recipe.mixup else images

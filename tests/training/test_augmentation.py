@@ -1,5 +1,7 @@
 """Augmentation against loops in NumPy."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -74,6 +76,59 @@ def test_cutout(side):
             max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)
         ] = FILL
         np.testing.assert_array_equal(result, expected)
+
+
+def in_turn(image, order, factors):
+    """fb.resnet.torch's ColorJitter, one blend after another."""
+    for name in order:
+        grey = image @ np.array([0.299, 0.587, 0.114])
+        other = {
+            "brightness": np.zeros_like(image),
+            "contrast": np.full_like(image, grey.mean()),
+            "saturation": np.repeat(grey[..., None], 3, axis=-1),
+        }[name]
+        image = factors[name] * image + (1 - factors[name]) * other
+    return image
+
+
+KINDS = ("brightness", "contrast", "saturation")
+
+
+@pytest.mark.parametrize(
+    "order", list(itertools.permutations(KINDS)), ids="-".join
+)
+def test_jitter_is_the_blends_in_any_order(order):
+    actual = augmented(jitter=0.4)
+    for image, draw, result in zip(
+        IMAGES.astype("float64"), DRAWS, actual, strict=True
+    ):
+        draw = dict(zip(augmentation.COLUMNS, draw, strict=True))
+        factors = {kind: 0.6 + 0.8 * draw[kind] for kind in KINDS}
+        expected = in_turn(image, order, factors)
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_lighting_adds_one_colour_an_image():
+    draws = augmentation.draw(np.random.default_rng(4), 5000)
+    images = np.full((5000, 2, 2, 3), 100.0, "float32")
+    light = keras.ops.convert_to_numpy(
+        augmentation.augment(images, draws, lighting=0.1)
+    )
+    light = light.astype("float64") - 100
+    np.testing.assert_allclose(light[:, 0, 0], light[:, 1, 1])
+    # Along an eigenvector the deviation is a tenth of the eigenvalue.
+    vectors = np.linalg.eigh(np.cov(light[:, 0, 0].T))
+    deviations = np.sqrt(vectors.eigenvalues[::-1])
+    np.testing.assert_allclose(
+        deviations, 25.5 * np.array([0.2175, 0.0188, 0.0045]), rtol=0.05
+    )
+    first = np.abs(vectors.eigenvectors[:, -1])
+    np.testing.assert_allclose(first, [0.5675, 0.5808, 0.5836], atol=0.01)
+
+
+def test_colours_need_three_channels():
+    with pytest.raises(ValueError, match="images of 1 channels"):
+        augmentation.augment(IMAGES[..., :1], DRAWS, jitter=0.4)
 
 
 def test_nothing_asked_changes_nothing():

@@ -160,7 +160,7 @@ def test_an_epoch_is_a_permutation_set_by_seed_and_epoch():
         assert len(batches) == 5 - skip
         for (pixels, draws), answers in batches:
             assert pixels.shape == (4, 4, 4, 3)
-            assert draws.shape == (4, 6)
+            assert draws.shape == (4, 12)
             np.testing.assert_array_equal(pixels[:, 0, 0, 0], answers)
         return np.concatenate([answers for _, answers in batches])
 

@@ -49,7 +49,7 @@ def test_batches_are_squares_with_their_chance(builder):
     for (images, draws), answers in got:
         assert images.shape == (4, 8, 8, 3)
         assert images.dtype == np.uint8
-        assert draws.shape == (4, 6)
+        assert draws.shape == (4, 12)
         assert answers.dtype == np.int32
     assert len(set(labels_of(got))) == 16
 

@@ -54,7 +54,7 @@ def test_training_loss_is_of_smoothed_and_mixed_labels():
         shuffle=False,
         verbose=0,
     )
-    share = draws[:, 5:].astype("float64")
+    share = draws[:, augmentation.MIX, None].astype("float64")
     swap = np.arange(8) ^ 1
     pixels = IMAGES.reshape(8, 64) / 255
     pixels = share * pixels + (1 - share) * pixels[swap]

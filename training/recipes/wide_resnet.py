@@ -31,6 +31,7 @@ CIFAR = Recipe(
     error=4.00,  # table 5, median of 5
 )
 
+# The paper divides pixels by 255; here the channel moments normalise them.
 SVHN = CIFAR.replace(
     name="wrn_16_8_dropout_svhn",
     source="arXiv 1605.07146v4, table 9",
@@ -46,8 +47,9 @@ SVHN = CIFAR.replace(
     error=1.54,  # table 9, one run
 )
 
-# fb.resnet.torch, which section 3.3 names as the implementation; from memory,
-# and without its jitter of colours.
+# fb.resnet.torch, which section 3.3 names as the implementation (opts.lua,
+# train.lua, TRAINING.md, datasets/imagenet.lua). It scales crops bicubically;
+# here they are scaled bilinearly.
 IMAGENET = Recipe(
     name="wrn_50_2_imagenet",
     source="arXiv 1605.07146v4, table 8",
@@ -56,15 +58,17 @@ IMAGENET = Recipe(
     dataset="imagenet2012",
     test_split="validation",
     image_size=224,
-    epochs=90,
-    batch_size=256,
-    learning_rate=0.1,
-    drops=(30, 60),
-    momentum=0.9,
-    nesterov=True,
-    weight_decay=1e-4,
+    epochs=90,  # opts.lua
+    batch_size=256,  # TRAINING.md
+    learning_rate=0.1,  # opts.lua
+    drops=(30, 60),  # train.lua
+    momentum=0.9,  # opts.lua
+    nesterov=True,  # train.lua
+    weight_decay=1e-4,  # opts.lua
     crop=0,  # instead: a random area of the photograph
-    crop_area=(0.08, 1.0),
+    crop_area=(0.08, 1.0),  # transforms.lua
+    jitter=0.4,  # imagenet.lua
+    lighting=0.1,  # imagenet.lua
     error=21.9,  # table 8
 )
 
