@@ -34,6 +34,7 @@ def start(folder, *options, **environment):
         ],
         env={
             **os.environ,
+            "XLA_FLAGS": "",  # compiled as for users
             "OMP_NUM_THREADS": "1",
             "TF_NUM_INTRAOP_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",

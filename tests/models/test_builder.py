@@ -21,7 +21,7 @@ from families import (
     randomize,
 )
 from keras_resfam.datasets import DATASETS
-from keras_resfam.layers import GradientModulation
+from keras_resfam.layers import BatchNormalization, GradientModulation
 
 SMALL = (8, 8, 3)
 COMMON = [
@@ -59,7 +59,7 @@ def test_signature_and_documentation(family):
     "family, arguments", CIFAR_FORMS + IMAGENET_FORMS, ids=case_name
 )
 def test_forms(family, arguments, quick_initializers):
-    """Each gives probabilities, and is made of stock layers."""
+    """Each gives probabilities, and has Keras's layers but for two kinds."""
     size = 8 if (family, arguments) in CIFAR_FORMS else 32
     model = build(family, arguments, input_shape=(size, size, 3), classes=7)
     y = predict(model, images(shape=(size, size, 3)))
@@ -68,7 +68,9 @@ def test_forms(family, arguments, quick_initializers):
     assert isinstance(model, keras.Model)
     for layer in model.layers:
         stock = layer.__module__.startswith("keras.")
-        assert stock or isinstance(layer, GradientModulation)
+        assert stock or isinstance(
+            layer, BatchNormalization | GradientModulation
+        )
     names = [layer.name for layer in model.layers]
     assert {"normalization", "stem_conv", "avg_pool", "predictions"} <= set(
         names

@@ -64,7 +64,7 @@ def test_what_only_training_needs_can_be_left_out():
     x = images(shape=SHAPE)
     np.testing.assert_array_equal(predict(bare, x), predict(model, x))
     for layer in bare.layers:
-        assert layer.__module__.startswith("keras.")
+        assert not isinstance(layer, GradientModulation)
 
 
 @pytest.mark.parametrize(
