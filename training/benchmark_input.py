@@ -1,0 +1,142 @@
+"""Measures whether training waits for its data.
+
+    python training/benchmark_input.py --data-dir DIR
+    python training/benchmark_input.py --recipe dmrnet_14_cifar10 --backend jax
+
+Trains by a recipe (default: WideResNet-16-4 on CIFAR-10), in turns on the
+data as `train.py` reads them and on one batch that stays in memory. Both are
+augmented alike, since that is part of the step. Prints the median time of a
+step of each kind and its quartiles, and how much longer a step on real data
+takes.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import benchmark
+import recipes
+
+WARM_UP = 3  # steps of each turn that are not counted
+
+
+def parse_arguments(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--recipe", default="wrn_16_4_cifar10")
+    add("--data-dir", metavar="PATH", help="as for train.py")
+    add("--backend", choices=["tensorflow", "jax", "torch"])
+    add("--precision", choices=["float32", "mixed_bfloat16", "mixed_float16"])
+    add("--steps", type=int, default=20, help="of a turn (default: 20)")
+    add("--turns", type=int, default=5, help="of each kind (default: 5)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    options = parse_arguments(arguments)
+    if options.backend:
+        os.environ["KERAS_BACKEND"] = options.backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
+    import session
+
+    try:
+        recipe = recipes.find(options.recipe)
+        if options.precision:
+            recipe = recipe.replace(precision=options.precision)
+        with tempfile.TemporaryDirectory() as folder:
+            run = session.prepare(recipe, Path(folder), 0, options.data_dir)
+    except ValueError as error:
+        sys.exit(f"benchmark_input.py: {error}")
+    report(recipe, measure(run, options.steps, options.turns))
+
+
+def measure(run, steps, turns):
+    """Seconds of the counted steps, on the data and on one batch."""
+    total = WARM_UP + steps
+    seconds = {"data": [], "one batch": []}
+    batch = next(iter(run.epochs.epoch(0)))
+    for turn in range(turns):
+        kinds = {
+            "data": run.epochs.epoch(turn),
+            "one batch": repeated(batch, total),
+        }
+        for kind, batches in kinds.items():
+            if turn == 0:
+                time_steps(run.trainer, batches, 2)  # compiles
+            seconds[kind] += time_steps(run.trainer, batches, total)[WARM_UP:]
+    return seconds
+
+
+def repeated(batch, times):
+    """One batch so many times, in the form that `Epochs.epoch` has."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensors(batch).cache().repeat(times)
+
+    class Repeated(keras.utils.PyDataset):
+        def __len__(self):
+            return times
+
+        def __getitem__(self, index):
+            return batch
+
+    return Repeated()
+
+
+def time_steps(trainer, batches, steps):
+    """The seconds of each step of a `fit`."""
+    import keras
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.ends = [time.perf_counter()]
+
+        def on_train_batch_end(self, batch, logs=None):
+            float(logs["loss"])  # waits for the step
+            self.ends.append(time.perf_counter())
+
+    clock = Clock()
+    trainer.fit(
+        batches,
+        steps_per_epoch=steps,
+        shuffle=False,
+        verbose=0,
+        callbacks=[clock],
+    )
+    return [
+        end - start
+        for start, end in zip(clock.ends, clock.ends[1:], strict=False)
+    ]
+
+
+def report(recipe, seconds):
+    import keras
+
+    print(
+        f"{recipe.name}, batch {recipe.batch_size}, {recipe.precision}, "
+        f"{keras.backend.backend()}, {benchmark.machine()}"
+    )
+    for kind, values in seconds.items():
+        lower, median, upper = statistics.quantiles(values, n=4)
+        print(
+            f"{kind:10}{median * 1e3:8.1f} ms a step "
+            f"({lower * 1e3:.1f} to {upper * 1e3:.1f})"
+        )
+    ratio = statistics.median(seconds["data"]) / statistics.median(
+        seconds["one batch"]
+    )
+    print(f"real data: {ratio - 1:+.1%}")
+
+
+if __name__ == "__main__":
+    main()
