@@ -191,7 +191,10 @@ def load_network(options):
 
         trained = Recipe.from_json(recipe).replace(weights=None)
         model = session.build_network(
-            trained, recipe["classes"], tuple(recipe["input_shape"])
+            trained,
+            recipe["classes"],
+            tuple(recipe["input_shape"]),
+            recipe["preprocessing"],
         )
         model.load_weights(path.with_name("model.weights.h5"))
         return model, recipe

@@ -11,6 +11,7 @@ import keras
 import data
 import distribution
 import keras_resfam
+from keras_resfam import pretrained
 from keras_resfam.datasets import DATASETS
 from loop import Run
 from trainer import Trainer
@@ -48,10 +49,13 @@ def prepare(
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(recipe.precision)
     task = load_task(recipe, seed, data_dir, devices)
+    preprocessing = preprocessing_of(recipe)
     if devices.first:
-        describe(folder, recipe, seed, task)
+        describe(folder, recipe, seed, task, preprocessing)
     with devices.scope():
-        network = build_network(recipe, task.classes, task.input_shape)
+        network = build_network(
+            recipe, task.classes, task.input_shape, preprocessing
+        )
         if devices.strategy is not None:
             distribution.synchronize_batch_norm(network)
         trained = with_blocks_dropped(network, recipe, seed)
@@ -61,7 +65,7 @@ def prepare(
         network,
         recipe,
         task.classes,
-        fill=moments_of(recipe.dataset).mean,
+        fill=colour_of_zero(network),
         trained=trained,
     )
     trainer.workers_average_logs = devices.strategy and devices.processes > 1
@@ -136,16 +140,29 @@ def _streamed_task(recipe, seed, data_dir, devices):
     )
 
 
-def moments_of(name):
-    """The data set whose channel moments an unknown one borrows."""
-    return DATASETS.get(name, DATASETS["imagenet2012"])
+def preprocessing_of(recipe):
+    """What the network should take as `include_preprocessing`.
+
+    The data set whose channel moments normalise the images: that of the
+    weights which it starts from, else its own; ImageNet's for an unknown one.
+    """
+    if recipe.weights is None:
+        return DATASETS.get(recipe.dataset, DATASETS["imagenet2012"]).name
+    source = pretrained.find(recipe.weights, recipe.builder, recipe.arguments)
+    return source.dataset if source.dataset in DATASETS else True
 
 
-def build_network(recipe, classes, input_shape):
+def colour_of_zero(network):
+    """The colour, a float a channel, that a network normalises to zero."""
+    mean = network.get_layer("normalization").mean
+    return keras.ops.convert_to_numpy(mean).reshape(-1)
+
+
+def build_network(recipe, classes, input_shape, preprocessing):
     """Builds a recipe's network, with logits for outputs.
 
     It starts from `recipe.weights`, all but the classifier, where they are
-    given.
+    given. `preprocessing` is what `preprocessing_of` has returned.
     """
     builder = getattr(keras_resfam, recipe.builder, None)
     if builder is None:
@@ -153,13 +170,6 @@ def build_network(recipe, classes, input_shape):
             "A recipe's `builder` should be a builder of keras_resfam. "
             f"Received: builder={recipe.builder}"
         )
-    trained = None
-    preprocessing = moments_of(recipe.dataset).name
-    if recipe.weights:
-        trained = builder(
-            **recipe.arguments, weights=recipe.weights, include_top=False
-        )
-        preprocessing = True
     network = builder(
         **recipe.arguments,
         weights=None,
@@ -168,7 +178,10 @@ def build_network(recipe, classes, input_shape):
         include_preprocessing=preprocessing,
         classifier_activation=None,
     )
-    if trained is not None:
+    if recipe.weights:
+        trained = builder(
+            **recipe.arguments, weights=recipe.weights, include_top=False
+        )
         for layer in trained.layers:
             network.get_layer(layer.name).set_weights(layer.get_weights())
     return network
@@ -183,7 +196,7 @@ def with_blocks_dropped(network, recipe, seed):
     return drop_blocks(network, **recipe.drop_blocks, seed=seed)
 
 
-def describe(folder, recipe, seed, task):
+def describe(folder, recipe, seed, task, preprocessing):
     """Writes `recipe.json`, or checks that it is of the same run."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.json"
@@ -191,6 +204,7 @@ def describe(folder, recipe, seed, task):
         **dataclasses.asdict(recipe),
         "classes": task.classes,
         "input_shape": list(task.input_shape),
+        "preprocessing": preprocessing,
         "seed": seed,
         "backend": keras.backend.backend(),
         "keras": keras.__version__,

@@ -77,7 +77,7 @@ def run(tmp_path):
     """A run's folder, of a network that is not trained."""
     recipe = find("digits").replace(arguments={"depth": 8})
     session.prepare(recipe, tmp_path)
-    network = session.build_network(recipe, 10, (8, 8, 1))
+    network = session.build_network(recipe, 10, (8, 8, 1), "digits")
     network.save_weights(tmp_path / "model.weights.h5")
     return tmp_path, network
 

@@ -81,7 +81,7 @@ def test_two_steps(recipe):
     shape = (side, side, record.image_shape[2])
     images = RNG.integers(0, 256, (8, *shape), dtype="uint8")
     labels = RNG.integers(0, record.classes, 8).astype("int32")
-    network = session.build_network(small, record.classes, shape)
+    network = session.build_network(small, record.classes, shape, record.name)
     trainer = Trainer(
         network,
         small,
@@ -220,10 +220,12 @@ def test_recipe_survives_json():
 def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
     path = tmp_path / "model.weights.h5"
     recipe = reduced(recipes.find("fine_tune"))
-    trained = session.build_network(recipe, 10, (32, 32, 3))
+    recipe = recipe.replace(weights=None)
+    trained = session.build_network(recipe, 10, (32, 32, 3), "cifar10")
     trained.save_weights(path)
     recipe = recipe.replace(weights=str(path))
-    network = session.build_network(recipe, 7, (16, 16, 3))
+    preprocessing = session.preprocessing_of(recipe)
+    network = session.build_network(recipe, 7, (16, 16, 3), preprocessing)
     assert network.output_shape == (None, 7)
     for layer in trained.layers:
         if layer.weights and layer.name != "predictions":
@@ -235,7 +237,20 @@ def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
                 np.testing.assert_array_equal(a, b)
 
 
+def test_images_are_normalised_as_the_weights_had_them():
+    digits = recipes.find("digits")
+    tuned = digits.replace(weights="digits", dataset="fashion_mnist")
+    assert session.preprocessing_of(tuned) == "digits"
+    assert session.preprocessing_of(digits) == "digits"
+    unknown = digits.replace(dataset="tf_flowers")
+    assert session.preprocessing_of(unknown) == "imagenet2012"
+    network = session.build_network(tuned, 10, (8, 8, 1), "digits")
+    np.testing.assert_allclose(
+        session.colour_of_zero(network), DATASETS["digits"].mean, rtol=1e-6
+    )
+
+
 def test_unknown_builder():
     recipe = recipes.find("digits").replace(builder="ResNet18")
     with pytest.raises(ValueError, match="Received: builder=ResNet18"):
-        session.build_network(recipe, 10, (8, 8, 1))
+        session.build_network(recipe, 10, (8, 8, 1), "digits")
