@@ -48,14 +48,14 @@ def start(folder, *options, **environment):
 
 def finish(process, code=0):
     """Waits for a process; returns what it printed."""
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == code, output
     return output
 
 
 def wait_for_step(process, folder, step):
     """Waits until a checkpoint of that step, or of a later one, is there."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
         names = [p.name for p in Path(folder).glob("checkpoints/*-*.npz")]
         if any(int(name.partition("-")[0]) >= step for name in names):
