@@ -80,8 +80,8 @@ IMAGENET = Recipe(
     error=23.66,  # table 4
 )
 
-# A tenth of the paper's epochs. Strong augmentation does not pay here: a
-# network of 349,402 parameters does not learn its training set by heart.
+# A tenth of the paper's epochs. Depth 14 then gets 97.4 % of the augmented
+# training images right: more augmentation may pay, and is untried.
 DMRNET_14_SHORT = CIFAR.replace(
     name="dmrnet_14_cifar10_short",
     source="this project",
