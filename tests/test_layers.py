@@ -47,7 +47,7 @@ def test_a_threshold_of_one_always_modulates():
 
 
 def test_small_errors_are_modulated_as_far_as_float32_holds_their_squares():
-    passed, _ = chain_of_gains([1e9, 1e-9, 1e-9], threshold=2.0)
+    passed, _ = chain_of_gains([1e8, 1e-8, 1e-8], threshold=2.0)
     np.testing.assert_allclose(passed, passed[-1], rtol=1e-4)
     # Errors of 1e-24 pass as they are.
     passed, arrived = chain_of_gains([1e12, 1e-12, 1e-12], threshold=2.0)

@@ -76,6 +76,7 @@ def make(folder, builder="DMRNet", arguments=None, name="tiny"):
         "dataset": "digits",
         "classes": 10,
         "input_shape": [8, 8, 1],
+        "preprocessing": "digits",
         "epochs": 1,
         "seed": 0,
         "command": "python training/train.py",

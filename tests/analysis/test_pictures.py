@@ -100,7 +100,11 @@ def make_run(path, builder, arguments):
     """The folder of a run of the digits' recipe with another network."""
     tiny_run.make(path, builder, arguments)
     recipe = RECIPES[0].replace(builder=builder, arguments=arguments)
-    description = {"classes": 10, "input_shape": [8, 8, 1]}
+    description = {
+        "classes": 10,
+        "input_shape": [8, 8, 1],
+        "preprocessing": "digits",
+    }
     description |= dataclasses.asdict(recipe)
     (path / "recipe.json").write_text(json.dumps(description))
     return path
