@@ -36,7 +36,7 @@ def quick_initializers(monkeypatch):
     few = np.random.default_rng(0).normal(size=1021).astype("float32")
 
     def draw(self, generator, fan_in, filters):
-        return np.resize(few, (fan_in, filters)) * np.sqrt(2 / fan_in)
+        return np.resize(few, (fan_in, filters)) * float(np.sqrt(2 / fan_in))
 
     for initializer in (FanInNormal, FanInUniform, Orthonormal):
         monkeypatch.setattr(initializer, "_draw", draw)
