@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 
 
 # At the recipe's rate rounding grows tenfold in a few steps.
-OPTIONS = (*runs.TINY, "--set=learning_rate=0.01")
+OPTIONS = (*runs.TINY, "--set=learning_rate=0.01", "--batch-size=128")
 
 
 def log(folder):
