@@ -9,11 +9,11 @@ With --benchmark it prints what all single deletions cost, and nothing else.
 
 import argparse
 import csv
-import os
 import pathlib
 import sys
 import time
 
+import command_line
 import evaluate
 
 
@@ -46,9 +46,7 @@ def parse_arguments(arguments=None):
 
 def main(arguments=None):
     options = parse_arguments(arguments)
-    if options.backend:
-        os.environ["KERAS_BACKEND"] = options.backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
+    command_line.choose_backend(options.backend)
     import data
 
     try:

@@ -11,7 +11,6 @@ takes.
 """
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import time
 from pathlib import Path
 
 import benchmark
+import command_line
 import recipes
 
 WARM_UP = 3  # steps of each turn that are not counted
@@ -41,9 +41,7 @@ def parse_arguments(arguments=None):
 
 def main(arguments=None):
     options = parse_arguments(arguments)
-    if options.backend:
-        os.environ["KERAS_BACKEND"] = options.backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
+    command_line.choose_backend(options.backend)
     import session
 
     try:

@@ -12,12 +12,13 @@ card is made from.
 import argparse
 import importlib.metadata
 import json
-import os
 import pathlib
 import shlex
 import sys
 
 import numpy as np
+
+import command_line
 
 BINS = 15  # of the calibration error
 
@@ -138,9 +139,7 @@ def parse_arguments(arguments=None):
 
 def main(arguments=None):
     options = parse_arguments(arguments)
-    if options.backend:
-        os.environ["KERAS_BACKEND"] = options.backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
+    command_line.choose_backend(options.backend)
     try:
         model, recipe = load_network(options)
         dataset = options.dataset or recipe["dataset"]

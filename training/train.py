@@ -18,10 +18,10 @@ that is complete stays as it is: the default folder is then runs/<recipe>-2.
 """
 
 import argparse
-import os
 import pathlib
 import sys
 
+import command_line
 import recipes
 
 EXAMPLES = """\
@@ -100,9 +100,7 @@ def main(arguments=None):
     if options.list:
         print(recipes.table())
         return
-    if options.backend:
-        os.environ["KERAS_BACKEND"] = options.backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
+    command_line.choose_backend(options.backend)
     try:
         recipe = chosen_recipe(options)
         run = prepared_run(recipe, options)

@@ -47,8 +47,8 @@ class Recipe:
         crop_area: Tuple of two floats. With `image_size`: the least and the
             largest share of the image that a random crop takes, of an aspect
             between 3/4 and 4/3.
-        padding: "mean" (the data set's mean colour, zero after
-            normalisation) or "reflect".
+        padding: "mean" (the colour that the network normalises to zero) or
+            "reflect".
         jitter: Float. Largest change of brightness, contrast and saturation,
             each by a factor.
         lighting: Float. Deviation of the light along ImageNet's principal

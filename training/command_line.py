@@ -1,0 +1,10 @@
+"""What the commands of this folder share."""
+
+import os
+
+
+def choose_backend(name=None):
+    """Sets Keras's backend, if one is named, before Keras is imported."""
+    if name:
+        os.environ["KERAS_BACKEND"] = name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
