@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 STATUSES = {"401": 401, "403": 403, "404": 404, "429": 429, "500": 500}
 KINDS = (
@@ -524,6 +524,8 @@ def use(hub, cache, monkeypatch, token=None):
         "HF_HUB_DOWNLOAD_TIMEOUT": 1,
     }.items():
         monkeypatch.setattr(constants, name, value)
+    # Before it tries again, the client waits a second.
+    monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
     if token is not None:

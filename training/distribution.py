@@ -46,6 +46,19 @@ class Devices:
             return contextlib.nullcontext()
         return self.strategy.scope()
 
+    def any(self, flag):
+        """Whether a flag is set in any process; all have to ask together."""
+        if self.processes == 1:
+            return flag
+        if self.strategy is None:
+            from jax.experimental import multihost_utils
+
+            return bool(multihost_utils.process_allgather(flag).any())
+        import tensorflow as tf
+
+        flags = self.strategy.run(lambda: tf.constant(float(flag)))
+        return bool(self.strategy.reduce("SUM", flags, axis=None) > 0)
+
     def spread(self, dataset, batch_size):
         """Readies this process's part of the batches for `fit`.
 

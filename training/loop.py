@@ -173,6 +173,15 @@ class Run:
         self.meters = state["meters"]
         print(f"Going on from epoch {self.epoch + 1}, batch {self.batch}.")
 
+    def asked_to_stop(self):
+        """Whether a signal has come, to any of the processes.
+
+        They ask together after each step, so that all stop at the same one.
+        """
+        if self.devices.any(self.signal is not None):
+            self.signal = self.signal or signal.SIGTERM
+        return self.signal is not None
+
     @contextlib.contextmanager
     def _listening(self):
         """Notes SIGTERM and SIGINT, for the next batch's end to act on."""
@@ -218,9 +227,11 @@ class Progress(keras.callbacks.Callback):
             )
         if run.batch == run.epochs.steps:
             return
-        if run.signal or run.batch % run.save_every == 0:
+        stop = run.asked_to_stop()
+        if stop or run.batch % run.save_every == 0:
             run.save()
-        self._stop_if_asked()
+        if stop:
+            self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
         run = self.run
@@ -242,17 +253,17 @@ class Progress(keras.callbacks.Callback):
             run.save_result("best.weights.h5")
         run.epoch, run.batch, run.seconds = epoch + 1, 0, 0.0
         run.save()
-        self._stop_if_asked()
+        if run.asked_to_stop():
+            self._stop()
 
-    def _stop_if_asked(self):
+    def _stop(self):
         run = self.run
-        if run.signal:
-            name = signal.Signals(run.signal).name
-            raise Interrupted(
-                f"{name}: stopped and saved at epoch {run.epoch + 1}, batch "
-                f"{run.batch}; the same command goes on from there.",
-                run.signal,
-            )
+        name = signal.Signals(run.signal).name
+        raise Interrupted(
+            f"{name}: stopped and saved at epoch {run.epoch + 1}, batch "
+            f"{run.batch}; the same command goes on from there.",
+            run.signal,
+        )
 
 
 def save_weights(network, path):

@@ -123,4 +123,7 @@ def build(recipe, steps):
     )
     if recipe.decay == "kernels":
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    if recipe.precision == "mixed_float16":
+        # `compile` would do so for a float16 model, and the Trainer is none.
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

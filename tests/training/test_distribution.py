@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import socket
 
 import keras
@@ -61,8 +62,17 @@ def test_loss_curve_is_that_of_one_device(tmp_path):
     started = [
         runs.start(one, *OPTIONS),
         runs.start(devices, *OPTIONS, "--distribute=2"),
-        *processes(apart),
     ]
+    first, second = processes(apart)
+    runs.wait_for_step(second, apart, 5)
+    second.send_signal(signal.SIGTERM)  # and all stop at the same step
+    stopped = [
+        runs.finish(process, code=128 + signal.SIGTERM)
+        for process in (first, second)
+    ]
+    places = {text[text.index("SIGTERM: ") :] for text in stopped}
+    assert len(places) == 1, places
+    started += processes(apart)
     for process in started:
         runs.finish(process)
     expected = log(one)

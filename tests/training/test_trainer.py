@@ -22,16 +22,18 @@ RECIPE = recipes.find("digits").replace(batch_size=8)
 class Linear(keras.layers.Layer):
     """A network as small as can be: logits linear in the pixels."""
 
+    scale = 1.0
+
     def build(self, shape):
         self.kernel = self.add_weight(shape=(64, 10), name="kernel")
 
     def call(self, x):
-        return keras.ops.reshape(x / 255, (-1, 64)) @ self.kernel
+        return keras.ops.reshape(x / 255, (-1, 64)) @ self.kernel * self.scale
 
 
-def trainer_of(recipe):
+def trainer_of(recipe, **options):
     keras.utils.set_random_seed(0)
-    network = keras.Sequential([keras.Input((8, 8, 1)), Linear()])
+    network = keras.Sequential([keras.Input((8, 8, 1)), Linear(**options)])
     trainer = Trainer(network, recipe, 10)
     trainer.compile_recipe(steps=1)
     return trainer
@@ -113,6 +115,30 @@ def test_average_follows_the_weights_that_steps_start_from():
     )
     trainer.swap_averages()
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), last)
+
+
+def test_float16_keeps_gradients_that_it_cannot_hold(monkeypatch):
+    monkeypatch.setattr(Linear, "scale", 2.0**-20)
+    draws = augmentation.draw(RNG, 8)
+    steps = []
+    for precision in ("float32", "mixed_float16"):
+        trainer = trainer_of(
+            RECIPE.replace(
+                precision=precision,
+                crop=0,
+                learning_rate=1e4,
+                weight_decay=0.0,
+                schedule="steps",
+            ),
+            dtype=precision,
+        )
+        start = trainer.network.get_weights()[0]
+        trainer.fit(
+            [IMAGES, draws], LABELS, batch_size=8, shuffle=False, verbose=0
+        )
+        steps.append(trainer.network.get_weights()[0] - start)
+    assert abs(steps[0]).max() > 1e-4
+    np.testing.assert_allclose(steps[1], steps[0], rtol=0.05, atol=1e-5)
 
 
 def prepared(folder, **changes):
