@@ -138,7 +138,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
             )[0]
         outputs, *moments = fused_batch_norm(inputs, gamma, beta, self.epsilon)
         for average, moment in zip(averages, moments, strict=True):
-            average.assign(
-                average * self.momentum + moment * (1.0 - self.momentum)
-            )
+            kept = keras.ops.cast(average, "float32") * self.momentum
+            average.assign(kept + moment * (1.0 - self.momentum))
         return outputs

@@ -10,17 +10,20 @@ import math
 import keras
 from keras import ops
 
+FLOATS = "float16", "bfloat16", "float32"
+
 
 def fuses(x):
     """Whether the backend has a kernel for `x`, of channels last.
 
-    PyTorch's refuses one value a channel, TensorFlow's double precision.
+    PyTorch's refuses one value a channel, TensorFlow's double precision, and
+    both refuse integers.
     """
     return (
         keras.backend.backend() in _KERNELS
         and len(x.shape) == 4
         and tuple(x.shape[:-1]) != (1, 1, 1)
-        and keras.backend.standardize_dtype(x.dtype) != "float64"
+        and keras.backend.standardize_dtype(x.dtype) in FLOATS
     )
 
 

@@ -104,6 +104,23 @@ def test_mixed_precision(dtype):
         assert_close(mine, its, 1e-4)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_averages_of_half_precision(dtype):
+    ours, theirs = twins(dtype=dtype)
+    x = images(dtype)
+    assert_close(ours(x, training=True), theirs(x, training=True), 3e-2)
+    for mine, its in zip(ours.weights, theirs.weights, strict=True):
+        assert mine.dtype == dtype
+        assert_close(mine, its, 3e-2)
+
+
+def test_integers():
+    ours, theirs = twins()
+    x = ops.cast(images() * 10, "uint8")
+    for training in (True, False):
+        assert_close(ours(x, training=training), theirs(x, training=training))
+
+
 def test_one_value_a_channel():
     """A variance of one value is zero, not 0 / 0."""
     ours, theirs = twins()

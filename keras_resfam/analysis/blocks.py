@@ -431,15 +431,31 @@ def named(branches, block):
 
 
 def make_unique(units):
-    """Lets blocks whose layers have no telling names be named by addition."""
-    counts = collections.Counter(unit.block.name for unit in units)
+    """Renames blocks of one name: by their additions, or by their turns.
+
+    Layers with no telling names have telling additions; where layers run
+    repeatedly, their additions do too.
+    """
+    alike = collections.defaultdict(list)
     for unit in units:
-        if counts[unit.block.name] > 1:
-            name = unit.block.additions[0]
-            branches = named(list(unit.block.branches.values()), name)
-            unit.block = dataclasses.replace(
-                unit.block, name=name, branches=branches
-            )
+        alike[unit.block.name].append(unit)
+    for name, group in alike.items():
+        names = [unit.block.additions[:1] for unit in group]
+        if len(set(names)) == len(group) > 1:
+            for unit, (addition,) in zip(group, names, strict=True):
+                branches = list(unit.block.branches.values())
+                rename(unit, addition, named(branches, addition))
+            continue
+        for turn, unit in enumerate(group[1:], start=2):
+            branches = {
+                f"{branch}_run{turn}": layers
+                for branch, layers in unit.block.branches.items()
+            }
+            rename(unit, f"{name}_run{turn}", branches)
+
+
+def rename(unit, name, branches):
+    unit.block = dataclasses.replace(unit.block, name=name, branches=branches)
 
 
 def count_copies(unit, following):
@@ -485,6 +501,7 @@ def plain_chain(graph):
             lead = []
         else:
             lead = lead + layer
+    make_unique(units)
     return Chain(graph, units, lead)
 
 

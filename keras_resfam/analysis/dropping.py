@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_resfam.analysis import graph as graphs
 from keras_resfam.analysis.blocks import residual_chain
+from keras_resfam.checks import is_integer
 
 SCALINGS = (None, "training", "inference")
 
@@ -67,10 +68,11 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
     for k, unit in enumerate(chain.units):
         names = iter(unit.block.branches)
         for join in unit.joins:
-            gates[id(join.step)] = [
-                (x, BlockGate(k, scale, name=f"{next(names)}_switch"))
-                for x in join.branches
-            ]
+            gates[id(join.step)] = []
+            for x in join.branches:
+                name = f"{next(names)}_switch"
+                gate = BlockGate(k, scale, dtype=x.dtype, name=name)
+                gates[id(join.step)].append((x, gate))
     for step in chain.graph.steps:
         for x, gate in gates.get(id(step), ()):
             values[id(x)] = gate([values[id(x)], switches])
@@ -108,10 +110,10 @@ def checked_survival(blocks, active, survival, scale):
             f"`scale` should be one of {SCALINGS}. Received: scale={scale!r}"
         )
     if active is not None:
-        if not 0 <= active <= blocks:
+        if not is_integer(active, 0) or active > blocks:
             raise ValueError(
-                f"`active` should be within 0 and {blocks}, the number of "
-                f"blocks. Received: active={active}"
+                f"`active` should be an integer within 0 and {blocks}, the "
+                f"number of blocks. Received: active={active!r}"
             )
         return [active / blocks] * blocks
     survival = [float(p) for p in survival]

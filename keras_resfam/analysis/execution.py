@@ -172,11 +172,24 @@ def signature(steps, inputs, outputs, model):
 
 
 def described(operation):
-    """An operation's class and configuration, whatever its name."""
-    if not isinstance(operation, keras.Layer) or isinstance(
-        operation, keras.Model
+    """An operation's class and configuration, whatever its name.
+
+    Of a layer that is not Keras's own or ours the configuration may not say
+    everything; nor does it of functions, which it knows by name only.
+    """
+    kind = type(operation)
+    known = kind.__module__.partition(".")[0] in ("keras", "keras_resfam")
+    opaque = keras.Model, keras.layers.Lambda, keras.layers.Wrapper
+    if (
+        not known
+        or not isinstance(operation, keras.Layer)
+        or isinstance(operation, opaque)
     ):
         return id(operation)
     config = {k: v for k, v in operation.get_config().items() if k != "name"}
-    kind = type(operation)
-    return kind.__module__, kind.__name__, json.dumps(config, default=repr)
+    return (
+        kind.__module__,
+        kind.__name__,
+        json.dumps(config, default=repr),
+        id(getattr(operation, "activation", None)),
+    )

@@ -11,6 +11,7 @@ from keras_resfam.analysis import backends
 from keras_resfam.analysis import graph as graphs
 from keras_resfam.analysis.blocks import residual_chain
 from keras_resfam.analysis.lesions import arrays
+from keras_resfam.checks import check_integer, is_integer
 
 
 def gradient_by_path_length(
@@ -68,16 +69,28 @@ def gradient_by_path_length(
         `log10_paths`, of the number of choices; `log10_gradient`, of the mean
         norm (`-inf` where no gradient arrives); `log10_contribution`, their
         sum; and `share` of the contribution of all lengths.
+
+    Raises:
+        ValueError: If an argument is not allowed, or a gradient is not finite
+            at any scale.
     """
+    check_integer("batch_size", batch_size)
+    check_integer("seed", seed, 0)
+    if samples != "all" and not is_integer(samples, 1):
+        raise ValueError(
+            "`samples` should be an integer of at least 1, or 'all'. "
+            f"Received: samples={samples!r}"
+        )
     gradient = PathGradient(model)
     images, labels = arrays((x, y))
     n = gradient.blocks
-    lengths = list(range(n + 1)) if lengths is None else sorted(set(lengths))
-    if not lengths or lengths[0] < 0 or lengths[-1] > n:
+    lengths = list(range(n + 1) if lengths is None else lengths)
+    if not lengths or not all(is_integer(k, 0) and k <= n for k in lengths):
         raise ValueError(
-            f"`lengths` should be within 0 and {n}, the number of blocks. "
-            f"Received: lengths={lengths}"
+            f"`lengths` should be integers within 0 and {n}, the number of "
+            f"blocks. Received: lengths={lengths}"
         )
+    lengths = sorted(set(lengths))
     bar = keras.utils.Progbar(len(lengths), verbose=verbose)
     decay = Decay()
     for k in lengths:
@@ -272,7 +285,9 @@ def with_path_switches(chain):
     switches = {}
     for k, unit in enumerate(chain.units):
         for join in unit.joins:
-            switch = PathSwitch(k, len(join.shortcuts))
+            switch = PathSwitch(
+                k, len(join.shortcuts), dtype=join.step.outputs[0].dtype
+            )
             tensors = [*join.shortcuts, *join.branches, masks]
             switches[id(join.step)] = graphs.Step(
                 switch, (tensors,), {}, join.step.outputs
@@ -289,7 +304,8 @@ def before_softmax(step):
     """The last step of a classifier without its softmax."""
     layer = step.operation
     softmax = getattr(layer, "activation", None) is keras.activations.softmax
-    if isinstance(layer, keras.layers.Softmax) or (
+    # The operation behind `keras.ops.softmax` has no public name.
+    if type(layer).__name__ == "Softmax" or (
         softmax and isinstance(layer, keras.layers.Activation)
     ):
         return graphs.alias(step.inputs[0], step.outputs[0])

@@ -1,6 +1,7 @@
 """Lesion studies: what a network can lose, swap or repeat (Veit, section 4)."""
 
 import csv
+import hashlib
 import pathlib
 
 import keras
@@ -9,9 +10,11 @@ import numpy as np
 from keras_resfam.analysis import surgery
 from keras_resfam.analysis.blocks import chain_of
 from keras_resfam.analysis.execution import BlockRunner
+from keras_resfam.checks import check_integer
 
 TYPES = {
     "network": str,
+    "weights": str,
     "study": str,
     "count": int,
     "trial": int,
@@ -84,27 +87,37 @@ def lesion_study(
         seed: int, at least 0. Defaults to `0`.
         output: path or `None`. A CSV file that takes a row for each record
             as soon as it is known. Rows that it already has are not measured
-            again, the intact network's error apart, by which other weights
-            are noticed. Defaults to `None`.
+            again. Defaults to `None`.
         name: str or `None`. What the records call the network. Defaults to
             the model's name.
         verbose: 0 or 1. Whether a progress bar is shown. Defaults to `1`.
 
     Returns:
-        A list of dicts with the keys `network`, `study`, `count`, `trial`,
-        `blocks` (names with spaces between; of swaps, pair by pair),
-        `kendall_tau` (of the blocks' order against the network's own; 1.0
-        unless swapped), `error` (top-1, in percent), `examples` and `seed`.
+        A list of dicts with the keys `network`, `weights` (the start of their
+        SHA-256), `study`, `count`, `trial`, `blocks` (names with spaces
+        between; of swaps, pair by pair), `kendall_tau` (of the blocks' order
+        against the network's own; 1.0 unless swapped), `error` (top-1, in
+        percent), `examples` and `seed`.
 
     Raises:
-        ValueError: If `output` holds records of another network, seed or
-            number of examples, or if the intact network's error there differs
-            by more than 0.1 points.
+        ValueError: If an argument is not allowed, or if `output` holds records
+            of another network, other weights, another seed or number of
+            examples.
     """
+    for argument, value, minimum in (
+        ("max_deletions", max_deletions, 0),
+        ("max_swaps", max_swaps, 0),
+        ("max_repetitions", max_repetitions, 0),
+        ("trials", trials, 1),
+        ("batch_size", batch_size, 1),
+        ("seed", seed, 0),
+    ):
+        check_integer(argument, value, minimum)
     chain = chain_of(model)
     images, labels = arrays(data)
     common = {
         "network": name or model.name,
+        "weights": digest(model),
         "examples": len(labels),
         "seed": seed,
     }
@@ -120,7 +133,7 @@ def lesion_study(
             branches=branches,
             seed=seed,
         )
-        if key(plan) not in done or plan["study"] == "intact"
+        if key(plan) not in done
     ]
     scorer = Scorer(chain, images, labels, batch_size)
     singles = [plan for plan in todo if "lesion" in plan]
@@ -129,11 +142,8 @@ def lesion_study(
     bar = keras.utils.Progbar(max(steps, 1), verbose=verbose)
     with Writer(output) as write:
         for plan in others:
-            row = record(plan, scorer.error(plan["layout"], bar), common)
-            if key(row) in done:
-                check_intact(row, done[key(row)], output)
-            else:
-                done[key(row)] = write(row)
+            error = scorer.error(plan["layout"], bar)
+            done[key(plan)] = write(record(plan, error, common))
         if singles:
             lesions = [plan["lesion"] for plan in singles]
             errors = scorer.single_errors(lesions, bar)
@@ -256,10 +266,11 @@ class Scorer:
     """Measures top-1 errors, in percent, over all batches of a data set."""
 
     def __init__(self, chain, images, labels, batch_size):
-        if len(chain.graph.outputs[0].shape) != 2:
+        shape = chain.graph.outputs[0].shape
+        if len(shape) != 2 or shape[-1] == 1:
             raise ValueError(
-                "`model` should have an output of shape (batch, classes). "
-                f"Received: output shape={chain.graph.outputs[0].shape}"
+                "`model` should have an output of shape (batch, classes), of "
+                f"two classes at least. Received: output shape={shape}"
             )
         self.runner = BlockRunner(chain)
         self.images, self.labels = images, labels
@@ -306,8 +317,8 @@ def percent(wrong, labels):
 
 def arrays(data):
     """Images and integer labels as two arrays."""
-    if isinstance(data, (tuple, list)) and len(data) == 2:
-        images, labels = (np.asarray(part) for part in data)
+    if isinstance(data, tuple) and len(data) == 2:
+        images, labels = (keras.ops.convert_to_numpy(part) for part in data)
     else:
         batches = [
             [keras.ops.convert_to_numpy(part) for part in batch[:2]]
@@ -321,10 +332,18 @@ def arrays(data):
         labels = labels.argmax(-1) if one_hot else labels[..., 0]
     if not len(images) or len(images) != len(labels):
         raise ValueError(
-            "`data` should be as many images as labels, at least one. "
+            "There should be as many images as labels, at least one. "
             f"Received: {len(images)} images, {len(labels)} labels"
         )
     return images, labels
+
+
+def digest(model):
+    """The start of the SHA-256 of a model's weights, in their order."""
+    found = hashlib.sha256()
+    for array in model.get_weights():
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
 
 
 def read_records(path):
@@ -335,11 +354,20 @@ def read_records(path):
 
     Returns:
         A list of dicts, as `lesion_study` returns it.
+
+    Raises:
+        ValueError: If the file has other columns.
     """
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if rows.fieldnames not in (None, list(TYPES)):
+            raise ValueError(
+                f"`path` should be a file with the columns {', '.join(TYPES)}. "
+                f"Received: {path} with {', '.join(rows.fieldnames)}"
+            )
         return [
             {name: kind(row[name]) for name, kind in TYPES.items()}
-            for row in csv.DictReader(file)
+            for row in rows
         ]
 
 
@@ -347,6 +375,7 @@ def resume(path, common):
     """The records that a file already holds, by key."""
     if path is None or not pathlib.Path(path).exists():
         return {}
+    drop_half_line(pathlib.Path(path))
     rows = read_records(path)
     for row in rows:
         found = {name: row[name] for name in common}
@@ -358,13 +387,12 @@ def resume(path, common):
     return {key(row): row for row in rows}
 
 
-def check_intact(row, found, path):
-    if abs(row["error"] - found["error"]) > 0.1:
-        raise ValueError(
-            "`output` should hold records of the same weights and data: the "
-            f"intact network's error is {row['error']} %. Received: "
-            f"output={path} with {found['error']} %"
-        )
+def drop_half_line(path):
+    """Removes what a full disk or a power cut left of a last line."""
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if whole != text:
+        path.write_bytes(whole)
 
 
 class Writer:
@@ -378,7 +406,7 @@ class Writer:
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             new = not self.path.exists() or not self.path.stat().st_size
-            self.file = open(self.path, "a", newline="")
+            self.file = open(self.path, "a", newline="", encoding="utf-8")
             self.rows = csv.DictWriter(self.file, list(TYPES))
             if new:
                 self.rows.writeheader()

@@ -46,7 +46,7 @@ def permute_blocks(model, order):
     Args:
         model: functional `keras.Model`. Stays as it is.
         order: list of all the model's `Block`s, or their names: which block
-            comes first, second, ... (Veit et al. 2016, section 4.2).
+            comes first, second, ... (Veit et al. 2016, section 4.3).
 
     Returns:
         A `keras.Model` of the same layers, shared with `model`.

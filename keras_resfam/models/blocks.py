@@ -166,8 +166,8 @@ def add(tensors, *, prefix):
 def padded_identity(x, filters, strides, *, prefix):
     """The parameter-free shortcut: "option A" of He et al. 2015.
 
-    As Veit's authors built it: a stride by 1x1 average pooling, and channels
-    of zeros behind the others.
+    As Veit's authors built it: a stride by 1x1 average pooling, and as many
+    channels of zeros behind the others. `filters` is as now, or twice that.
     """
     prefix = f"{prefix}_shortcut"
     if strides > 1:

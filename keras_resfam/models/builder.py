@@ -10,13 +10,13 @@ import inspect
 
 import keras
 
-from keras_resfam.datasets import DATASETS, get_dataset
-from keras_resfam.models.arguments import (
+from keras_resfam.checks import (
     check_choice,
     check_flag,
     check_integer,
     is_integer,
 )
+from keras_resfam.datasets import DATASETS, get_dataset
 from keras_resfam.models.blocks import channel_axis, full_precision
 
 _COMMON_DOC = """\

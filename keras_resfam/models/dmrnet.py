@@ -2,10 +2,12 @@
 
 import keras
 
-from keras_resfam.models.arguments import (
-    blocks_from_depth,
+from keras_resfam.checks import (
     check_choice,
     check_integer,
+)
+from keras_resfam.models.arguments import (
+    blocks_from_depth,
     widened,
 )
 from keras_resfam.models.blocks import (

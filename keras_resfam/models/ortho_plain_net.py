@@ -1,10 +1,12 @@
 """Deep networks without shortcuts, Xie et al. 2017."""
 
+from keras_resfam.checks import (
+    check_number,
+)
 from keras_resfam.initializers import Orthonormal
 from keras_resfam.layers import GradientModulation
 from keras_resfam.models.arguments import (
     blocks_from_depth,
-    check_number,
     widened,
 )
 from keras_resfam.models.blocks import Layers, basic, bottleneck, stages

@@ -1,9 +1,11 @@
 """Residual networks: everyone's baseline, and the subject of Veit et al."""
 
-from keras_resfam.models.arguments import (
-    blocks_from_depth,
+from keras_resfam.checks import (
     check_choice,
     check_flag,
+)
+from keras_resfam.models.arguments import (
+    blocks_from_depth,
     widened,
 )
 from keras_resfam.models.blocks import (
@@ -41,8 +43,9 @@ def ResNet(x, depth=110, width=1, preactivation=False, shortcut="identity"):
     Args:
         depth: int, 6n + 2. Layers with weights on the longest path: 20 to
             1202 in the papers. Defaults to `110`.
-        width: number. Multiplies the channels of the stem and of every stage.
-            Defaults to `1`.
+        width: number. Multiplies the channels of the stem and of every stage,
+            rounded down; identity shortcuts double the first stage's for each
+            of the others. Defaults to `1`.
         preactivation: bool. BN and ReLU before each convolution and none
             after the addition (2016), or after them (2015). Defaults to
             `False`.
@@ -53,10 +56,12 @@ def ResNet(x, depth=110, width=1, preactivation=False, shortcut="identity"):
             `"identity"`.
     """
     blocks = blocks_from_depth(depth, 2, "6n + 2")
-    filters = widened(width, 16, 32, 64)
     check_flag("preactivation", preactivation)
     check_choice("shortcut", shortcut, ("identity", "projection"))
     padded = shortcut == "identity"
+    filters = widened(width, 16, 32, 64)
+    if padded:  # as many zeros again
+        filters = tuple(k * filters[0] for k in (1, 2, 4))
 
     layers = Layers()
     if preactivation:

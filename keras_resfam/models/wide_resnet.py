@@ -1,10 +1,12 @@
 """Wide residual networks, Zagoruyko & Komodakis 2016."""
 
-from keras_resfam.models.arguments import (
-    blocks_from_depth,
+from keras_resfam.checks import (
     check_integer,
     check_number,
     is_integer,
+)
+from keras_resfam.models.arguments import (
+    blocks_from_depth,
     widened,
 )
 from keras_resfam.models.blocks import (

@@ -1,9 +1,17 @@
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
+import dense_nets
 import keras_resfam
-from keras_resfam.analysis import plain_layers, residual_blocks
+from keras_resfam.analysis import (
+    delete_blocks,
+    duplicate_blocks,
+    permute_blocks,
+    plain_layers,
+    residual_blocks,
+)
 
 SHAPE = (16, 16, 3)
 
@@ -140,6 +148,28 @@ def test_blocks_without_telling_names_are_named_by_their_addition():
         x = layers.Add(name=f"sum_{k}")([x, f])
     names = [b.name for b in residual_blocks(keras.Model(inputs, x))]
     assert names == ["sum_0", "sum_1"]
+
+
+def test_a_block_that_runs_twice_is_two_blocks():
+    model = duplicate_blocks(dense_nets.build(3), ["stage1_block2"])
+    names = [b.name for b in residual_blocks(model)]
+    assert names == [
+        "stage1_block1",
+        "stage1_block2",
+        "stage1_block2_run2",
+        "stage1_block3",
+    ]
+    x, _ = dense_nets.data()
+    once = delete_blocks(model, ["stage1_block2_run2"])
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(once(x)),
+        keras.ops.convert_to_numpy(dense_nets.build(3)(x)),
+    )
+    same = permute_blocks(model, names)
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(same(x)),
+        keras.ops.convert_to_numpy(model(x)),
+    )
 
 
 def test_plain_layers_are_those_that_keep_the_shape():

@@ -84,6 +84,20 @@ def test_inference_is_the_models_own_to_the_bit(builder, arguments):
         )
 
 
+def test_precision_is_the_models_whatever_is_usual_now():
+    model = dense_nets.build(3)
+    x, _ = dense_nets.data()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        dropped = drop_blocks(model, active=1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(dropped(x, training=False)),
+        keras.ops.convert_to_numpy(model(x, training=False)),
+    )
+
+
 def test_fit_trains_the_original_and_spares_the_dropped():
     model = dense_nets.build(4)
     before = [np.array(w) for w in model.get_weights()]
@@ -149,6 +163,7 @@ def test_linear_survival_ends_at_one_half():
         (dict(), "Just one"),
         (dict(active=1, survival=[1, 1, 1]), "Just one"),
         (dict(active=4), "Received: active=4"),
+        (dict(active=2.5), "Received: active=2.5"),
         (dict(survival=[0.5]), "3 probabilities"),
         (dict(survival=[0.5, 2, 1]), "3 probabilities"),
         (dict(active=1, scale="test"), "Received: scale='test'"),

@@ -120,6 +120,21 @@ def test_every_length_against_brute_force(use_ops):
     assert result["share"].sum() == pytest.approx(1)
 
 
+def test_softmax_by_ops_is_no_part_of_the_logits():
+    model = dense_nets.build(3)
+    head = model.get_layer("predictions")
+    logits = keras.ops.matmul(head.input, head.kernel)
+    other = keras.Model(model.input, keras.ops.softmax(logits))
+    data = dense_nets.data(6)
+    found, expected = (
+        gradient_by_path_length(net, *data, samples="all", verbose=0)
+        for net in (other, model)
+    )
+    np.testing.assert_allclose(
+        found["log10_gradient"], expected["log10_gradient"], atol=1e-5
+    )
+
+
 def test_sampling_comes_near_to_enumeration_and_repeats_by_seed():
     model = dense_nets.build(6)
     x, y = dense_nets.data(20)
@@ -165,10 +180,26 @@ def test_effective_lengths_are_the_shortest_range():
         effective_lengths(result, 0)
 
 
-def test_wrong_lengths_and_plain_networks_are_refused():
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(lengths=[4]), "within 0 and 3"),
+        (dict(lengths=[2.0]), r"`lengths`.*Received: lengths=\[2.0\]"),
+        (dict(samples=0), "`samples`.*Received: samples=0"),
+        (dict(samples="ALL"), "`samples`.*'ALL'"),
+        (dict(batch_size=0), "`batch_size`.*=0"),
+        (dict(seed=-1), "`seed`.*=-1"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        gradient_by_path_length(
+            dense_nets.build(3), *dense_nets.data(2), **arguments
+        )
+
+
+def test_plain_networks_are_refused():
     x, y = dense_nets.data(2)
-    with pytest.raises(ValueError, match="within 0 and 3"):
-        gradient_by_path_length(dense_nets.build(3), x, y, lengths=[4])
     plain = keras.Sequential([keras.Input((5,)), keras.layers.Dense(5)])
     with pytest.raises(ValueError, match="residual blocks"):
         gradient_by_path_length(plain, x, y)

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -6,10 +7,12 @@ import pytest
 
 import dense_nets
 import tiny_run
+from families import randomize
 from keras_resfam.analysis import (
     delete_blocks,
     duplicate_blocks,
     lesion_study,
+    path_lengths,
     permute_blocks,
     read_records,
     residual_blocks,
@@ -128,6 +131,70 @@ def test_no_lesion_is_compiled(monkeypatch):
     assert len(traces) == first
 
 
+def test_deleted_blocks_of_a_kind_are_compiled_together():
+    model = tiny_run.network("ResNet", {"depth": 26})
+    runner = BlockRunner(chain_of(model))
+    x = keras.ops.convert_to_tensor(np.zeros((2, 8, 8, 1), "float32"))
+    runner.predict_single_deletions(x, [(k, ()) for k in range(12)])
+    # The stem, the head, the block and its rest in stage 1; in both other
+    # stages also the block that halves, and its rest.
+    assert len(runner._compiled) == 12
+
+
+def test_functions_of_one_name_are_told_apart():
+    def scaled(factor):
+        def scale(x):
+            return factor * x
+
+        return scale
+
+    h = inputs = keras.Input((3,))
+    for factor in (0.5, 0.1):
+        f = keras.layers.Dense(3, use_bias=False)(h)
+        f = keras.layers.Lambda(scaled(factor))(f)
+        f = keras.layers.Activation(scaled(2 * factor))(f)
+        h = keras.layers.Add()([h, f])
+    model = keras.Model(inputs, h)
+    chain = chain_of(model)
+    x = keras.ops.convert_to_tensor(np.eye(3, dtype="float32"))
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(
+            BlockRunner(chain).predict(x, intact(chain))
+        ),
+        keras.ops.convert_to_numpy(model(x)),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50V2"])
+def test_networks_of_keras_applications(name):
+    model = randomize(
+        getattr(keras.applications, name)(
+            weights=None, input_shape=(32, 32, 3), classes=5
+        )
+    )
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3))
+    x = x.astype("float32")
+    expected = keras.ops.convert_to_numpy(model(x, training=False))
+    same = delete_blocks(model, [])(x, training=False)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(same), expected)
+    lost = residual_blocks(model)[3].name
+    lesioned = delete_blocks(model, [lost])(x, training=False)
+    lesioned = keras.ops.convert_to_numpy(lesioned)
+    assert np.any(lesioned != expected)
+    chain = chain_of(model)
+    found = BlockRunner(chain).predict(
+        keras.ops.convert_to_tensor(x), deletion(chain, [lost])
+    )
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(found), lesioned, atol=1e-4
+    )
+    n = len(chain.units)
+    lengths = path_lengths(model)
+    binomial = [math.comb(n, k) / 2**n for k in range(n + 1)]
+    np.testing.assert_allclose(lengths["probability"], binomial)
+
+
 def test_blockwise_run_of_merge_and_run_network():
     model = tiny_run.network(
         arguments={"depth": 14}, classifier_activation=None
@@ -199,12 +266,24 @@ def test_study_goes_on_where_it_stopped(model, records, tmp_path):
     lines = path.read_text().splitlines(keepends=True)
     mark = next(k for k, line in enumerate(lines) if ",deletions,1,0" in line)
     fields = lines[mark].split(",")
-    fields[6] = "12.5"
+    fields[list(full[0]).index("error")] = "12.5"
     path.write_text("".join([*lines[:mark], ",".join(fields)]))
     again = lesion_study(model, data, output=path, **FEW)
     changed = [new for new, old in zip(again, full, strict=True) if new != old]
     assert [row["error"] for row in changed] == [12.5]
     assert len(path.read_text().splitlines()) == len(lines)
+
+
+def test_half_a_line_is_measured_again(model, records, tmp_path):
+    path = tmp_path / "lesions.csv"
+    lesion_study(model, dense_nets.data(), output=path, **FEW)
+    whole = path.read_bytes()
+    last = len(whole) - whole.rindex(b"\n", 0, -1)
+    for lost in (1, 2, 5, last - 1, last, len(whole) - 3):
+        path.write_bytes(whole[:-lost])
+        again = lesion_study(model, dense_nets.data(), output=path, **FEW)
+        assert again == records
+        assert len(path.read_bytes()) == len(whole)
 
 
 def test_longer_study_holds_the_shorter_one(model, records):
@@ -223,8 +302,11 @@ def test_records_of_another_study_are_refused(model, tmp_path):
     with pytest.raises(ValueError, match="'seed': 7"):
         lesion_study(model, data, output=path, seed=7, **few)
     other = dense_nets.build(scale=2.0)
-    with pytest.raises(ValueError, match="same weights"):
+    with pytest.raises(ValueError, match="'weights': '.* of {.*'weights'"):
         lesion_study(other, data, output=path, **few)
+    path.write_text("epoch,loss\n1,0.5\n")
+    with pytest.raises(ValueError, match="columns network.*epoch, loss"):
+        lesion_study(model, data, output=path, **few)
 
 
 def test_plain_networks_lose_layers():
@@ -242,11 +324,37 @@ def test_plain_networks_lose_layers():
 def test_data_may_be_batches_and_one_hot(model, records):
     x, y = dense_nets.data()
     y = np.eye(dense_nets.CLASSES)[y]
-    batches = [(x[k : k + 6], y[k : k + 6]) for k in range(0, 20, 6)]
-    assert lesion_study(model, batches, **FEW) == records
+    for size in (6, 10):
+        batches = [
+            (x[k : k + size], y[k : k + size]) for k in range(0, 20, size)
+        ]
+        assert lesion_study(model, batches, **FEW) == records
 
 
 def test_data_that_do_not_fit_are_refused(model):
     x, y = dense_nets.data()
     with pytest.raises(ValueError, match="20 images, 19 labels"):
         lesion_study(model, (x, y[:-1]), **FEW)
+
+
+def test_what_has_no_classes_is_refused():
+    h = inputs = keras.Input((3,))
+    h = keras.layers.Add()([h, keras.layers.Dense(3)(h)])
+    yes = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(h))
+    with pytest.raises(ValueError, match=r"two classes.*\(None, 1\)"):
+        lesion_study(yes, (np.zeros((2, 3)), np.zeros(2, int)))
+
+
+@pytest.mark.parametrize(
+    "name", ["max_deletions", "max_swaps", "max_repetitions", "trials"]
+)
+def test_wrong_counts_are_refused(model, name):
+    for value in (-1, 1.5):
+        with pytest.raises(ValueError, match=f"`{name}`.*{name}={value}"):
+            lesion_study(model, dense_nets.data(), **{name: value})
+
+
+@pytest.mark.parametrize("name, value", [("batch_size", 0), ("seed", -1)])
+def test_wrong_numbers_are_refused(model, name, value):
+    with pytest.raises(ValueError, match=f"`{name}`.*{name}={value}"):
+        lesion_study(model, dense_nets.data(), **{name: value})

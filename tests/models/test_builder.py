@@ -123,6 +123,30 @@ def test_one_compiled_training_step(family, arguments):
     assert model.predict(images(shape=SMALL), verbose=0).dtype == "float32"
 
 
+@pytest.mark.parametrize("family", ["WideResNet18", "DMRNet50"])
+def test_imagenet_forms_are_saved_and_formatted(
+    family, tmp_path, quick_initializers
+):
+    options = {"classes": 5, "include_preprocessing": False}
+    model = build(family, {}, input_shape=(32, 32, 3), **options)
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    x = images(shape=(32, 32, 3)) / 128 - 1
+    expected = predict(model, x)
+    np.testing.assert_array_equal(predict(restored, x), expected)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        first = build(family, {}, input_shape=(3, 32, 32), **options)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert first.output_shape == (None, 5)
+    first.set_weights(model.get_weights())
+    if keras.backend.backend() != "tensorflow":  # has no such CPU kernels
+        np.testing.assert_allclose(
+            predict(first, x.transpose(0, 3, 1, 2)), expected, atol=1e-4
+        )
+
+
 @pytest.mark.parametrize("jit", [True, False])
 def test_predict_agrees_with_call(jit):
     if jit and keras.backend.backend() == "torch":
@@ -233,6 +257,22 @@ def test_input_tensor():
     np.testing.assert_allclose(
         predict(model, x), predict(plain, np.repeat(x, 3, -1)), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("family, arguments", ONE_OF_EACH, ids=case_name)
+def test_common_arguments_of_every_family(family, arguments):
+    """Two bodies on one input of the user's, in one model."""
+    inputs = keras.Input((16, 16, 1))
+    rgb = keras.layers.Concatenate()([inputs] * 3)
+    body = build(
+        family, arguments, input_tensor=rgb, include_top=False, pooling="max"
+    )
+    plain = build(family, arguments, input_shape=(16, 16, 3), include_top=False)
+    randomize(plain)
+    body.set_weights(plain.get_weights())
+    both = keras.Model(inputs, [body(inputs), plain(rgb)])
+    pooled, features = predict(both, images(shape=(16, 16, 1)))
+    np.testing.assert_allclose(pooled, features.max((1, 2)), rtol=1e-4)
 
 
 def test_two_instances_in_one_model():

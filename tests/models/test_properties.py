@@ -30,24 +30,24 @@ ARCHITECTURES = {
     ),
     "DMRNet": dict(
         depth=mostly(st.sampled_from([8, 13, 14])),
-        width=mostly(st.sampled_from([0.25, 0.5])),
+        width=mostly(st.sampled_from([0.25, 0.6])),
         branches=mostly(st.integers(1, 4)),
         mapping=mostly(st.sampled_from(["merge_and_run", "identity"])),
     ),
     "DILNet": dict(
         depth=mostly(st.sampled_from([8, 10])),
-        width=mostly(st.sampled_from([0.25, 0.5])),
+        width=mostly(st.sampled_from([0.25, 0.6])),
         branches=mostly(st.integers(1, 4)),
     ),
     "OrthoPlainNet": dict(
         depth=mostly(st.sampled_from([8, 12])),
-        width=mostly(st.sampled_from([0.25, 0.5])),
+        width=mostly(st.sampled_from([0.25, 0.6])),
         orthonormality=mostly(st.floats(0, 1)),
         modulation=mostly(st.sampled_from([True, False, 1.5])),
     ),
     "ResNet": dict(
         depth=mostly(st.sampled_from([8, 14])),
-        width=mostly(st.sampled_from([0.25, 0.5])),
+        width=mostly(st.sampled_from([0.25, 0.6, 1.3])),
         preactivation=mostly(st.booleans()),
         shortcut=mostly(st.sampled_from(["identity", "projection"])),
     ),

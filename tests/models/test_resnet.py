@@ -52,6 +52,15 @@ def test_blocks(preactivation, shortcut):
     ]
 
 
+@pytest.mark.parametrize("width", [0.3, 1.3, 1.5])
+def test_identity_shortcuts_double_the_channels(width):
+    first = int(16 * width)
+    model = keras_resfam.ResNet(14, width, input_shape=(8, 8, 3))
+    for stage in (1, 2, 3):
+        layer = model.get_layer(f"stage{stage}_block2_conv2")
+        assert layer.filters == first * 2 ** (stage - 1)
+
+
 def test_option_a_strides_and_pads_channels_with_zeros():
     model = randomize(keras_resfam.ResNet(8, input_shape=(16, 16, 3)))
     x, y = predict(

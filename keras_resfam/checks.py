@@ -1,0 +1,50 @@
+"""Checks of arguments: one clear ValueError for what is not allowed."""
+
+import math
+import numbers
+
+
+def is_integer(value, minimum):
+    """Whether a value is an integer (no bool) of at least `minimum`."""
+    return (
+        isinstance(value, numbers.Integral)
+        and not isinstance(value, bool)
+        and value >= minimum
+    )
+
+
+def check_integer(name, value, minimum=1):
+    if not is_integer(value, minimum):
+        raise ValueError(
+            f"`{name}` should be an integer of at least {minimum}. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def check_choice(name, value, allowed):
+    if not any(value is item or value == item for item in allowed):
+        raise ValueError(
+            f"`{name}` should be one of {', '.join(map(repr, allowed))}. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def check_flag(name, value):
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"`{name}` should be True or False. Received: {name}={value!r}"
+        )
+
+
+def check_number(name, value, minimum, below=math.inf):
+    if (
+        not isinstance(value, numbers.Real)
+        or isinstance(value, bool)
+        or not minimum <= value < below
+    ):
+        allowed = f"a number of at least {minimum}"
+        if below < math.inf:
+            allowed += f" and below {below}"
+        raise ValueError(
+            f"`{name}` should be {allowed}. Received: {name}={value!r}"
+        )
