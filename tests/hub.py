@@ -370,7 +370,14 @@ def _tree(handler, name, revision):
     if commit is None:
         return
     entries = []
+    recursive = "recursive=true" in urlsplit(handler.path).query.lower()
+    folders = {path.partition("/")[0] for path in commit.files if "/" in path}
+    for path in sorted(folders):
+        oid = hashlib.sha1(path.encode()).hexdigest()
+        entries.append({"type": "directory", "path": path, "oid": oid})
     for path, contents in sorted(commit.files.items()):
+        if "/" in path and not recursive:
+            continue
         entry = {"type": "file", "path": path, "size": len(contents)}
         entry["oid"] = blob_oid(contents)
         if is_lfs(path):

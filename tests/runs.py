@@ -11,8 +11,8 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 
-# 22 steps an epoch on 8 x 8 images, with every kind of state: momentum,
-# moving averages, and augmentation.
+# 22 steps an epoch on 8 x 8 images, with momentum, moving averages, and
+# augmentation.
 TINY = (
     "--quiet",
     "--epochs=2",

@@ -3,8 +3,14 @@
 import math
 import pathlib
 import re
+import shlex
 
 import pytest
+
+import analyse
+import benchmark
+import evaluate
+import train
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -31,6 +37,33 @@ def test_examples(title, capsys, monkeypatch, tmp_path):
     else:
         assert names["model"].output_shape == (None, 2)
         assert "accuracy" in printed
+
+
+def commands(script):
+    """The arguments of each of README's calls of a script."""
+    text = README.replace("\\\n", " ")
+    found = re.findall(rf"python training/{script}\.py ?([^#`\n|&]*)", text)
+    return [shlex.split(arguments) for arguments in found]
+
+
+def parse_training(arguments):
+    train.chosen_recipe(train.parse_arguments(arguments))
+
+
+@pytest.mark.parametrize(
+    ("script", "parse"),
+    [
+        ("train", parse_training),
+        ("evaluate", evaluate.parse_arguments),
+        ("analyse", analyse.parse_arguments),
+        ("benchmark", benchmark.parse),
+    ],
+)
+def test_commands_are_understood(script, parse):
+    found = commands(script)
+    assert found
+    for arguments in found:
+        parse(arguments)
 
 
 def test_parameter_counts_are_those_of_the_builders(quick_initializers):

@@ -53,7 +53,7 @@ def main(arguments=None):
         model, recipe = evaluate.load_network(options)
         split = options.split or recipe["test_split"]
         images, labels = data.load(recipe["dataset"], split, options.data_dir)
-    except ValueError as error:
+    except command_line.refusals() as error:
         sys.exit(f"analyse.py: {error}")
     images, labels = images[: options.examples], labels[: options.examples]
     if options.benchmark:

@@ -5,6 +5,7 @@ SHA-256. It appears under that name only when it is whole and on the disk, and
 the one before stays until then.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,10 +15,32 @@ import numpy as np
 
 KEEP = 2
 PARTIAL = ".partial"
+DAMAGED = ".damaged"
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be written, or none that can be read."""
+    """A run's state that cannot be written, or none that can be read."""
+
+
+@contextlib.contextmanager
+def writing(what, folder):
+    """Turns what the disk refuses into an error that says how to go on.
+
+    Args:
+        what: String. What is written.
+        folder: Path.
+
+    Raises:
+        CheckpointError: Instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"Could not write {what} to {folder}: {error.strerror or error}. "
+            "The last checkpoint is whole: make room and give the same command "
+            "to go on from there."
+        ) from error
 
 
 def save(folder, step, arrays, state):
@@ -34,32 +57,31 @@ def save(folder, step, arrays, state):
     """
     folder = pathlib.Path(folder)
     partial = folder / f"{step:08d}{PARTIAL}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            named = {str(i): array for i, array in enumerate(arrays)}
-            np.savez(file, state=json.dumps(state), **named)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, folder / f"{step:08d}-{_digest(partial)}.npz")
-        _sync_folder(folder)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"Could not write a checkpoint for step {step} to {folder}: "
-            f"{error.strerror}. The checkpoint before it is whole: make room "
-            "and give the same command to go on from there."
-        ) from error
+    with writing(f"a checkpoint for step {step}", folder):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(partial, "wb") as file:
+                named = {str(i): array for i, array in enumerate(arrays)}
+                np.savez(file, state=json.dumps(state), **named)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, folder / f"{step:08d}-{_digest(partial)}.npz")
+            _sync_folder(folder)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
     for old in _newest_first(folder)[KEEP:]:
         old.unlink()
 
 
-def load(folder, warn=print):
+def load(folder, warn=print, mend=True):
     """Reads the newest checkpoint that is whole.
 
     Args:
         folder: Path; need not exist.
         warn: Function that is told, in a line, of a damaged checkpoint.
+        mend: Boolean. Put damaged ones aside, as one of several processes
+            does. Defaults to `True`.
 
     Returns:
         `(arrays, state)` as `save` took them; `None` where none was written.
@@ -67,22 +89,28 @@ def load(folder, warn=print):
     Raises:
         CheckpointError: If there are checkpoints, but all are damaged.
     """
-    paths = _newest_first(pathlib.Path(folder))
-    for path in paths:
-        if path.stem.partition("-")[2] != _digest(path):
-            warn(f"Checkpoint {path} is damaged; trying the one before it.")
-            path.rename(path.with_suffix(".damaged"))
-            continue
-        with np.load(path) as file:
-            count = len(file.files) - 1
-            arrays = [file[str(i)] for i in range(count)]
-            return arrays, json.loads(str(file["state"]))
-    if paths:
+    folder = pathlib.Path(folder)
+    for path in _newest_first(folder):
+        # Another process may have put it aside by now.
+        with contextlib.suppress(FileNotFoundError):
+            if path.stem.partition("-")[2] == _digest(path):
+                return _read(path)
+            if mend:
+                path.rename(path.with_suffix(DAMAGED))
+                warn(f"Checkpoint {path} is damaged; trying the one before it.")
+    if _newest_first(folder) or list(folder.glob(f"*{DAMAGED}")):
         raise CheckpointError(
             f"Every checkpoint in {folder} is damaged. Remove the run's "
             "folder to start it over."
         )
     return None
+
+
+def _read(path):
+    with np.load(path) as file:
+        count = len(file.files) - 1
+        arrays = [file[str(i)] for i in range(count)]
+        return arrays, json.loads(str(file["state"]))
 
 
 def clean(folder):

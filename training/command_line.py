@@ -8,3 +8,10 @@ def choose_backend(name=None):
     if name:
         os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
+
+
+def refusals():
+    """The errors that a command ends with in a line, without a traceback."""
+    from keras_resfam.download import HubError
+
+    return ValueError, HubError

@@ -36,11 +36,11 @@ def load(name, split, data_dir=None):
     """
     if name == "digits":
         return _digits(split)
-    path = _npz_path(name, data_dir)
+    path = npz_path(name, data_dir)
     return _npz(path, split) if path else _tfds(name, split, data_dir)
 
 
-def _npz_path(name, data_dir):
+def npz_path(name, data_dir):
     """The file of arrays that `data_dir` means, or `None`."""
     if data_dir is None:
         return None
@@ -153,7 +153,7 @@ def class_names(name, data_dir=None):
     """
     if name in DATASETS:
         return DATASETS[name].class_names or None
-    if _npz_path(name, data_dir):
+    if npz_path(name, data_dir):
         return None
     return tfds_builder(name, data_dir).info.features["label"].names
 

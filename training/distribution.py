@@ -46,18 +46,23 @@ class Devices:
             return contextlib.nullcontext()
         return self.strategy.scope()
 
-    def any(self, flag):
-        """Whether a flag is set in any process; all have to ask together."""
+    def multiple(self, size):
+        """The least multiple of the devices that is `size` or more."""
+        return -(-size // self.count) * self.count
+
+    def mean(self, number):
+        """The mean over all processes, which have to ask together."""
         if self.processes == 1:
-            return flag
+            return number
         if self.strategy is None:
             from jax.experimental import multihost_utils
 
-            return bool(multihost_utils.process_allgather(flag).any())
+            return float(multihost_utils.process_allgather(number).mean())
         import tensorflow as tf
 
-        flags = self.strategy.run(lambda: tf.constant(float(flag)))
-        return bool(self.strategy.reduce("SUM", flags, axis=None) > 0)
+        numbers = self.strategy.run(lambda: tf.constant(number, "float64"))
+        total = self.strategy.reduce("SUM", numbers, axis=None)
+        return float(total) / self.count
 
     def spread(self, dataset, batch_size):
         """Readies this process's part of the batches for `fit`.

@@ -1,12 +1,13 @@
 """Measures a trained network on a test set.
 
     python training/evaluate.py runs/digits
-    python training/evaluate.py weights/dmrnet_14_cifar10 --data-dir DIR
+    python training/evaluate.py runs/digits/best.weights.h5
+    python training/evaluate.py weights/dmrnet_8_digits
     python training/evaluate.py cifar10 --builder DMRNet --set depth=14
 
-The network is a training run, a folder of `weights/`, or what a builder takes
-as `weights`. Of a run, the numbers go into its result.json, which the model
-card is made from.
+The network is a training run, a file of its weights, a folder of `weights/`,
+or what a builder takes as `weights`. Of a run, the numbers go into its
+result.json, which the model card is made from.
 """
 
 import argparse
@@ -105,14 +106,18 @@ def _percent(chosen):
 
 def add_network(add):
     """Adds the options that name a network, with a parser's `add_argument`."""
-    add("network", help="a run, a folder of weights/, or a name of weights")
-    add("--builder", help="with a name of weights")
+    add(
+        "network",
+        help="a run, or one of its .weights.h5 files; a folder of weights/; "
+        "or, with --builder, what the builder takes as `weights`",
+    )
+    add("--builder", help="such as DMRNet")
     add(
         "--set",
         action="append",
         default=[],
         metavar="ARGUMENT=VALUE",
-        help="an argument of the builder, with a name of weights",
+        help="an argument of the builder",
     )
 
 
@@ -145,7 +150,7 @@ def main(arguments=None):
         dataset = options.dataset or recipe["dataset"]
         split = options.split or recipe["test_split"]
         data, names = load_data(dataset, split, recipe, options.data_dir)
-    except ValueError as error:
+    except command_line.refusals() as error:
         sys.exit(f"evaluate.py: {error}")
     result = {
         "dataset": dataset,
@@ -172,56 +177,71 @@ def _is_run(network):
 
 def load_network(options):
     """Returns the network, with logits for outputs, and its recipe, a dict."""
-    import keras_resfam
-
-    path = pathlib.Path(options.network) / "recipe.json"
-    if path.is_file():
-        recipe = json.loads(path.read_text())
-        builder = getattr(keras_resfam, recipe["builder"])
-        if not _is_run(options.network):
-            model = builder(
-                **recipe["arguments"],
-                weights=options.network,
-                classifier_activation=None,
-            )
-            return model, recipe
-        import session
-        from recipes import Recipe
-
-        trained = Recipe.from_json(recipe).replace(weights=None)
-        model = session.build_network(
-            trained,
-            recipe["classes"],
-            tuple(recipe["input_shape"]),
-            recipe["preprocessing"],
-        )
-        model.load_weights(path.with_name("model.weights.h5"))
-        return model, recipe
-    return _load_named(options)
-
-
-def _load_named(options):
-    import keras_resfam
+    path = pathlib.Path(options.network)
+    is_file = path.name.endswith(".weights.h5")
+    file = path if is_file else path / "model.weights.h5"
+    if options.builder is None and _is_run(file.parent):
+        return _load_run(file)
+    if options.builder is None and (path / "recipe.json").is_file():
+        recipe = json.loads((path / "recipe.json").read_text())
+        arguments = recipe["arguments"]
+        return _load_weights(recipe["builder"], arguments, options.network)
     from recipes import parse_setting
 
-    builder = getattr(keras_resfam, options.builder or "", None)
+    arguments = dict(map(parse_setting, options.set))
+    return _load_weights(options.builder, arguments, options.network)
+
+
+def _load_run(file):
+    """A network as the recipe.json beside its file of weights describes it."""
+    import session
+    from recipes import Recipe
+
+    if not file.is_file():
+        raise ValueError(
+            f"`network` should be a run that is complete; {file} not found. "
+            f"Received: {file.parent}"
+        )
+    recipe = json.loads((file.parent / "recipe.json").read_text())
+    model = session.build_network(
+        Recipe.from_json(recipe).replace(weights=None),
+        recipe["classes"],
+        tuple(recipe["input_shape"]),
+        recipe["preprocessing"],
+    )
+    model.load_weights(file)
+    return model, recipe
+
+
+def _load_weights(name, arguments, weights):
+    """What a builder makes of `weights`, and what is known of their data."""
+    import keras_resfam
+    from keras_resfam import pretrained, registry
+
+    builder = getattr(keras_resfam, name or "", None)
     if builder is None:
         raise ValueError(
-            f"{options.network} is no run and no folder of weights/; for a "
-            "name of weights, `--builder` should be a builder of "
-            f"keras_resfam. Received: --builder {options.builder}"
+            f"{weights} is no run and no folder of weights/; for other "
+            "weights, `--builder` should be a builder of keras_resfam. "
+            f"Received: --builder {name}"
         )
-    model = builder(
-        **dict(map(parse_setting, options.set)),
-        weights=options.network,
-        classifier_activation=None,
+    source = pretrained.find(
+        weights, name, {**registry.defaults(name), **arguments}
     )
+    if source.dataset is None:
+        raise ValueError(
+            "A file of weights should lie in the folder of its run, whose "
+            "recipe.json says how images were normalised. "
+            f"Received: {weights}"
+        )
+    model = builder(**arguments, weights=weights, classifier_activation=None)
+    imagenet = source.dataset == "imagenet2012"
     return model, {
-        "dataset": options.network,
-        "test_split": "validation"
-        if options.network == "imagenet2012"
-        else "test",
-        "image_size": 224 if options.network == "imagenet2012" else None,
+        "builder": name,
+        "arguments": arguments,
+        "dataset": source.dataset,
+        "test_split": "validation" if imagenet else "test",
+        "image_size": 224 if imagenet else None,
     }
 
 

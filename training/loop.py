@@ -8,6 +8,7 @@ import signal
 import time
 
 import keras
+import numpy as np
 from keras import ops
 
 import checkpoints
@@ -24,7 +25,7 @@ class Interrupted(Exception):
 
 
 class NonFiniteLoss(Exception):
-    """The loss is NaN or infinite."""
+    """The loss, or what it has made of the weights, is NaN or infinite."""
 
 
 class Run:
@@ -83,6 +84,9 @@ class Run:
             Interrupted, NonFiniteLoss, checkpoints.CheckpointError.
         """
         total = self.trainer.recipe.epochs
+        result = self.folder / "model.weights.h5"
+        if self.epoch == total and result.exists():
+            return self.rows
         callbacks = keras.callbacks.CallbackList(
             [EvaluateAverages(), Progress(self)],
             add_history=True,
@@ -109,7 +113,7 @@ class Run:
                     callbacks=callbacks,
                     verbose=verbose,
                 )
-        self.save_result("model.weights.h5")
+        self.save_result(result.name)
         return self.rows
 
     def save_result(self, name):
@@ -119,7 +123,8 @@ class Run:
         """
         self.trainer.swap_averages()
         if self.devices.first:
-            save_weights(self.trainer.network, self.folder / name)
+            with checkpoints.writing(name, self.folder):
+                save_weights(self.trainer.network, self.folder / name)
         self.trainer.swap_averages()
 
     def variables(self):
@@ -132,10 +137,18 @@ class Run:
         ]
 
     def save(self):
-        """Writes a checkpoint of the state after the last whole step."""
+        """Writes a checkpoint of the state after the last whole step.
+
+        Raises:
+            NonFiniteLoss: If that step has spoilt the weights, which its own
+                loss does not show.
+            checkpoints.CheckpointError: If the disk refuses.
+        """
         if keras.backend.backend() == "jax":
             self.trainer.jax_state_sync()
         arrays = [ops.convert_to_numpy(v) for v in self.variables()]
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise self.non_finite("The weights are not finite after")
         meters = [float(ops.convert_to_numpy(v)) for v in self.trainer.meters()]
         if self.devices.first:
             state = {
@@ -154,15 +167,24 @@ class Run:
         folder = self.folder / "checkpoints"
         if self.devices.first:
             checkpoints.clean(folder)
-        found = checkpoints.load(folder)
-        if found is None:
-            return
-        arrays, state = found
+        found = checkpoints.load(folder, mend=self.devices.first)
+        if found is not None:
+            self._set_state(*found)
+            print(f"Going on from epoch {self.epoch + 1}, batch {self.batch}.")
+        alone = self.devices.mean(self.step) != self.step
+        if self.devices.mean(int(alone)):
+            raise checkpoints.CheckpointError(
+                f"The processes found different checkpoints in {folder}, which "
+                "should be a folder that all of them see. "
+                f"Received: step {self.step} in this one"
+            )
+
+    def _set_state(self, arrays, state):
         variables = self.variables()
         shapes = [tuple(v.shape) for v in variables]
         if shapes != [array.shape for array in arrays]:
             raise checkpoints.CheckpointError(
-                f"The checkpoint in {folder} is of another network or "
+                f"The checkpoint in {self.folder} is of another network or "
                 "optimizer. Give the command that began the run, or another "
                 "`--run-dir`."
             )
@@ -171,14 +193,22 @@ class Run:
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.rows, self.seconds = state["rows"], state["seconds"]
         self.meters = state["meters"]
-        print(f"Going on from epoch {self.epoch + 1}, batch {self.batch}.")
+
+    def non_finite(self, what):
+        """The error that says after which step something is not finite."""
+        epoch = (self.step - 1) // self.epochs.steps + 1
+        return NonFiniteLoss(
+            f"{what} step {self.step} (epoch {epoch}). A lower learning rate, "
+            "a longer warm-up or `--set clip_norm=1.0` may help; the last "
+            "checkpoint is from before."
+        )
 
     def asked_to_stop(self):
         """Whether a signal has come, to any of the processes.
 
         They ask together after each step, so that all stop at the same one.
         """
-        if self.devices.any(self.signal is not None):
+        if self.devices.mean(int(self.signal is not None)):
             self.signal = self.signal or signal.SIGTERM
         return self.signal is not None
 
@@ -219,12 +249,7 @@ class Progress(keras.callbacks.Callback):
         run.batch += 1
         run.seconds = time.perf_counter() - self.began
         if not math.isfinite(logs["loss"]):
-            raise NonFiniteLoss(
-                f"The loss is {logs['loss']} at step {run.step} (epoch "
-                f"{run.epoch + 1}). A lower learning rate, a longer warm-up or "
-                "`--set clip_norm=1.0` may help; the last checkpoint is from "
-                "before."
-            )
+            raise run.non_finite(f"The loss is {logs['loss']} at")
         if run.batch == run.epochs.steps:
             return
         stop = run.asked_to_stop()
@@ -247,7 +272,8 @@ class Progress(keras.callbacks.Callback):
         )
         # The checkpoint is last: what a kill cuts off here is done again.
         if run.devices.first:
-            reports.write(run.folder, run.rows)
+            with checkpoints.writing("the log", run.folder):
+                reports.write(run.folder, run.rows)
         scores = [row["val_accuracy"] for row in run.rows]
         if run.choose and scores[-1] == max(scores):
             run.save_result("best.weights.h5")

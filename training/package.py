@@ -38,6 +38,8 @@ FILES = (
     "recipe.json",
     "result.json",
 )
+# What does not make another network of a recipe.
+FREE = {"command", "error", "keras", "note", "source"}
 LARGEST_FILE = 90_000_000  # bytes, in git
 
 SHORT_NAMES = {
@@ -116,11 +118,36 @@ def package(run, suffix=""):
         write_fingerprint(folder, opened, logits[1])
         check(folder)
         target = pretrained.CHECKOUT / "weights" / name
-        if target.exists():
-            shutil.rmtree(target)
-        shutil.copytree(folder, target)
+        check_same_recipe(target, recipe)
+        replace(target, folder)
     register(entry(target))
     return target
+
+
+def check_same_recipe(target, recipe):
+    """Refuses to put a network in the place of one that is another."""
+    if not target.exists():
+        return
+    there = json.loads((target / "recipe.json").read_text())
+    keys = (there.keys() & recipe.keys()) - FREE
+    changed = sorted(key for key in keys if there[key] != recipe[key])
+    if changed:
+        raise ValueError(
+            f"{target} holds a network of another recipe, with "
+            f"{', '.join(f'{key}={there[key]!r}' for key in changed)}: name "
+            "this one by `--suffix`, or remove that folder. Received: "
+            f"{', '.join(f'{key}={recipe[key]!r}' for key in changed)}"
+        )
+
+
+def replace(target, folder):
+    """Puts a copy of a folder in the place of another, when it is whole."""
+    fresh = target.with_name(f".{target.name}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(folder, fresh)
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(fresh, target)
 
 
 def without_local_paths(text):
@@ -258,7 +285,7 @@ def check(folder):
     Raises:
         ValueError: If it does not.
     """
-    found = sorted(os.listdir(folder))
+    found = sorted(os.listdir(folder)) if folder.is_dir() else ["nothing"]
     if found != sorted(FILES):
         raise ValueError(
             f"A weights folder should have {', '.join(FILES)}, and nothing "

@@ -17,6 +17,7 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
+    RepoFile,
     constants,
     errors,
 )
@@ -126,8 +127,10 @@ def plan(folder, repository):
             return Plan(repository, None, False, contents, [])
         known = {
             file.path: file.lfs.sha256 if file.lfs else file.blob_id
-            for file in api.list_repo_tree(repository, revision=info.sha)
-            if file.path != ".gitattributes"
+            for file in api.list_repo_tree(
+                repository, revision=info.sha, recursive=True
+            )
+            if isinstance(file, RepoFile) and file.path != ".gitattributes"
         }
     send = {
         name: data

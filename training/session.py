@@ -8,10 +8,11 @@ import sys
 
 import keras
 
+import checkpoints
 import data
 import distribution
 import keras_resfam
-from keras_resfam import pretrained
+from keras_resfam import pretrained, registry
 from keras_resfam.datasets import DATASETS
 from loop import Run
 from trainer import Trainer
@@ -41,17 +42,13 @@ def prepare(
             run of another recipe or seed.
     """
     devices = devices or distribution.Devices()
-    if recipe.batch_size % devices.count:
-        raise ValueError(
-            f"`batch_size` should be a multiple of the {devices.count} "
-            f"devices. Received: batch_size={recipe.batch_size}"
-        )
+    check_batch(recipe, devices)
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(recipe.precision)
     task = load_task(recipe, seed, data_dir, devices)
-    preprocessing = preprocessing_of(recipe)
-    if devices.first:
-        describe(folder, recipe, seed, task, preprocessing)
+    preprocessing = preprocessing_of(recipe, task.input_shape[-1])
+    description = describe(recipe, seed, task, preprocessing)
+    check_folder(folder, description)
     with devices.scope():
         network = build_network(
             recipe, task.classes, task.input_shape, preprocessing
@@ -71,6 +68,9 @@ def prepare(
     trainer.workers_average_logs = devices.strategy and devices.processes > 1
     with devices.scope():
         trainer.compile_recipe(task.epochs.steps)
+    # What has failed so far leaves no folder behind.
+    if devices.first:
+        write_description(folder, description)
     return Run(
         folder,
         trainer,
@@ -80,6 +80,21 @@ def prepare(
         choose=bool(recipe.validation),
         save_every=save_every,
     )
+
+
+def check_batch(recipe, devices):
+    """Refuses a batch that cannot be shared out, or mixed in pairs."""
+    if recipe.batch_size % devices.count:
+        raise ValueError(
+            f"`batch_size` should be a multiple of the {devices.count} "
+            f"devices. Received: batch_size={recipe.batch_size}"
+        )
+    if recipe.mixup and recipe.batch_size // devices.count % 2:
+        raise ValueError(
+            "`batch_size` should be even on each device with `mixup`, which "
+            f"mixes pairs. Received: batch_size={recipe.batch_size} on "
+            f"{devices.count} devices"
+        )
 
 
 @dataclasses.dataclass
@@ -99,6 +114,12 @@ def load_task(recipe, seed, data_dir, devices):
         `Task`.
     """
     if recipe.image_size:
+        if data.npz_path(recipe.dataset, data_dir):
+            raise ValueError(
+                "`image_size` should be None for images in an .npz file, "
+                "which have one size: `--set image_size=None`. "
+                f"Received: image_size={recipe.image_size}"
+            )
         return _streamed_task(recipe, seed, data_dir, devices)
     train = data.load(recipe.dataset, recipe.train_split, data_dir)
     classes = data.classes_of(recipe.dataset, train[1])
@@ -108,7 +129,7 @@ def load_task(recipe, seed, data_dir, devices):
         train = tuple(part[:cut] for part in train)
     else:
         evaluation = data.load(recipe.dataset, recipe.test_split, data_dir)
-    size = 500 // devices.count * devices.count
+    size = devices.multiple(500)
     in_order = data.InOrder(
         *evaluation, size, devices.shard, full=devices.count > 1
     )
@@ -128,7 +149,7 @@ def _streamed_task(recipe, seed, data_dir, devices):
 
     _, held_out = streams.train_and_held_out(recipe)
     split = held_out or recipe.test_split
-    size = 100 // devices.count * devices.count
+    size = devices.multiple(100)
     in_order = streams.in_order(
         builder, split, recipe.image_size, devices, size
     )
@@ -140,16 +161,20 @@ def _streamed_task(recipe, seed, data_dir, devices):
     )
 
 
-def preprocessing_of(recipe):
+def preprocessing_of(recipe, channels):
     """What the network should take as `include_preprocessing`.
 
     The data set whose channel moments normalise the images: that of the
-    weights which it starts from, else its own; ImageNet's for an unknown one.
+    weights which it starts from, else its own, else ImageNet's for colours.
     """
-    if recipe.weights is None:
-        return DATASETS.get(recipe.dataset, DATASETS["imagenet2012"]).name
-    source = pretrained.find(recipe.weights, recipe.builder, recipe.arguments)
-    return source.dataset if source.dataset in DATASETS else True
+    if recipe.weights is not None:
+        source = pretrained.find(
+            recipe.weights, recipe.builder, recipe.arguments
+        )
+        return source.dataset if source.dataset in DATASETS else True
+    if recipe.dataset in DATASETS:
+        return recipe.dataset
+    return "imagenet2012" if channels == 3 else True
 
 
 def colour_of_zero(network):
@@ -169,6 +194,13 @@ def build_network(recipe, classes, input_shape, preprocessing):
         raise ValueError(
             "A recipe's `builder` should be a builder of keras_resfam. "
             f"Received: builder={recipe.builder}"
+        )
+    known = registry.defaults(recipe.builder)
+    if not recipe.arguments.keys() <= known.keys():
+        raise ValueError(
+            f"A recipe's `arguments` should be those of {recipe.builder}: "
+            f"{', '.join(known) or 'none'}. "
+            f"Received: arguments={recipe.arguments}"
         )
     network = builder(
         **recipe.arguments,
@@ -196,10 +228,8 @@ def with_blocks_dropped(network, recipe, seed):
     return drop_blocks(network, **recipe.drop_blocks, seed=seed)
 
 
-def describe(folder, recipe, seed, task, preprocessing):
-    """Writes `recipe.json`, or checks that it is of the same run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "recipe.json"
+def describe(recipe, seed, task, preprocessing):
+    """Returns what `recipe.json` says of a run."""
     description = {
         **dataclasses.asdict(recipe),
         "classes": task.classes,
@@ -211,11 +241,13 @@ def describe(folder, recipe, seed, task, preprocessing):
         "command": shlex.join(["python", *sys.argv]),
     }
     # As JSON gives it back: tuples become lists.
-    description = json.loads(json.dumps(description))
+    return json.loads(json.dumps(description))
+
+
+def check_folder(folder, description):
+    """Refuses a folder that holds another run."""
+    path = folder / "recipe.json"
     if not path.exists():
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(description, indent=2) + "\n")
-        os.replace(partial, path)
         return
     begun = json.loads(path.read_text())
     for key in sorted((begun.keys() & description.keys()) - FREE):
@@ -225,3 +257,15 @@ def describe(folder, recipe, seed, task, preprocessing):
                 "its command, or give another `--run-dir`. "
                 f"Received: {key}={description[key]!r}"
             )
+
+
+def write_description(folder, description):
+    """Writes `recipe.json` where a run begins."""
+    path = folder / "recipe.json"
+    if path.exists():
+        return
+    with checkpoints.writing("recipe.json", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(description, indent=2) + "\n")
+        os.replace(partial, path)

@@ -94,7 +94,7 @@ def in_order(builder, split, size, devices=None, batch_size=100):
     if devices is None or devices.count == 1:
         return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
     part, parts = devices.shard
-    batch_size = batch_size // devices.count * devices.count
+    batch_size = devices.multiple(batch_size)
     examples = builder.info.splits[split].num_examples
     lacking = -examples % batch_size
     weight = (examples + lacking) / examples  # 1 on average

@@ -59,7 +59,11 @@ def parse_arguments(arguments=None):
         help="the run's folder (default: runs/<recipe>)",
     )
     add("--backend", choices=["tensorflow", "jax", "torch"])
-    add("--epochs", type=int, help="instead of the recipe's")
+    add(
+        "--epochs",
+        type=int,
+        help="instead of the recipe's; drops of the learning rate move along",
+    )
     add("--batch-size", type=int, help="instead of the recipe's")
     add(
         "--precision",
@@ -104,7 +108,7 @@ def main(arguments=None):
     try:
         recipe = chosen_recipe(options)
         run = prepared_run(recipe, options)
-    except ValueError as error:
+    except command_line.refusals() as error:
         sys.exit(f"train.py: {error}")
     train(run, verbose=2 if options.quiet else 1)
     part = "held-out" if recipe.validation else recipe.test_split
@@ -117,11 +121,11 @@ def main(arguments=None):
 
 def chosen_recipe(options):
     """The recipe with the options' changes."""
-    recipe = recipes.find(options.recipe).with_settings(
-        map(recipes.parse_setting, options.set)
-    )
+    recipe = recipes.find(options.recipe)
+    if options.epochs is not None:
+        recipe = recipe.with_epochs(options.epochs)
+    recipe = recipe.with_settings(map(recipes.parse_setting, options.set))
     chosen = {
-        "epochs": options.epochs,
         "batch_size": options.batch_size,
         "precision": options.precision,
     }

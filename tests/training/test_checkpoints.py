@@ -73,8 +73,21 @@ def test_damaged_checkpoint_does_not_push_out_whole_ones(tmp_path):
 def test_all_damaged_is_an_error(tmp_path):
     checkpoints.save(tmp_path, 5, arrays(5), {})
     next(tmp_path.iterdir()).write_bytes(b"damaged")
-    with pytest.raises(checkpoints.CheckpointError, match="is damaged"):
-        checkpoints.load(tmp_path, warn=lambda line: None)
+    for _ in range(2):  # and not the beginning of another run
+        with pytest.raises(checkpoints.CheckpointError, match="is damaged"):
+            checkpoints.load(tmp_path, warn=lambda line: None)
+
+
+def test_one_process_puts_aside_what_all_pass_over(tmp_path):
+    checkpoints.save(tmp_path, 5, arrays(5), {"step": 5})
+    checkpoints.save(tmp_path, 10, arrays(10), {"step": 10})
+    newest = max(tmp_path.iterdir())
+    newest.write_bytes(b"damaged")
+    told = []
+    found = checkpoints.load(tmp_path, warn=told.append, mend=False)
+    assert found[1] == {"step": 5}
+    assert not told
+    assert newest.exists()
 
 
 def test_disk_without_room_keeps_the_checkpoint_before(tmp_path):
@@ -115,6 +128,7 @@ def test_kill_within_a_write_leaves_a_whole_checkpoint(tmp_path):
         partial = len(whole) == 2 and list(tmp_path.glob("*.partial"))
     process.send_signal(signal.SIGKILL)
     process.wait()
+    assert partial
     told = []
     (array,), state = checkpoints.load(tmp_path, warn=told.append)
     assert not told

@@ -12,7 +12,7 @@ import distribution
 import runs
 
 BACKEND = keras.backend.backend()
-pytestmark = pytest.mark.skipif(
+distributes = pytest.mark.skipif(
     BACKEND == "torch", reason="Keras has no distributed fit for torch"
 )
 
@@ -57,6 +57,7 @@ def processes(folder, count=2):
         yield runs.start(folder, *OPTIONS, "--distribute", **environment)
 
 
+@distributes
 def test_loss_curve_is_that_of_one_device(tmp_path):
     one, devices, apart = (tmp_path / name for name in "abc")
     started = [
@@ -85,6 +86,7 @@ def test_loss_curve_is_that_of_one_device(tmp_path):
             )
 
 
+@distributes
 def test_batch_must_divide_by_the_devices(tmp_path):
     output = runs.finish(
         runs.start(tmp_path, "--distribute=2", "--batch-size=33"), code=1
@@ -92,7 +94,18 @@ def test_batch_must_divide_by_the_devices(tmp_path):
     assert "multiple of the 2 devices. Received: batch_size=33" in output
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="the others distribute")
+def test_torch_says_that_it_does_not():
+    with pytest.raises(ValueError, match="Received: backend=torch"):
+        distribution.start()
+
+
 def test_shards_of_devices():
     devices = distribution.Devices(count=4, processes=2, index=1)
     assert devices.shard == (1, 2)
     assert not devices.first
+
+
+def test_batches_for_evaluation_are_shared_by_however_many():
+    for count, size in ((1, 100), (3, 102), (128, 128), (1024, 1024)):
+        assert distribution.Devices(count=count).multiple(100) == size

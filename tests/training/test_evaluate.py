@@ -9,9 +9,11 @@ import pytest
 
 import evaluate
 import session
+from keras_resfam import pretrained
 from recipes import find
 
 RNG = np.random.default_rng(0)
+FOLDER = pretrained.CHECKOUT / "weights" / "dmrnet_8_digits"
 
 
 def test_measures_by_loops():
@@ -111,6 +113,46 @@ def test_other_splits_are_not_the_result(run, capsys):
     output = folder / "train.json"
     evaluate.main([str(folder), "--split=train", f"--output={output}"])
     assert json.loads(output.read_text())["split"] == "train"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [str(FOLDER)],
+        ["digits", "--builder", "DMRNet", "--set", "depth=8"],
+        [FOLDER.name, "--builder", "DMRNet", "--set", "depth=8"],
+    ],
+    ids=["folder", "dataset", "name"],
+)
+def test_published_network_has_the_error_of_its_card(arguments, capsys):
+    before = (FOLDER / "result.json").read_bytes()
+    evaluate.main(arguments)
+    found = json.loads(capsys.readouterr().out)
+    card = json.loads(before)
+    assert found["error"] == pytest.approx(card["error"], abs=0.01)
+    assert found["examples"] == 360
+    assert (FOLDER / "result.json").read_bytes() == before
+
+
+def test_best_weights_of_a_run_are_no_result(run, capsys):
+    folder, network = run
+    network.save_weights(folder / "best.weights.h5")
+    evaluate.main([str(folder / "best.weights.h5")])
+    best = json.loads(capsys.readouterr().out)
+    assert not (folder / "result.json").exists()
+    evaluate.main([str(folder)])
+    assert json.loads(capsys.readouterr().out)["nll"] == best["nll"]
+    (folder / "model.weights.h5").unlink()
+    with pytest.raises(SystemExit, match="complete; .*model.weights.h5 not"):
+        evaluate.main([str(folder)])
+
+
+def test_a_file_alone_does_not_say_how_to_normalise(run, tmp_path):
+    folder, _ = run
+    (folder / "recipe.json").unlink()
+    file = str(folder / "model.weights.h5")
+    with pytest.raises(SystemExit, match="recipe.json says.*Received"):
+        evaluate.main([file, "--builder", "DMRNet", "--set", "depth=8"])
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,24 @@ def test_a_run_with_other_channel_moments(home, tmp_path, change):
         package.package(run)
 
 
+def test_another_network_does_not_take_the_place_of_one(home, folders):
+    name, runs = "resnet_8_preactivation_digits", home / "runs"
+    before = contents(folders["ResNet"])
+    run = tiny_run.make(runs / "paths", "ResNet", FAMILIES["ResNet"])
+    recipe = read(run, "recipe.json") | {"name": "paths", "seed": 1}
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(ValueError, match="`--suffix`.*name='paths', seed=1"):
+        package.package(run)
+    assert contents(folders["ResNet"]) == before
+    assert package.package(run, "paths").name == f"{name}_paths"
+    assert package.package(runs / "ResNet").name == name
+    assert contents(folders["ResNet"]) == before
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def test_paths_of_the_machine_are_cut_to_names():
     text = '{"command": "train.py --run-dir /home/me/runs/a --data-dir=/d/x"}'
     assert package.without_local_paths(text) == (

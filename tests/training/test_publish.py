@@ -94,7 +94,8 @@ def test_the_same_bytes_again_change_nothing(folder, server):
 def test_only_what_differs_is_sent_and_what_is_gone_removed(folder, server):
     run(folder)
     (made, *_) = commits(server)
-    server.push(REPOSITORY, made.files | {"old.txt": b"", "log.csv": b"other"})
+    changed = {"old.txt": b"", "older/log.csv": b"", "log.csv": b"other"}
+    server.push(REPOSITORY, made.files | changed)
     server.requests.clear()
     run(folder)
     assert files_of(commits(server)[0]) == contents(folder)

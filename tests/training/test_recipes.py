@@ -224,7 +224,7 @@ def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
     trained = session.build_network(recipe, 10, (32, 32, 3), "cifar10")
     trained.save_weights(path)
     recipe = recipe.replace(weights=str(path))
-    preprocessing = session.preprocessing_of(recipe)
+    preprocessing = session.preprocessing_of(recipe, 3)
     network = session.build_network(recipe, 7, (16, 16, 3), preprocessing)
     assert network.output_shape == (None, 7)
     for layer in trained.layers:
@@ -240,10 +240,11 @@ def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
 def test_images_are_normalised_as_the_weights_had_them():
     digits = recipes.find("digits")
     tuned = digits.replace(weights="digits", dataset="fashion_mnist")
-    assert session.preprocessing_of(tuned) == "digits"
-    assert session.preprocessing_of(digits) == "digits"
+    assert session.preprocessing_of(tuned, 1) == "digits"
+    assert session.preprocessing_of(digits, 1) == "digits"
     unknown = digits.replace(dataset="tf_flowers")
-    assert session.preprocessing_of(unknown) == "imagenet2012"
+    assert session.preprocessing_of(unknown, 3) == "imagenet2012"
+    assert session.preprocessing_of(unknown, 1) is True
     network = session.build_network(tuned, 10, (8, 8, 1), "digits")
     np.testing.assert_allclose(
         session.colour_of_zero(network), DATASETS["digits"].mean, rtol=1e-6

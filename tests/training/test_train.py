@@ -48,6 +48,17 @@ def test_options_change_the_recipe():
     assert recipe.arguments == {"depth": 28, "width": 1}
 
 
+def test_drops_keep_their_shares_of_another_length():
+    recipe = recipes.find("dmrnet_56_cifar10")
+    assert recipe.drops == (200, 300, 350)
+    assert recipe.with_epochs(40).drops == (20, 30, 35)
+    assert recipe.with_epochs(1).drops == ()
+    options = train.parse_arguments(
+        "--recipe dmrnet_56_cifar10 --epochs 8".split()
+    )
+    assert train.chosen_recipe(options).drops == (4, 6, 7)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -57,11 +68,19 @@ def test_options_change_the_recipe():
         (["--set", "arguments.depth=9"], "Received: depth=9"),
         (["--set", "dataset=digits", "--set", "test_split=x"], "split=x"),
         (["--recipe", "wrn_16_4_cifar10", "--data-dir=no.npz"], "data_dir="),
+        (["--set", "arguments.widht=2"], "'widht': 2"),
+        (["--set", "epochs=ten"], "of the type int. Received: epochs='ten'"),
+        (["--set", "drops=5"], "of the type tuple. Received: drops=5"),
+        (["--set", "flip=1"], "of the type bool. Received: flip=1"),
+        (["--batch-size=63", "--set=mixup=0.2"], "Received: batch_size=63 on"),
+        (["--set", "weights=nowhere"], "Received: weights='nowhere'"),
     ],
 )
-def test_mistakes_end_in_a_line(arguments, told, tmp_path):
+def test_mistakes_end_in_a_line_and_leave_nothing(arguments, told, tmp_path):
+    folder = tmp_path / "run"
     with pytest.raises(SystemExit, match=f"train.py: .*{told}"):
-        train.main([*arguments, "--run-dir", str(tmp_path)])
+        train.main([*arguments, "--run-dir", str(folder)])
+    assert not folder.exists()
 
 
 def test_unknown_options_are_errors(capsys):

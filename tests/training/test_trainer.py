@@ -2,12 +2,15 @@
 
 import json
 import math
+import resource
+import signal
 
 import keras
 import numpy as np
 import pytest
 
 import augmentation
+import checkpoints
 import loop
 import recipes
 import session
@@ -154,6 +157,43 @@ def test_non_finite_loss_stops_with_its_place(tmp_path):
         run.train(verbose=0)
     assert not list(tmp_path.glob("checkpoints/*"))
     assert not (tmp_path / "model.weights.h5").exists()
+
+
+def test_weights_spoilt_by_the_last_step_are_not_kept(tmp_path):
+    """The loss of an epoch's only step is that before it."""
+    run = prepared(
+        tmp_path,
+        batch_size=1437,
+        learning_rate=3e38,
+        weight_decay=10,
+        warmup=0,
+    )
+    with pytest.raises(loop.NonFiniteLoss, match="after step 1 .epoch 1"):
+        run.train(verbose=0)
+    assert not list(tmp_path.glob("checkpoints/*"))
+    assert not (tmp_path / "model.weights.h5").exists()
+
+
+def test_disk_without_room_stops_the_run_in_a_line(tmp_path):
+    run = prepared(tmp_path, batch_size=1437)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(checkpoints.CheckpointError, match="the log.*room"):
+            run.train(verbose=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_complete_run_is_left_as_it_is(tmp_path):
+    run = prepared(tmp_path)
+    run.epoch = 1
+    result = tmp_path / "model.weights.h5"
+    result.write_bytes(b"what was trained")
+    run.train(verbose=0)
+    assert result.read_bytes() == b"what was trained"
 
 
 def test_folder_of_another_run_is_refused(tmp_path):

@@ -1,10 +1,12 @@
 """Fine-tuning of trained weights on another data set.
 
-    python training/train.py --recipe fine_tune --set dataset=tf_flowers
+    python training/train.py --recipe fine_tune --set dataset=tf_flowers \\
+        --set image_size=64 --set validation=500
 
 Any image classification data set of TensorFlow Datasets will do; its images
-are cut to `image_size`. What to start from is `--set weights=...`, as the
-builder takes it.
+are cut to `image_size` (`None`: they have one size), and `validation` holds
+out a part of one that has no test set. What to start from is `--set
+weights=...`, as the builder takes it.
 """
 
 from recipes.recipe import Recipe

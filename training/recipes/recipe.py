@@ -17,7 +17,8 @@ class Recipe:
         builder: String. A builder of `keras_resfam`.
         arguments: Dict. The builder's architecture arguments.
         weights: What to start from: `None` for random weights, or what the
-            builder takes as `weights`; the head is new if the classes differ.
+            builder takes as `weights`, of which all but the classifier is
+            taken.
         dataset: String. A name in `keras_resfam.datasets`, or any image
             classification data set of TensorFlow Datasets.
         train_split: String. TFDS split; parts are joined with "+".
@@ -104,6 +105,8 @@ class Recipe:
     note: str = ""
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check_type(field, getattr(self, field.name))
         _check_choice("schedule", self.schedule, ("steps", "cosine"))
         _check_choice("decay", self.decay, ("all", "kernels"))
         _check_choice("padding", self.padding, ("mean", "reflect"))
@@ -127,6 +130,12 @@ class Recipe:
     def replace(self, **changes):
         """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def with_epochs(self, epochs):
+        """Returns a copy of another length, its drops at the same shares."""
+        moved = {round(drop * epochs / self.epochs) for drop in self.drops}
+        drops = sorted(drop for drop in moved if 0 < drop < epochs)
+        return self.replace(epochs=epochs, drops=tuple(drops))
 
     @classmethod
     def from_json(cls, description):
@@ -175,6 +184,23 @@ def parse_setting(text):
         return name, ast.literal_eval(value)
     except (SyntaxError, ValueError):
         return name, value
+
+
+def _check_type(field, value):
+    """Refuses a value of another type: `--set` takes any Python."""
+    allowed = field.type
+    if isinstance(1.0, allowed):
+        allowed |= int
+    if allowed is tuple:
+        allowed |= list  # as JSON and `--set` may have it
+    if not isinstance(value, allowed) or isinstance(value, bool) != (
+        field.type is bool
+    ):
+        name = getattr(field.type, "__name__", field.type)
+        raise ValueError(
+            f"A recipe's `{field.name}` should be of the type {name}. "
+            f"Received: {field.name}={value!r}"
+        )
 
 
 def _check_choice(field, value, choices):
