@@ -2,7 +2,8 @@
 
 `mean` and `std` are per channel, in the units of the raw images (0..255),
 over all pixels of the training split. They are not the means of per-image
-deviations, which circulate for CIFAR-10 and are too small by a fifth.
+deviations, which circulate for CIFAR-10 and are too small by a fifth. Those of
+ImageNet are fb.resnet.torch's, which everybody's ImageNet networks use.
 """
 
 import dataclasses

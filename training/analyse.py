@@ -9,6 +9,7 @@ With --benchmark it prints what all single deletions cost, and nothing else.
 
 import argparse
 import csv
+import os
 import pathlib
 import sys
 import time
@@ -89,6 +90,12 @@ def analyse(model, recipe, images, labels, options):
         write_columns(out / "path_lengths.csv", lengths)
         gradients = kept(
             out / "gradients.csv",
+            {
+                "weights": records[0]["weights"],
+                "examples": len(images[: options.gradient_examples]),
+                "samples": options.gradient_samples,
+                "seed": options.seed,
+            },
             lambda: analysis.gradient_by_path_length(
                 model,
                 images[: options.gradient_examples],
@@ -100,25 +107,48 @@ def analyse(model, recipe, images, labels, options):
     write_pages(model, recipe, records, lengths, gradients, out)
 
 
-def kept(path, measure):
-    """What a file holds, or else what is measured, and written there."""
+def kept(path, common, measure):
+    """What a file holds, or else what is measured, and written there.
+
+    Args:
+        path: Path of a CSV file.
+        common: Dict. What the measurement is of: it stands in every row, and
+            a file of another is refused.
+        measure: Callable that returns a dict of arrays.
+    """
     import numpy as np
 
     if not path.exists():
-        write_columns(path, measure())
+        columns = measure()
+        count = len(next(iter(columns.values())))
+        write_columns(
+            path, columns | {k: np.repeat(v, count) for k, v in common.items()}
+        )
     with open(path, newline="") as file:
-        header, *rows = csv.reader(file)
-    columns = np.array(rows, float).T
-    return dict(zip(header, columns, strict=True))
+        rows = list(csv.DictReader(file))
+    found = {name: rows[0].get(name) for name in common}
+    if found != {name: str(value) for name, value in common.items()}:
+        sys.exit(
+            f"analyse.py: {path} should be of {common}: give another `--out`. "
+            f"Received: {found}"
+        )
+    return {
+        name: np.array([float(row[name]) for row in rows])
+        for name in rows[0]
+        if name not in common
+    }
 
 
 def write_columns(path, columns):
-    with open(path, "w", newline="") as file:
+    """Writes a dict of arrays, so that a kill leaves no half of a file."""
+    partial = path.with_suffix(".partial")
+    with open(partial, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(
             zip(*(x.tolist() for x in columns.values()), strict=True)
         )
+    os.replace(partial, path)
 
 
 def write_pages(model, recipe, records, lengths, gradients, out):

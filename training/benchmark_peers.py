@@ -7,6 +7,7 @@ library only when it is loaded.
 import copy
 import os
 import time
+from importlib.util import find_spec
 
 from benchmark_workers import (
     LEARNING_RATE,
@@ -40,7 +41,8 @@ class PyTorch:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         return {
             "import": seconds,
-            "versions": versions("torch", "pytorchcv"),
+            "versions": versions("torch")
+            | (versions("pytorchcv") if find_spec("pytorchcv") else {}),
             "device": torch_device_name(torch),
         }
 
