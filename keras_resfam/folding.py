@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_resfam import graph as graphs
 from keras_resfam.layers import BatchNormalization
 
 # Depthwise kernels end in (inputs, multiplier), transposed ones in
@@ -121,33 +122,28 @@ def _is_graph(layer):
 
 def _foldable(model):
     """Maps each linear layer to the `BatchNormalization` it can absorb."""
-    nodes = [n for level in model._nodes_by_depth.values() for n in level]
-    calls = collections.Counter(node.operation for node in nodes)
-    readers = collections.Counter(
-        id(x) for x in [*model.outputs, *_inputs_of(nodes)]
-    )
-    maker = {id(x): node.operation for node in nodes for x in node.outputs}
+    graph = graphs.read(model)
+    calls = collections.Counter(step.operation for step in graph.steps)
+    read = [x for step in graph.steps for x in step.inputs]
+    readers = collections.Counter(id(x) for x in [*graph.outputs, *read])
+    maker = {id(x): s.operation for s in graph.steps for x in s.outputs}
     pairs = {}
-    for node in nodes:
-        norm = node.operation
+    for step in graph.steps:
+        norm = step.operation
         if type(norm) not in NORMS or calls[norm] > 1:
             continue
-        x = node.input_tensors[0]
-        layer = maker[id(x)]
+        x = step.inputs[0]
+        layer = maker.get(id(x))
         if (
             calls[layer] == 1
             and readers[id(x)] == 1
-            and not node.arguments.kwargs.get("training")
+            and not step.kwargs.get("training")
             and _is_linear(layer)
             and layer.dtype_policy == norm.dtype_policy
             and norm.axis % x.ndim == _channel_axis(layer, x.ndim)
         ):
             pairs[layer] = norm
     return pairs
-
-
-def _inputs_of(nodes):
-    return [x for node in nodes for x in node.input_tensors]
 
 
 def _is_linear(layer):

@@ -8,6 +8,8 @@ import keras
 from keras_resfam.gradients import replace_gradient
 from keras_resfam.normalization import fused_batch_norm, fuses
 
+TINY = 1.2e-38  # float32's smallest normal number
+
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class GradientModulation(keras.layers.Layer):
@@ -80,14 +82,12 @@ class GradientModulation(keras.layers.Layer):
     def _modulate(self, error, q_above):
         """Returns the modulated error and its second moment."""
         q = _second_moment(error)
-        ratio = q_above / keras.ops.where(q > 0, q, 1.0)
-        mismatch = keras.ops.logical_or(
-            ratio > self.threshold, ratio < 1 / self.threshold
+        mismatch = (q_above > self.threshold * q) | (
+            q > self.threshold * q_above
         )
         # Above the uppermost layer there is no moment, and no ratio.
-        mismatch = keras.ops.logical_and(
-            mismatch, keras.ops.logical_and(q > 0, q_above > 0)
-        )
+        mismatch = mismatch & (keras.ops.minimum(q, q_above) > 0)
+        ratio = q_above / keras.ops.maximum(q, TINY)
         rho = keras.ops.where(mismatch, keras.ops.sqrt(ratio), 1.0)
         modulated = error * keras.ops.cast(rho, error.dtype)
         return modulated, keras.ops.where(mismatch, q_above, q)
@@ -106,9 +106,9 @@ class GradientModulation(keras.layers.Layer):
 
 def _second_moment(error):
     """The mean square in float32, as a product: it reads the error once."""
-    row = keras.ops.reshape(keras.ops.cast(error, "float32"), (1, -1))
-    total = keras.ops.matmul(row, keras.ops.transpose(row))[0, 0]
-    return total / keras.ops.cast(keras.ops.size(error), "float32")
+    row = keras.ops.reshape(keras.ops.cast(error, "float32"), (-1,))
+    size = keras.ops.cast(math.prod(keras.ops.shape(error)), "float32")
+    return keras.ops.vdot(row, row) / size
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")

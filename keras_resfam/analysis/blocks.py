@@ -16,7 +16,7 @@ import re
 
 import keras
 
-from keras_resfam.analysis import graph as graphs
+from keras_resfam import graph as graphs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,9 @@ def residual_blocks(model):
     Returns:
         A list of `Block`, empty for a plain network.
     """
-    return [unit.block for unit in residual_chain(graphs.read(model)).units]
+    return [
+        unit.block for unit in residual_chain(graphs.read_single(model)).units
+    ]
 
 
 def plain_layers(model):
@@ -183,12 +185,13 @@ def plain_layers(model):
     Returns:
         A list of `Block` with no additions.
     """
-    return [unit.block for unit in plain_chain(graphs.read(model)).units]
+    chain = plain_chain(graphs.read_single(model))
+    return [unit.block for unit in chain.units]
 
 
 def chain_of(model):
     """The model cut at its residual blocks, or at its layers if it is plain."""
-    graph = graphs.read(model)
+    graph = graphs.read_single(model)
     chain = residual_chain(graph)
     chain = chain if chain.units else plain_chain(graph)
     if not chain.units:

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_resfam.analysis import graph as graphs
+from keras_resfam import graph as graphs
 from keras_resfam.analysis.blocks import residual_chain
 from keras_resfam.checks import is_integer
 
@@ -54,7 +54,7 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
     Returns:
         A `keras.Model` that shares the layers of `model`.
     """
-    chain = residual_chain(graphs.read(model))
+    chain = residual_chain(graphs.read_single(model))
     survival = checked_survival(len(chain.units), active, survival, scale)
     (source,) = chain.graph.inputs
     inputs = keras.Input(

@@ -10,8 +10,8 @@ import json
 
 import keras
 
+from keras_resfam import graph as graphs
 from keras_resfam.analysis import backends
-from keras_resfam.analysis import graph as graphs
 
 
 class BlockRunner:

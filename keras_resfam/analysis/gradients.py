@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_resfam import graph as graphs
 from keras_resfam.analysis import backends
-from keras_resfam.analysis import graph as graphs
 from keras_resfam.analysis.blocks import residual_chain
 from keras_resfam.analysis.lesions import arrays
 from keras_resfam.checks import check_integer, is_integer
@@ -245,7 +245,7 @@ class PathGradient:
     """
 
     def __init__(self, model):
-        chain = residual_chain(graphs.read(model))
+        chain = residual_chain(graphs.read_single(model))
         if not chain.units:
             raise ValueError(
                 f"`model` should have residual blocks. Received: {model.name}"

@@ -5,7 +5,7 @@ import collections
 import keras
 import numpy as np
 
-from keras_resfam.analysis import graph as graphs
+from keras_resfam import graph as graphs
 from keras_resfam.analysis.blocks import residual_chain
 
 
@@ -58,7 +58,7 @@ def count_paths(model, unit="blocks"):
         raise ValueError(
             f'`unit` should be "blocks" or "layers". Received: unit={unit!r}'
         )
-    chain = residual_chain(graphs.read(model))
+    chain = residual_chain(graphs.read_single(model))
     joins = {
         id(join.step): join for place in chain.units for join in place.joins
     }

@@ -8,7 +8,7 @@ that are kept (`None` for all).
 
 import keras
 
-from keras_resfam.analysis import graph as graphs
+from keras_resfam import graph as graphs
 from keras_resfam.analysis.blocks import chain_of
 
 

@@ -29,6 +29,8 @@ class Step:
 
 @dataclasses.dataclass(eq=False)
 class Graph:
+    """A model's steps, in an order in which they can be run."""
+
     inputs: list
     outputs: list
     steps: list
@@ -42,14 +44,39 @@ def tensors_in(structure):
 
 
 def read(model):
-    """Reads the graph of a model, in an order in which it can be run.
+    """Reads the graph of a functional model.
 
     Args:
-        model: functional or sequential `keras.Model` with one tensor in and
-            one out. It stays as it is; the steps refer to its layers.
+        model: functional `keras.Model`. It stays as it is; the steps refer to
+            its layers.
 
     Returns:
         A `Graph`.
+    """
+    steps = []
+
+    def record(operation, *args, **kwargs):
+        outputs = operation(*args, **kwargs)
+        step = Step(operation, args, kwargs, tensors_in(outputs))
+        steps.append(step)
+        return outputs
+
+    # A shell without the compiled state, which clone_model would copy.
+    shell = keras.Model(model.input, model.output, name=model.name)
+    clone = keras.models.clone_model(
+        shell, clone_function=lambda layer: layer, call_function=record
+    )
+    return Graph(clone.inputs, clone.outputs, steps, model.name)
+
+
+def read_single(model):
+    """Reads the graph of a model with one tensor in and one out.
+
+    Args:
+        model: functional or sequential `keras.Model`.
+
+    Raises:
+        ValueError: if it is another.
     """
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ValueError(
@@ -61,20 +88,8 @@ def read(model):
             "`model` should have one input and one output. Received: model="
             f"{model.name} with inputs={model.inputs}, outputs={model.outputs}"
         )
-    steps = []
-
-    def record(operation, *args, **kwargs):
-        outputs = operation(*args, **kwargs)
-        step = Step(operation, args, kwargs, tensors_in(outputs))
-        steps.append(step)
-        return outputs
-
-    # A shell without the compiled state, which clone_model would copy.
-    shell = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    clone = keras.models.clone_model(
-        shell, clone_function=lambda layer: layer, call_function=record
-    )
-    return Graph(clone.inputs, clone.outputs, steps, model.name)
+    (image,), (answer,) = model.inputs, model.outputs
+    return read(keras.Model(image, answer, name=model.name))
 
 
 def run(steps, values):
