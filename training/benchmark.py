@@ -185,7 +185,7 @@ def sample_all(contenders, precision, options):
         for contender in turns(contenders, options.rounds):
             contender.sample(mode, batch, options.seconds)
     for contender in contenders:
-        if contender.ours and contender.report.get("device"):
+        if contender.ours and not options.quick:
             contender.ask("matrix_peak", precision)
 
 
@@ -275,18 +275,21 @@ def print_variants(implementation, measured, task):
 
 
 def print_peak(contenders, batch):
-    """The share of the matrix-product peak that training reaches."""
-    task = "train", batch
-    for contender in contenders:
-        peak = contender.report.get("peak")
-        if peak and task in contender.samples:
-            # The backward pass multiplies twice as much as the forward pass.
-            flops = 3 * contender.report["flops"] * batch
-            reached = flops / contender.median(task)
-            print(
-                f"{contender}: {reached / 1e12:.1f} of "
-                f"{peak / 1e12:.1f} TFLOP/s, {reached / peak:.0%}"
-            )
+    """The share that is reached of what a large matrix product reaches.
+
+    It can be above 1: some convolutions take fewer multiplications.
+    """
+    # The backward pass multiplies twice as much as the forward pass.
+    for mode, passes in (("train", 3), ("infer", 1)):
+        for contender in contenders:
+            peak = contender.report.get("peak")
+            if peak and (mode, batch) in contender.samples:
+                flops = passes * contender.report["flops"] * batch
+                reached = flops / contender.median((mode, batch))
+                print(
+                    f"{contender}, {mode}: {reached / 1e9:,.0f} of "
+                    f"{peak / 1e9:,.0f} GFLOP/s, {reached / peak:.0%}"
+                )
 
 
 def rows(contenders, name, precision, options):

@@ -138,7 +138,13 @@ def test_share_of_the_matrix_peak(capsys):
     one = contender("jax", [0.5])
     one.report = {"peak": 60e12, "flops": 2e10}
     benchmark.print_peak([one], 128)
-    assert capsys.readouterr().out == "jax: 15.4 of 60.0 TFLOP/s, 26%\n"
+    one.samples["infer", 128] = [0.1]
+    benchmark.print_peak([one], 128)
+    assert capsys.readouterr().out.splitlines() == [
+        "jax, train: 15,360 of 60,000 GFLOP/s, 26%",
+        "jax, train: 15,360 of 60,000 GFLOP/s, 26%",
+        "jax, infer: 25,600 of 60,000 GFLOP/s, 43%",
+    ]
 
 
 def test_flops_by_hand():
