@@ -92,6 +92,7 @@ def analyse(model, recipe, images, labels, options):
             out / "gradients.csv",
             {
                 "weights": records[0]["weights"],
+                "data": records[0]["data"],
                 "examples": len(images[: options.gradient_examples]),
                 "samples": options.gradient_samples,
                 "seed": options.seed,

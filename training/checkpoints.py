@@ -38,8 +38,8 @@ def writing(what, folder):
     except OSError as error:
         raise CheckpointError(
             f"Could not write {what} to {folder}: {error.strerror or error}. "
-            "The last checkpoint is whole: make room and give the same command "
-            "to go on from there."
+            "What was there before is whole: see to it, for instance make "
+            "room, and give the same command to go on from there."
         ) from error
 
 

@@ -136,19 +136,23 @@ class Run:
             *trainer.optimizer.variables,
         ]
 
-    def save(self):
-        """Writes a checkpoint of the state after the last whole step.
+    def state(self):
+        """Returns the arrays of everything that training changes.
 
         Raises:
-            NonFiniteLoss: If that step has spoilt the weights, which its own
-                loss does not show.
-            checkpoints.CheckpointError: If the disk refuses.
+            NonFiniteLoss: If the last step has spoilt the weights, which its
+                own loss does not show.
         """
         if keras.backend.backend() == "jax":
             self.trainer.jax_state_sync()
         arrays = [ops.convert_to_numpy(v) for v in self.variables()]
         if not all(np.isfinite(array).all() for array in arrays):
             raise self.non_finite("The weights are not finite after")
+        return arrays
+
+    def save(self):
+        """Writes a checkpoint of the state after the last whole step."""
+        arrays = self.state()
         meters = [float(ops.convert_to_numpy(v)) for v in self.trainer.meters()]
         if self.devices.first:
             state = {
@@ -260,6 +264,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         run = self.run
+        run.state()  # finite, before anything is written
         rate = run.trainer.learning_rate_at(run.step - 1)
         run.seconds = time.perf_counter() - self.began
         run.rows.append(
@@ -293,7 +298,15 @@ class Progress(keras.callbacks.Callback):
 
 
 def save_weights(network, path):
-    """Writes a network's weights so that a kill leaves no half of a file."""
+    """Writes a network's weights so that a kill leaves no half of a file.
+
+    HDF5 does not survive a full disk, so that room is made sure of before.
+    """
     partial = path.with_name("partial-" + path.name)
-    network.save_weights(partial)
-    os.replace(partial, path)
+    room = 2**20 + 2 * sum(w.nbytes for w in network.get_weights())
+    try:
+        partial.write_bytes(bytes(room))
+        network.save_weights(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -42,7 +42,7 @@ def prepare(
             run of another recipe or seed.
     """
     devices = devices or distribution.Devices()
-    check_batch(recipe, devices)
+    check_devices(recipe, devices)
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(recipe.precision)
     task = load_task(recipe, seed, data_dir, devices)
@@ -82,8 +82,14 @@ def prepare(
     )
 
 
-def check_batch(recipe, devices):
-    """Refuses a batch that cannot be shared out, or mixed in pairs."""
+def check_devices(recipe, devices):
+    """Refuses what cannot be shared out among the devices."""
+    if recipe.precision == "mixed_float16" and devices.strategy is not None:
+        raise ValueError(
+            "`precision` should be mixed_bfloat16 or float32 on several "
+            "devices with TensorFlow: Keras 3.15 scales the loss of float16 "
+            "for each by itself. Received: precision=mixed_float16"
+        )
     if recipe.batch_size % devices.count:
         raise ValueError(
             f"`batch_size` should be a multiple of the {devices.count} "

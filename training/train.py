@@ -107,6 +107,9 @@ def main(arguments=None):
     command_line.choose_backend(options.backend)
     try:
         recipe = chosen_recipe(options)
+    except ValueError as error:  # before Keras is imported
+        sys.exit(f"train.py: {error}")
+    try:
         run = prepared_run(recipe, options)
     except command_line.refusals() as error:
         sys.exit(f"train.py: {error}")

@@ -15,6 +15,7 @@ from keras_resfam.checks import check_integer
 TYPES = {
     "network": str,
     "weights": str,
+    "data": str,
     "study": str,
     "count": int,
     "trial": int,
@@ -93,16 +94,15 @@ def lesion_study(
         verbose: 0 or 1. Whether a progress bar is shown. Defaults to `1`.
 
     Returns:
-        A list of dicts with the keys `network`, `weights` (the start of their
-        SHA-256), `study`, `count`, `trial`, `blocks` (names with spaces
-        between; of swaps, pair by pair), `kendall_tau` (of the blocks' order
-        against the network's own; 1.0 unless swapped), `error` (top-1, in
-        percent), `examples` and `seed`.
+        A list of dicts with the keys `network`, `weights` and `data` (the
+        start of their SHA-256), `study`, `count`, `trial`, `blocks` (names
+        with spaces between; of swaps, pair by pair), `kendall_tau` (of the
+        blocks' order against the network's own; 1.0 unless swapped), `error`
+        (top-1, in percent), `examples` and `seed`.
 
     Raises:
         ValueError: If an argument is not allowed, or if `output` holds records
-            of another network, other weights, another seed or number of
-            examples.
+            of another network, other weights or data, or another seed.
     """
     for argument, value, minimum in (
         ("max_deletions", max_deletions, 0),
@@ -117,7 +117,8 @@ def lesion_study(
     images, labels = arrays(data)
     common = {
         "network": name or model.name,
-        "weights": digest(model),
+        "weights": digest(model.get_weights()),
+        "data": digest([images, labels]),
         "examples": len(labels),
         "seed": seed,
     }
@@ -338,10 +339,10 @@ def arrays(data):
     return images, labels
 
 
-def digest(model):
-    """The start of the SHA-256 of a model's weights, in their order."""
+def digest(arrays):
+    """The start of the SHA-256 of some arrays, in their order."""
     found = hashlib.sha256()
-    for array in model.get_weights():
+    for array in arrays:
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:16]
 
@@ -388,10 +389,10 @@ def resume(path, common):
 
 
 def drop_half_line(path):
-    """Removes what a full disk or a power cut left of a last line."""
-    text = path.read_bytes()
+    """Removes what a full disk or a power cut left of a record."""
+    text, header = path.read_bytes(), ",".join(TYPES).encode()
     whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
+    if text != whole and (text.startswith(header) or header.startswith(text)):
         path.write_bytes(whole)
 
 

@@ -304,9 +304,14 @@ def test_records_of_another_study_are_refused(model, tmp_path):
     other = dense_nets.build(scale=2.0)
     with pytest.raises(ValueError, match="'weights': '.* of {.*'weights'"):
         lesion_study(other, data, output=path, **few)
-    path.write_text("epoch,loss\n1,0.5\n")
-    with pytest.raises(ValueError, match="columns network.*epoch, loss"):
-        lesion_study(model, data, output=path, **few)
+    images, labels = data
+    with pytest.raises(ValueError, match="'data': '.* of {.*'data'"):
+        lesion_study(model, (images, labels[::-1]), output=path, **few)
+    for other in ("epoch,loss\n1,0.5", '{"error": 0.5}'):
+        path.write_text(other)
+        with pytest.raises(ValueError, match="columns network.*Received"):
+            lesion_study(model, data, output=path, **few)
+        assert path.read_text() == other
 
 
 def test_plain_networks_lose_layers():

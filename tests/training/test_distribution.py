@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import socket
 
@@ -71,7 +72,7 @@ def test_loss_curve_is_that_of_one_device(tmp_path):
         runs.finish(process, code=128 + signal.SIGTERM)
         for process in (first, second)
     ]
-    places = {text[text.index("SIGTERM: ") :] for text in stopped}
+    places = {re.search("stopped and saved at .*", text)[0] for text in stopped}
     assert len(places) == 1, places
     started += processes(apart)
     for process in started:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import data
+import distribution
 import optimizers
 import recipes
 import session
@@ -255,3 +256,11 @@ def test_unknown_builder():
     recipe = recipes.find("digits").replace(builder="ResNet18")
     with pytest.raises(ValueError, match="Received: builder=ResNet18"):
         session.build_network(recipe, 10, (8, 8, 1), "digits")
+
+
+def test_float16_is_not_spread_by_tensorflow():
+    recipe = recipes.find("digits").replace(precision="mixed_float16")
+    session.check_devices(recipe, distribution.Devices(count=2))
+    devices = distribution.Devices(count=2, strategy=object())
+    with pytest.raises(ValueError, match="Received: precision=mixed_float16"):
+        session.check_devices(recipe, devices)

@@ -168,23 +168,35 @@ def test_weights_spoilt_by_the_last_step_are_not_kept(tmp_path):
         weight_decay=10,
         warmup=0,
     )
+    run.choose = True
     with pytest.raises(loop.NonFiniteLoss, match="after step 1 .epoch 1"):
         run.train(verbose=0)
     assert not list(tmp_path.glob("checkpoints/*"))
-    assert not (tmp_path / "model.weights.h5").exists()
+    assert not list(tmp_path.glob("*.h5"))
 
 
-def test_disk_without_room_stops_the_run_in_a_line(tmp_path):
+@pytest.mark.parametrize("what", ["reports.write", "save_weights"])
+def test_disk_without_room_stops_the_run_in_a_line(tmp_path, monkeypatch, what):
+    """A limit on the size of files, while one is written, is like that."""
+    name = what.split(".")[-1]
+    place = loop.reports if "." in what else loop
+    write = getattr(place, name)
+
+    def without_room(*arguments):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        try:
+            write(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+
     run = prepared(tmp_path, batch_size=1437)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    try:
-        with pytest.raises(checkpoints.CheckpointError, match="the log.*room"):
-            run.train(verbose=0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    monkeypatch.setattr(place, name, without_room)
+    with pytest.raises(checkpoints.CheckpointError, match="make room"):
+        run.train(verbose=0)
+    assert not list(tmp_path.glob("*.h5"))
 
 
 def test_complete_run_is_left_as_it_is(tmp_path):
