@@ -104,7 +104,7 @@ def test_central_crops_come_in_order_and_once(builder, devices):
     )
     labels = np.concatenate([batch[1] for batch in got])
     if devices:
-        assert {len(batch[1]) for batch in got} == {4}
+        assert {len(batch[1]) for batch in got} == {8}
         weights = np.concatenate([batch[2] for batch in got])
         assert weights.mean() == pytest.approx(1)
         labels = labels[weights > 0]
