@@ -26,6 +26,7 @@ import keras_resfam
 import model_card
 from keras_resfam import download, fingerprint, pretrained, registry
 from keras_resfam.datasets import DATASETS
+from recipes.recipe import FREE
 
 FROM_RUN = ("recipe.json", "log.csv", "result.json")
 FILES = (
@@ -38,8 +39,6 @@ FILES = (
     "recipe.json",
     "result.json",
 )
-# What does not make another network of a recipe.
-FREE = {"command", "error", "keras", "note", "source"}
 LARGEST_FILE = 90_000_000  # bytes, in git
 
 SHORT_NAMES = {

@@ -15,10 +15,8 @@ import keras_resfam
 from keras_resfam import pretrained, registry
 from keras_resfam.datasets import DATASETS
 from loop import Run
+from recipes.recipe import FREE
 from trainer import Trainer
-
-# What may differ between the commands that begin and continue a run.
-FREE = {"command", "error", "keras", "note", "source"}
 
 
 def prepare(

@@ -3,6 +3,9 @@
 import ast
 import dataclasses
 
+# Of a run's recipe.json: what may differ while the run stays the same.
+FREE = {"command", "error", "keras", "note", "source"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
