@@ -167,9 +167,8 @@ def residual_blocks(model):
     Returns:
         A list of `Block`, empty for a plain network.
     """
-    return [
-        unit.block for unit in residual_chain(graphs.read_single(model)).units
-    ]
+    chain = residual_chain(graphs.read_single(model))
+    return [unit.block for unit in chain.units]
 
 
 def plain_layers(model):
