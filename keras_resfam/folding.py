@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from keras_resfam import graph as graphs
-from keras_resfam.layers import BatchNormalization
+from keras_resfam.layers import BatchNormalization, GradientModulation
 
 # Depthwise kernels end in (inputs, multiplier), transposed ones in
 # (outputs, inputs), all others in (inputs, outputs).
@@ -54,6 +54,8 @@ def fold_batch_norm(model):
     the layers above, and a quantized or LoRA layer. Models inside `model` are
     merged in the same way.
 
+    Left out: `GradientModulation`, which acts in training only.
+
     Args:
         model: `keras.Model`. A functional or sequential model. It is not
             changed.
@@ -82,12 +84,14 @@ def fold_batch_norm(model):
         )
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs, model.outputs, name=model.name)
-    norm_after = _foldable(model)
-    folded = set(norm_after.values())
+    graph = graphs.read(model)
+    norm_after = _foldable(graph)
+    gone = {norm: _identity for norm in norm_after.values()}
+    gone |= {layer: _unlinked for layer in _modulations(graph)}
 
     def clone(layer):
-        if layer in folded:
-            return _identity
+        if layer in gone:
+            return gone[layer]
         if _is_graph(layer):
             return fold_batch_norm(layer)
         config = layer.get_config()
@@ -101,7 +105,7 @@ def fold_batch_norm(model):
     for layer in model.layers:
         if layer in norm_after:
             weights = _merged_weights(layer, norm_after[layer])
-        elif layer in folded or _is_graph(layer):
+        elif layer in gone or _is_graph(layer):
             continue
         else:
             weights = layer.get_weights()
@@ -113,6 +117,10 @@ def _identity(inputs, **kwargs):
     return inputs
 
 
+def _unlinked(x, link=None):
+    return x, None
+
+
 def _is_graph(layer):
     """Whether a layer is a functional or sequential model."""
     return isinstance(layer, keras.Model) and (
@@ -120,9 +128,18 @@ def _is_graph(layer):
     )
 
 
-def _foldable(model):
+def _modulations(graph):
+    """The layers of modulation whose link nothing else reads."""
+    kind = GradientModulation
+    steps = [s for s in graph.steps if isinstance(s.operation, kind)]
+    others = [s for s in graph.steps if not isinstance(s.operation, kind)]
+    read = [*graph.outputs, *(x for s in others for x in s.inputs)]
+    exposed = {id(x) for x in read}
+    return {s.operation for s in steps if id(s.outputs[1]) not in exposed}
+
+
+def _foldable(graph):
     """Maps each linear layer to the `BatchNormalization` it can absorb."""
-    graph = graphs.read(model)
     calls = collections.Counter(step.operation for step in graph.steps)
     read = [x for step in graph.steps for x in step.inputs]
     readers = collections.Counter(id(x) for x in [*graph.outputs, *read])

@@ -12,12 +12,13 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 
 # 22 steps an epoch on 8 x 8 images, with momentum, moving averages, and
-# augmentation.
+# augmentation, of a network that compiles fast.
 TINY = (
     "--quiet",
     "--epochs=2",
     "--save-every=5",
-    "--set=arguments.depth=8",
+    "--set=builder=ResNet",
+    "--set=arguments={'depth': 8}",
     "--set=average=0.9",
     "--set=mixup=0.2",
 )

@@ -358,6 +358,28 @@ def test_the_families(builder, arguments, left):
     )
 
 
+def test_modulation_is_left_out():
+    model = keras_resfam.OrthoPlainNet(depth=8, input_shape=(8, 8, 3))
+    names = {layer.name for layer in model.layers}
+    modulations = {name for name in names if "modulation" in name}
+    assert len(modulations) == 7
+    folded = check(model)
+    assert not {layer.name for layer in folded.layers} & modulations
+
+
+def test_modulation_whose_link_is_read_stays():
+    image = keras.Input((8, 8, 3))
+    x, link = keras_resfam.layers.GradientModulation(name="below")(image)
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(x))
+    x, link = keras_resfam.layers.GradientModulation(name="above")(x, link)
+    folded = fold_batch_norm(keras.Model(image, [x, link]))
+    names = [layer.name for layer in folded.layers]
+    assert "above" in names and "below" not in names
+    y, link = folded(np.ones((1, 8, 8, 3), "float32"))
+    assert y.shape == (1, 6, 6, 4)
+    assert keras.ops.convert_to_numpy(link) == 0
+
+
 class Subclassed(keras.Model):
     def call(self, inputs):
         return inputs

@@ -150,9 +150,8 @@ class Run:
             raise self.non_finite("The weights are not finite after")
         return arrays
 
-    def save(self):
+    def save(self, arrays):
         """Writes a checkpoint of the state after the last whole step."""
-        arrays = self.state()
         meters = [float(ops.convert_to_numpy(v)) for v in self.trainer.meters()]
         if self.devices.first:
             state = {
@@ -258,13 +257,13 @@ class Progress(keras.callbacks.Callback):
             return
         stop = run.asked_to_stop()
         if stop or run.batch % run.save_every == 0:
-            run.save()
+            run.save(run.state())
         if stop:
             self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
         run = self.run
-        run.state()  # finite, before anything is written
+        arrays = run.state()  # finite, before anything is written
         rate = run.trainer.learning_rate_at(run.step - 1)
         run.seconds = time.perf_counter() - self.began
         run.rows.append(
@@ -283,7 +282,7 @@ class Progress(keras.callbacks.Callback):
         if run.choose and scores[-1] == max(scores):
             run.save_result("best.weights.h5")
         run.epoch, run.batch, run.seconds = epoch + 1, 0, 0.0
-        run.save()
+        run.save(arrays)
         if run.asked_to_stop():
             self._stop()
 

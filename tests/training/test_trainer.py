@@ -144,10 +144,12 @@ def test_float16_keeps_gradients_that_it_cannot_hold(monkeypatch):
     np.testing.assert_allclose(steps[1], steps[0], rtol=0.05, atol=1e-5)
 
 
+# A network that compiles fast.
+SMALL = {"builder": "ResNet", "arguments": {"depth": 8}}
+
+
 def prepared(folder, **changes):
-    recipe = recipes.find("digits").replace(
-        arguments={"depth": 8}, epochs=1, **changes
-    )
+    recipe = recipes.find("digits").replace(**SMALL, epochs=1, **changes)
     return session.prepare(recipe, folder)
 
 
@@ -216,7 +218,7 @@ def test_folder_of_another_run_is_refused(tmp_path):
 
 def test_held_out_examples_choose_the_best_epoch(tmp_path):
     recipe = recipes.find("digits").replace(
-        arguments={"depth": 8},
+        **SMALL,
         epochs=2,
         batch_size=256,
         validation=200,
