@@ -22,7 +22,8 @@ def check_integer(name, value, minimum=1):
 
 
 def check_choice(name, value, allowed):
-    if not any(value is item or value == item for item in allowed):
+    # By type too: 1 is not True.
+    if not any(isinstance(value, type(x)) and value == x for x in allowed):
         raise ValueError(
             f"`{name}` should be one of {', '.join(map(repr, allowed))}. "
             f"Received: {name}={value!r}"
@@ -36,13 +37,22 @@ def check_flag(name, value):
         )
 
 
-def check_number(name, value, minimum, below=math.inf):
+def check_number(name, value, minimum, below=math.inf, others=""):
+    """Checks for a finite real number, no bool.
+
+    Args:
+        name: str. The argument's name.
+        value: its value.
+        minimum: the least number allowed.
+        below: a number above all that are allowed. Defaults to infinity.
+        others: str. What else the text says is allowed.
+    """
     if (
         not isinstance(value, numbers.Real)
         or isinstance(value, bool)
         or not minimum <= value < below
     ):
-        allowed = f"a number of at least {minimum}"
+        allowed = f"{others}a finite number of at least {minimum}"
         if below < math.inf:
             allowed += f" and below {below}"
         raise ValueError(

@@ -11,6 +11,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_resfam.checks import check_integer
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -124,14 +126,16 @@ def get_dataset(name, argument="dataset"):
     return DATASETS[name]
 
 
-def decode_predictions(predictions, dataset="cifar10", top=5):
+def decode_predictions(predictions, dataset, top=5):
     """Turns predictions into the names of the likeliest classes.
+
+    Unlike that of `keras.applications` it needs to be told the data set, of
+    which several have ten classes, and returns pairs.
 
     Args:
         predictions: array of shape `(batch, classes)`: the probabilities (or
             any score that grows with likelihood) of a network of `dataset`.
-        dataset: str. The data set whose classes the columns are. Defaults to
-            `"cifar10"`.
+        dataset: str. The data set whose classes the columns are.
         top: int. How many classes to return for an image, at least 1; all
             of them where there are fewer. Defaults to `5`.
 
@@ -147,21 +151,19 @@ def decode_predictions(predictions, dataset="cifar10", top=5):
 
     ```python
     model = keras_resfam.DMRNet(weights="cifar10")
-    keras_resfam.decode_predictions(model.predict(images), top=1)
+    keras_resfam.decode_predictions(model.predict(images), "cifar10", top=1)
     ```
     """
     record = get_dataset(dataset)
-    scores = keras.ops.convert_to_numpy(predictions)
+    # Signed, for what sorts by the negative: bytes would wrap around.
+    scores = keras.ops.convert_to_numpy(predictions).astype("float64")
     if scores.ndim != 2 or scores.shape[1] != record.classes:
         raise ValueError(
             f"`predictions` should have the shape (batch, {record.classes}), "
             f"one column a class of {record.title}. "
             f"Received: predictions.shape={scores.shape}"
         )
-    if not isinstance(top, int) or top < 1:
-        raise ValueError(
-            f"`top` should be an integer of at least 1. Received: top={top!r}"
-        )
+    check_integer("top", top)
     if not record.class_names:
         decoded = keras.applications.imagenet_utils.decode_predictions(
             scores, top=top

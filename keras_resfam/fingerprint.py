@@ -136,7 +136,7 @@ def read_file(path):
     with h5py.File(path, "r") as file:
         groups = [group["vars"] for group in file["layers"].values()]
         named = {
-            group.attrs.get("name"): [group[key][()] for key in _order(group)]
+            group.attrs.get("name"): [_array(group[k]) for k in _order(group)]
             for group in groups
             if len(group)
         }
@@ -150,6 +150,14 @@ def read_file(path):
 
 def _order(group):
     return sorted(group, key=int)
+
+
+def _array(entry):
+    """An array of a file; HDF5 has no bfloat16, and Keras notes the name."""
+    values = entry[()]
+    if entry.attrs.get("dtype") == "bfloat16":
+        return values.view("bfloat16").astype("float32")
+    return values
 
 
 def check_layers(model, expected):

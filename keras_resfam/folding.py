@@ -45,8 +45,7 @@ def fold_batch_norm(model):
     output of a `Dense`, `Conv`, `DepthwiseConv`, `SeparableConv` or
     `Conv…Transpose` layer of 1, 2 or 3 dimensions with linear activation,
     where nothing else reads that output, both layers are called once, and both
-    have one dtype policy. The linear layer keeps its name, gains a bias, and
-    loses its regularizers and constraints, which judge the unmerged kernel.
+    have one dtype policy. The linear layer keeps its name and gains a bias.
 
     Left as it is: a `BatchNormalization` that follows anything else (as in
     pre-activation networks, where it precedes the convolution and a ReLU lies
@@ -54,11 +53,14 @@ def fold_batch_norm(model):
     the layers above, and a quantized or LoRA layer. Models inside `model` are
     merged in the same way.
 
-    Left out: `GradientModulation`, which acts in training only.
+    Left out, because they act in training only: `GradientModulation`, and the
+    initializers, regularizers and constraints of the layers above. So where
+    no `BatchNormalization` of keras_resfam is left, the copy can be saved and
+    loaded without keras_resfam.
 
     Args:
-        model: `keras.Model`. A functional or sequential model. It is not
-            changed.
+        model: `keras.Model`. A functional or sequential model. Its weights
+            and its graph stay as they are.
 
     Returns:
         A functional `keras.Model` with the inputs, outputs and name of
@@ -66,7 +68,8 @@ def fold_batch_norm(model):
 
     Raises:
         ValueError: If `model` is neither functional nor sequential, or not
-            built.
+            built, or has a layer that its own config cannot rebuild, such as
+            a `Lambda` of a Python function.
 
     Example:
 
@@ -83,7 +86,8 @@ def fold_batch_norm(model):
             f"is built. Received: model={model}"
         )
     if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
+        (x,), (y,) = model.inputs, model.outputs
+        model = keras.Model(x, y, name=model.name)
     graph = graphs.read(model)
     norm_after = _foldable(graph)
     gone = {norm: _identity for norm in norm_after.values()}
@@ -95,21 +99,19 @@ def fold_batch_norm(model):
         if _is_graph(layer):
             return fold_batch_norm(layer)
         config = layer.get_config()
+        if type(layer) in LINEAR:
+            config = _for_inference(config)
         if layer in norm_after:
-            config = _with_bias(config)
+            config["use_bias"] = True
         return type(layer).from_config(config)
 
     # A view, because a compiled model's clone would come with an optimizer.
     view = keras.Model(model.input, model.output, name=model.name)
     copy = keras.models.clone_model(view, _clone_inputs(model), clone)
-    for layer in model.layers:
-        if layer in norm_after:
-            weights = _merged_weights(layer, norm_after[layer])
-        elif layer in gone or _is_graph(layer):
-            continue
-        else:
-            weights = layer.get_weights()
-        _set_weights(copy.get_layer(layer.name), weights)
+    for layer in copy.layers:
+        if not _is_graph(layer):
+            original = model.get_layer(layer.name)
+            _set_weights(layer, _weights(original, norm_after.get(original)))
     return copy
 
 
@@ -130,12 +132,11 @@ def _is_graph(layer):
 
 def _modulations(graph):
     """The layers of modulation whose link nothing else reads."""
-    kind = GradientModulation
-    steps = [s for s in graph.steps if isinstance(s.operation, kind)]
-    others = [s for s in graph.steps if not isinstance(s.operation, kind)]
-    read = [*graph.outputs, *(x for s in others for x in s.inputs)]
-    exposed = {id(x) for x in read}
-    return {s.operation for s in steps if id(s.outputs[1]) not in exposed}
+    chain = [s for s in graph.steps if type(s.operation) is GradientModulation]
+    others = [x for s in graph.steps if s not in chain for x in s.inputs]
+    read = {id(x) for x in [*graph.outputs, *others]}
+    exposed = {s.operation for s in chain if id(s.outputs[1]) in read}
+    return {s.operation for s in chain} - exposed
 
 
 def _foldable(graph):
@@ -177,13 +178,18 @@ def _channel_axis(layer, ndim):
     return 1 if first and ndim > 2 else ndim - 1
 
 
-def _with_bias(config):
+def _for_inference(config):
+    """Leaves out what acts on weights before they have their last values.
+
+    Stock layers then have nothing of keras_resfam, and load without it.
+    """
+    unused = {key: "zeros" for key in config if key.endswith("_initializer")}
     judges = {
         key: None
         for key in config
         if key.endswith(("_regularizer", "_constraint"))
     }
-    return {**config, **judges, "use_bias": True}
+    return {**config, **unused, **judges}
 
 
 def _clone_inputs(model):
@@ -196,8 +202,10 @@ def _clone_inputs(model):
     return keras.tree.map_structure(lambda x: clones[id(x)], model.input)
 
 
-def _merged_weights(layer, norm):
-    """The weights of `layer` that do the work of `layer`, then `norm`."""
+def _weights(layer, norm):
+    """The weights to do the work of a layer, and of what it absorbs."""
+    if norm is None:
+        return layer.get_weights()
     weights = [_float64(w) for w in layer.weights]
     bias = weights.pop() if layer.use_bias else 0.0
     scale = 1.0 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)

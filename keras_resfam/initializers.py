@@ -10,6 +10,8 @@ import math
 import keras
 import numpy as np
 
+from keras_resfam.checks import check_number
+
 
 def column_groups(fan_in, filters):
     """Splits filters into groups that can be orthonormal.
@@ -35,10 +37,11 @@ class _Drawn:
     """Draws with NumPy in place of the Keras initializer it stands before."""
 
     def __call__(self, shape, dtype=None):
-        if len(shape) < 2:
+        if len(shape) < 2 or min(shape) < 1:
             raise ValueError(
-                "`shape` should have at least two axes, of which the last "
-                f"counts the filters. Received: shape={tuple(shape)}"
+                "`shape` should have at least two axes, none of them empty, "
+                "of which the last counts the filters. "
+                f"Received: shape={tuple(shape)}"
             )
         seed = self.seed
         if not isinstance(seed, int):
@@ -65,10 +68,12 @@ class FanInNormal(_Drawn, keras.initializers.RandomNormal):
             same shape gets the same values on every call. Defaults to `None`.
 
     Raises:
-        ValueError: if the shape has fewer than two axes.
+        ValueError: if `gain` is not a finite number of at least 0; when
+            called, if the shape has fewer than two axes, or an empty one.
     """
 
     def __init__(self, gain=2**0.5, seed=None):
+        check_number("gain", gain, 0)
         super().__init__(seed=seed)
         self.gain = gain
 
@@ -123,12 +128,17 @@ class Orthonormal(_Drawn, keras.initializers.Orthogonal):
             same shape gets the same values on every call. Defaults to `None`.
 
     Raises:
-        ValueError: if the shape has fewer than two axes.
+        ValueError: if `gain` is not a finite number of at least 0; when
+            called, if the shape has fewer than two axes, or an empty one.
 
     Example:
 
     >>> kernel = Orthonormal(seed=0)((3, 3, 16, 32))
     """
+
+    def __init__(self, gain=1.0, seed=None):
+        check_number("gain", gain, 0)
+        super().__init__(gain=gain, seed=seed)
 
     def _draw(self, generator, fan_in, filters):
         groups = [

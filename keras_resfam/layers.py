@@ -1,10 +1,10 @@
 """Layers: modulation of the error, and a fast BatchNormalization."""
 
 import math
-import numbers
 
 import keras
 
+from keras_resfam.checks import check_number
 from keras_resfam.gradients import replace_gradient
 from keras_resfam.normalization import fused_batch_norm, fuses
 
@@ -63,15 +63,7 @@ class GradientModulation(keras.layers.Layer):
     def __init__(self, threshold=1.2, **kwargs):
         # The link stays float32 under mixed precision.
         super().__init__(autocast=False, **kwargs)
-        if (
-            not isinstance(threshold, numbers.Real)
-            or not math.isfinite(threshold)
-            or threshold < 1
-        ):
-            raise ValueError(
-                "`threshold` should be a finite number of at least 1. "
-                f"Received: threshold={threshold!r}"
-            )
+        check_number("threshold", threshold, 1)
         self.threshold = float(threshold)
 
     def call(self, x, link=None):

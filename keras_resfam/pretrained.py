@@ -31,6 +31,8 @@ class Source:
         where: str. What messages call them.
         weights: bytes. A `.weights.h5` file.
         dataset: str. What they were trained on, if known.
+        preprocessing: str. The data set by whose channel moments the network
+            normalises its images, if known.
         classes: int, if known.
         input_shape: tuple. `(height, width, channels)`, if known.
         variables: dict. Their fingerprint, if there is one.
@@ -39,6 +41,7 @@ class Source:
     where: str
     weights: bytes
     dataset: str = None
+    preprocessing: str = None
     classes: int = None
     input_shape: tuple = None
     variables: dict = None
@@ -49,8 +52,9 @@ class Source:
         Args:
             model: functional `keras.Model`, with or without its top, on any
                 input.
-            twin: callable of `(classes, input_shape)` that returns the whole
-                network on an input of its own.
+            twin: callable of `(classes, input_shape)` that returns the
+                network on an input of its own; without its classifier where
+                `classes` is `None`.
 
         Raises:
             ValueError: if a layer would not get the values that are its own;
@@ -58,6 +62,12 @@ class Source:
         """
         trained = self._load_twin(twin)
         layers = {layer.name: layer for layer in model.layers}
+        if {"predictions"} & (layers.keys() - {x.name for x in trained.layers}):
+            raise ValueError(
+                "`include_top` should be False with weights that have no "
+                f"classifier, as those of {self.where}. "
+                "Received: include_top=True"
+            )
         pairs = [
             (layer, layers.get(layer.name))
             for layer in trained.layers
@@ -81,13 +91,8 @@ class Source:
         with tempfile.TemporaryDirectory() as folder, _full_precision():
             path = os.path.join(folder, download.WEIGHTS)
             Path(path).write_bytes(self.weights)
-            try:
+            with _read_as_weights(self.where):
                 return self._load_file(path, twin)
-            except (ValueError, OSError, KeyError, RuntimeError) as error:
-                raise ValueError(
-                    f"The weights of {self.where} are not those of this "
-                    f"network. {error}"
-                ) from error
 
     def _load_file(self, path, twin):
         layers = fingerprint.read_file(path)
@@ -104,6 +109,17 @@ class Source:
         else:
             fingerprint.check(trained, self.variables)
         return trained
+
+
+@contextlib.contextmanager
+def _read_as_weights(where):
+    """Has whatever is wrong with a file end in a ValueError that names it."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"The weights of {where} are not those of this network. {error}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -125,11 +141,11 @@ def _formatted(shape):
 
 
 def _shape_of(layers):
-    """The classes and the input shape of the network a file is of."""
-    for name in ("predictions", "stem_conv"):
-        if name not in layers:
-            raise ValueError(f"Layer '{name}' is not in the file.")
-    classes = layers["predictions"][0].shape[-1]
+    """The classes, if any, and the input shape of the network a file is of."""
+    if "stem_conv" not in layers:
+        raise ValueError("Layer 'stem_conv' is not in the file.")
+    top = layers.get("predictions")
+    classes = top[0].shape[-1] if top else None
     channels = layers["stem_conv"][0].shape[-2]
     return classes, (None, None, channels)
 
@@ -140,8 +156,8 @@ def find(weights, family, arguments):
     Args:
         weights: `None`; a data set's name, or that of a network of
             `list_weights`; the path of a weights folder or of a `.weights.h5`
-            file; or `"hf://organisation/name"`, with `@revision` behind it or
-            not.
+            file; `"hf://organisation/name"`, with `@revision` behind it or
+            not; or a `Source`, which is returned as it is.
         family: str. The builder's name.
         arguments: dict. The builder's architecture arguments.
 
@@ -152,8 +168,8 @@ def find(weights, family, arguments):
         ValueError: if there are no such weights for the very architecture.
         keras_resfam.download.HubError: if the Hub does not give them.
     """
-    if weights is None:
-        return None
+    if weights is None or isinstance(weights, Source):
+        return weights
     if not isinstance(weights, (str, os.PathLike)):
         raise _refusal(weights, family)
     text = os.fspath(weights)
@@ -165,7 +181,7 @@ def find(weights, family, arguments):
     elif os.path.isdir(text):
         files = _read_folder(Path(text))
     elif os.path.isfile(text) and text.endswith(".weights.h5"):
-        return Source(repr(text), Path(text).read_bytes())
+        return _read_file(Path(text))
     else:
         raise _refusal(weights, family)
     return _source(repr(text), files, family, arguments)
@@ -196,21 +212,14 @@ def _offer(family):
 
 def _choose(name, family, arguments):
     """The network meant by a name, for the very architecture asked for."""
-    wanted = registry.architecture(family, arguments)
-    fitting = [
-        network
-        for network in registry.list_weights(family)
-        if name in (network.name, network.dataset)
-        and registry.architecture(family, network.arguments) == wanted
-    ]
-    if not fitting:
+    network = registry.choose(name, family, arguments)
+    if network is None:
         raise ValueError(
             "`weights` should be those of trained networks. There are none "
             f"for {registry.call(family, arguments, weights=name)}. "
             f"{_offer(family)} Received: weights={name!r}"
         )
-    # Variants have a suffix: without one, the shortest name is meant.
-    return min(fitting, key=lambda n: (n.name != name, len(n.name), n.name))
+    return network
 
 
 def _registered_files(network):
@@ -249,6 +258,39 @@ def _read_folder(folder, pins=None):
     return files
 
 
+def _read_file(path):
+    """The `Source` of a file, with what the run that it lies in says of it."""
+    where = repr(str(path))
+    with _read_as_weights(where):
+        classes, _ = _shape_of(fingerprint.read_file(path))
+    known = {"classes": classes}
+    beside = path.with_name(download.RECIPE)
+    if beside.is_file():
+        try:
+            recipe = json.loads(beside.read_text())
+            known |= _known(recipe)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"`weights` should lie beside the {download.RECIPE} of their "
+                f"run, or beside none; {beside} does not tell what they were "
+                f"trained on ({error!r}). Received: weights={where}"
+            ) from error
+    return Source(where, path.read_bytes(), **known)
+
+
+def _known(recipe):
+    """What a recipe.json tells of weights, as the attributes of a `Source`."""
+    dataset = recipe["dataset"]
+    # Fine-tuned networks keep the moments of what they started from.
+    moments = recipe.get("preprocessing", dataset)
+    return {
+        "dataset": dataset,
+        "preprocessing": moments if moments in DATASETS else None,
+        "classes": recipe["classes"],
+        "input_shape": tuple(recipe["input_shape"]),
+    }
+
+
 def _source(where, files, family, arguments):
     """Makes a `Source` of a network's files, if it is the one asked for."""
     try:
@@ -256,8 +298,7 @@ def _source(where, files, family, arguments):
         variables = json.loads(files[download.FINGERPRINT])["variables"]
         built = recipe["builder"], recipe["arguments"]
         registry.architecture(*built)
-        classes, shape = recipe["classes"], tuple(recipe["input_shape"])
-        dataset = recipe["dataset"]
+        known = _known(recipe)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             "`weights` should be those of a network of keras_resfam; "
@@ -272,6 +313,4 @@ def _source(where, files, family, arguments):
             f"{registry.call(family, arguments)}; these are those of "
             f"{registry.call(*built)}. Received: weights={where}"
         )
-    return Source(
-        where, files[download.WEIGHTS], dataset, classes, shape, variables
-    )
+    return Source(where, files[download.WEIGHTS], variables=variables, **known)

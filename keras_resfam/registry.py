@@ -7,7 +7,10 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
+
 import keras_resfam
+from keras_resfam.checks import check_choice
 from keras_resfam.datasets import DATASETS
 
 PATH = Path(__file__).with_name("registry.json")
@@ -54,8 +57,14 @@ class Network:
 
     @property
     def call(self):
-        """The expression that builds the network with these weights."""
-        return call(self.builder, self.arguments, weights=self.dataset)
+        """The expression that builds the network with these weights.
+
+        It has the data set's name where that means this very network.
+        """
+        meant = choose(self.dataset, self.builder, self.arguments)
+        plain = meant is None or meant.name == self.name
+        weights = self.dataset if plain else self.name
+        return call(self.builder, self.arguments, weights=weights)
 
     def __repr__(self):
         where = "not published"
@@ -108,6 +117,9 @@ def list_weights(family=None, dataset=None):
         A list of `keras_resfam.registry.Network`, whose attributes are all
         that is known of each; printed, one is one line.
 
+    Raises:
+        ValueError: if there is no such builder or data set.
+
     Example:
 
     ```python
@@ -116,13 +128,45 @@ def list_weights(family=None, dataset=None):
     ```
     """
     family = getattr(family, "__name__", family)
+    if family is not None:
+        defaults(family)  # it raises
+    networks = read()
+    known = {network.dataset for network in networks} | DATASETS.keys()
+    if dataset is not None:
+        check_choice("dataset", dataset, sorted(known))
     chosen = [
         network
-        for network in read()
+        for network in networks
         if family in (None, network.builder)
         and dataset in (None, network.dataset)
     ]
     return sorted(chosen, key=lambda n: (n.builder, n.dataset, n.name))
+
+
+def choose(name, family, arguments):
+    """The network meant by a name, for the very architecture asked for.
+
+    Args:
+        name: str. Of a network, or of a data set: then, of several, the one of
+            the shortest name is meant, since variants have a suffix.
+        family: str. The builder's name.
+        arguments: dict. The builder's architecture arguments.
+
+    Returns:
+        A `Network`, or `None`.
+    """
+    wanted = architecture(family, arguments)
+    fitting = [
+        network
+        for network in list_weights(family)
+        if name in (network.name, network.dataset)
+        and architecture(family, network.arguments) == wanted
+    ]
+    return min(
+        fitting,
+        key=lambda n: (n.name != name, len(n.name), n.name),
+        default=None,
+    )
 
 
 def defaults(builder):
@@ -165,7 +209,10 @@ def architecture(builder, arguments):
 
 
 def _as_json(value):
-    return json.loads(json.dumps(value))
+    def plain(other):
+        return other.item() if isinstance(other, np.generic) else repr(other)
+
+    return json.loads(json.dumps(value, default=plain))
 
 
 def call(builder, arguments, **others):

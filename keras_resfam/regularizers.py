@@ -1,10 +1,10 @@
 """The orthonormal regulariser of Xie et al. 2017."""
 
 import math
-import numbers
 
 import keras
 
+from keras_resfam.checks import check_number
 from keras_resfam.initializers import column_groups
 
 
@@ -46,15 +46,7 @@ class OrthonormalRegularizer(keras.regularizers.Regularizer):
     """
 
     def __init__(self, factor=1e-4):
-        if (
-            not isinstance(factor, numbers.Real)
-            or not math.isfinite(factor)
-            or factor < 0
-        ):
-            raise ValueError(
-                "`factor` should be a finite number of at least 0. "
-                f"Received: factor={factor!r}"
-            )
+        check_number("factor", factor, 0)
         self.factor = float(factor)
 
     def __call__(self, x):

@@ -37,7 +37,7 @@ def test_deviations_are_not_the_means_of_images():
 
 def test_decode_predictions():
     scores = np.array([[0.1] * 10, np.arange(10) / 45])
-    decoded = keras_resfam.decode_predictions(scores, top=3)
+    decoded = keras_resfam.decode_predictions(scores, "cifar10", top=3)
     assert decoded[1] == [
         ("truck", 9 / 45),
         ("ship", 8 / 45),
@@ -45,7 +45,15 @@ def test_decode_predictions():
     ]
     names = [name for name, _ in decoded[0]]
     assert names == ["airplane", "automobile", "bird"]  # ties: in order
-    assert len(keras_resfam.decode_predictions(scores, top=99)[0]) == 10
+    everything = keras_resfam.decode_predictions(scores, "cifar10", top=99)
+    assert len(everything[0]) == 10
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "float16"])
+def test_decode_predictions_of_any_type(dtype):
+    scores = np.eye(10).astype(dtype)
+    decoded = keras_resfam.decode_predictions(scores, "digits", top=np.int64(1))
+    assert decoded == [[(str(k), 1.0)] for k in range(10)]
 
 
 @pytest.mark.parametrize("name", ["cifar100", "svhn_cropped", "digits"])
@@ -74,6 +82,7 @@ def test_imagenet_names_are_those_of_keras_applications(monkeypatch):
         (dict(predictions=np.ones((2, 9))), r"\(batch, 10\).*\(2, 9\)"),
         (dict(predictions=np.ones(10)), r"predictions.shape=\(10,\)"),
         (dict(predictions=np.ones((2, 10)), top=0), "`top`.*top=0"),
+        (dict(predictions=np.ones((2, 10)), top=True), "`top`.*top=True"),
         (
             dict(predictions=np.ones((2, 10)), dataset="mnist"),
             "dataset='mnist'",
@@ -82,7 +91,7 @@ def test_imagenet_names_are_those_of_keras_applications(monkeypatch):
 )
 def test_errors(arguments, match):
     with pytest.raises(ValueError, match=match):
-        keras_resfam.decode_predictions(**arguments)
+        keras_resfam.decode_predictions(**{"dataset": "cifar10"} | arguments)
 
 
 def test_get_dataset_names_the_argument():

@@ -264,6 +264,7 @@ def test_models_inside_are_merged():
         ]
     )
     folded = check(model)
+    assert isinstance(folded.input, keras.KerasTensor)  # not a list of one
     assert norms(folded.get_layer("first")) == []
     assert norms(folded.get_layer("net")) == []
     assert norms(inner) == ["bn"]
@@ -288,15 +289,21 @@ def test_the_original_is_untouched():
     assert model.get_layer("linear").output is model.get_layer("bn").input
 
 
-def test_regularizers_of_the_unmerged_kernel_are_dropped():
+def test_what_acts_in_training_only_is_dropped():
     layer = conv(kernel_regularizer="l2", kernel_constraint="unit_norm")
     inputs = layers.Input((6, 6, 3))
-    kept = conv(kernel_regularizer="l2", name="kept")
-    model = keras.Model(inputs, kept(norm()(layer(inputs))))
+    alone = conv(kernel_regularizer="l2", name="alone")
+    model = keras.Model(inputs, alone(norm()(layer(inputs))))
     folded = check(model)
     assert len(model.losses) == 2
-    assert len(folded.losses) == 1
-    assert folded.get_layer("kept").kernel_regularizer is not None
+    assert not folded.losses
+
+
+@pytest.mark.parametrize("builder", ["DMRNet", "OrthoPlainNet", "ResNet"])
+def test_copy_needs_keras_only(builder):
+    build = getattr(keras_resfam, builder)
+    folded = fold_batch_norm(build(depth=8, input_shape=(8, 8, 3)))
+    assert "keras_resfam" not in folded.to_json()
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])

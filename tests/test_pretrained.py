@@ -133,19 +133,77 @@ def test_every_form_of_weights_gives_the_same_network(client, folder, server):
         assert source.input_shape == (8, 8, 1)
 
 
-def test_a_bare_file_is_loaded_by_name(home, folder):
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_bare_file_is_loaded_by_name(home, folder, tmp_path, alone):
     path = home / "runs" / "digits" / "model.weights.h5"
+    options = {}
+    if alone:  # no run's recipe.json says how images are normalised
+        path = shutil.copy(path, tmp_path)
+        options = {
+            "input_shape": (8, 8, 1),
+            "include_preprocessing": "digits",
+        }
     model = DMRNet(
-        depth=8,
-        weights=path,
-        input_shape=(8, 8, 1),
-        include_preprocessing="digits",
-        classifier_activation=None,
+        depth=8, weights=path, classifier_activation="linear", **options
     )
     # The run is float32, the folder's kernels are float16.
     np.testing.assert_allclose(
         logits_of(model), published_logits(folder), rtol=1e-2, atol=1e-2
     )
+
+
+def test_a_bare_file_has_its_classes(tmp_path):
+    path = tmp_path / "net.weights.h5"
+    DMRNet(depth=8, classes=7).save_weights(path)
+    assert DMRNet(depth=8, weights=path).output_shape == (None, 7)
+    with pytest.raises(ValueError, match="`classes` should be 7"):
+        DMRNet(depth=8, weights=path, classes=10)
+
+
+def test_a_bare_file_without_a_classifier(tmp_path):
+    path = tmp_path / "net.weights.h5"
+    headless = DMRNet(depth=8, include_top=False)
+    headless.save_weights(path)
+    again = DMRNet(depth=8, include_top=False, weights=path)
+    for ours, theirs in zip(
+        again.get_weights(), headless.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="`include_top` should be False"):
+        DMRNet(depth=8, weights=path)
+
+
+def test_a_bare_file_of_bfloat16(tmp_path):
+    path = tmp_path / "net.weights.h5"
+    narrow = DMRNet(depth=8)
+    narrow = keras.models.clone_model(
+        narrow, clone_function=lambda x: in_policy(x, "bfloat16")
+    )
+    narrow.save_weights(path)
+    model = DMRNet(depth=8, weights=path)
+    layer = "stage1_block1_branch1_conv1"
+    (stored,) = narrow.get_layer(layer).get_weights()
+    (loaded,) = model.get_layer(layer).get_weights()
+    np.testing.assert_array_equal(loaded, np.asarray(stored, "float32"))
+
+
+def in_policy(layer, policy):
+    return type(layer).from_config({**layer.get_config(), "dtype": policy})
+
+
+def test_a_bare_file_beside_a_recipe_that_is_none(home, tmp_path):
+    path = shutil.copy(home / "runs" / "digits" / "model.weights.h5", tmp_path)
+    for text in ("[]", "{}", "{"):
+        (tmp_path / "recipe.json").write_text(text)
+        with pytest.raises(ValueError, match="beside none; .*recipe.json"):
+            DMRNet(depth=8, weights=path)
+
+
+def test_numbers_of_numpy_and_other_things(client):
+    arguments = {"depth": np.int64(8), "width": np.float32(1)}
+    assert pretrained.find("digits", "DMRNet", arguments).classes == 10
+    with pytest.raises(ValueError, match="There are none for DMRNet"):
+        pretrained.find("digits", "DMRNet", {"depth": {8}})
 
 
 @pytest.mark.parametrize("weights", ["digits", f"hf://{REPOSITORY}"])
@@ -649,6 +707,10 @@ def test_list_weights(client):
     assert registry.list_weights("DMRNet") == [network]
     assert not registry.list_weights(family="WideResNet")
     assert not registry.list_weights(dataset="cifar10")
+    with pytest.raises(ValueError, match="Received: builder='DMRnet'"):
+        registry.list_weights("DMRnet")
+    with pytest.raises(ValueError, match="cifar100.*Received: dataset='cifar'"):
+        registry.list_weights(dataset="cifar")
 
 
 def test_of_variants_the_plain_one_is_meant(client, folder):
@@ -658,6 +720,8 @@ def test_of_variants_the_plain_one_is_meant(client, folder):
     assert is_published(find("digits"), folder)
     with pytest.raises(HubError, match="should have .'bytes': 0"):
         find(variant.name)
+    assert client.call == 'DMRNet(depth=8, weights="digits")'
+    assert variant.call == f'DMRNet(depth=8, weights="{variant.name}")'
 
 
 def test_a_builder_that_has_learnt_an_argument(client):

@@ -16,7 +16,7 @@ from keras_resfam.checks import (
     check_integer,
     is_integer,
 )
-from keras_resfam.datasets import DATASETS, get_dataset
+from keras_resfam.datasets import DATASETS
 from keras_resfam.models.blocks import channel_axis, full_precision
 
 _COMMON_DOC = """\
@@ -163,9 +163,10 @@ def _find_weights(weights, family, arguments):
 
 
 def _twin(builder, architecture, classes, input_shape):
-    """The whole network on an input of its own, to load weights into."""
+    """The network on an input of its own, to load weights into."""
     return builder(
         **architecture.keywords,
+        include_top=classes is not None,
         classes=classes,
         input_shape=input_shape,
         name="twin",
@@ -204,15 +205,15 @@ def _resolve_classes(classes, source, include_top, defaults):
 
 def _check_activation(activation, source, include_top):
     try:
-        keras.activations.get(activation)
+        resolved = keras.activations.get(activation)
     except (ValueError, TypeError) as error:
         raise ValueError(
             "`classifier_activation` should be None, a callable or the name "
             "of a Keras activation. "
             f"Received: classifier_activation={activation!r}"
         ) from error
-    trained_for = (None, "softmax", keras.activations.softmax)
-    if source is not None and include_top and activation not in trained_for:
+    trained_for = (keras.activations.linear, keras.activations.softmax)
+    if source is not None and include_top and resolved not in trained_for:
         raise ValueError(
             "`classifier_activation` should be None or 'softmax' with trained "
             f"weights. Received: classifier_activation={activation!r}"
@@ -241,6 +242,8 @@ def _make_inputs(input_tensor, input_shape, source, defaults):
             f"returns. Received: input_tensor={input_tensor!r}"
         )
     shape = tuple(input_tensor.shape[1:])
+    if input_shape is not None:
+        _check_shape("input_shape", input_shape, input_shape, defaults)
     if input_shape is not None and tuple(input_shape) != shape:
         raise ValueError(
             f"`input_shape` should be that of `input_tensor`, {shape}, or "
@@ -277,15 +280,16 @@ def _check_shape(argument, shape, received, defaults):
 def _normalise(x, include_preprocessing, source, defaults):
     if include_preprocessing is False:
         return x
-    if include_preprocessing is True:
-        trained_on = source.dataset if source is not None else None
-        record = DATASETS.get(trained_on, defaults)
-    else:
-        record = get_dataset(include_preprocessing, "include_preprocessing")
+    moments = source.preprocessing if source is not None else None
+    if include_preprocessing is not True:
+        allowed = (True, False, *DATASETS)
+        check_choice("include_preprocessing", include_preprocessing, allowed)
+        moments = include_preprocessing
+    record = DATASETS.get(moments, defaults)
     axis = channel_axis()
     mean, std = record.mean, record.std
     if len(mean) != x.shape[axis]:
-        if include_preprocessing is not True or source is not None:
+        if moments is not None:
             raise ValueError(
                 f"`include_preprocessing` has moments for {len(mean)} "
                 f"channels ({record.title}) and images have {x.shape[axis]}. "

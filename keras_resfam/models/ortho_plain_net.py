@@ -122,7 +122,8 @@ class _Chain:
 
     def __init__(self, layers, modulation):
         if not isinstance(modulation, bool):
-            check_number("modulation", modulation, 1)
+            others = "True, False or "
+            check_number("modulation", modulation, 1, others=others)
         self.layers = layers
         self.options = (
             {} if modulation is True else {"threshold": float(modulation)}

@@ -336,7 +336,8 @@ BAD_COMMON = [
     (dict(classifier_activation="bogus"), "`classifier_activation`.*'bogus'"),
     (dict(classifier_activation=3), "`classifier_activation`.*=3"),
     (dict(include_preprocessing="bogus"), "`include_preprocessing`.*'bogus'"),
-    (dict(include_preprocessing=None), "`include_preprocessing`.*None"),
+    (dict(include_preprocessing=None), "`include.*one of True, False, 'cif"),
+    (dict(include_preprocessing=1), "`include_preprocessing`.*=1"),
     (dict(include_preprocessing="digits"), "`include_preprocessing`.*channel"),
     (dict(name=3), "`name`.*=3"),
     (dict(name=""), "`name`.*=''"),
@@ -356,6 +357,8 @@ def test_bad_input_tensors():
         small_dmrnet(input_tensor=keras.Input((8,)))
     with pytest.raises(ValueError, match="`input_shape`.*Received"):
         small_dmrnet(input_tensor=keras.Input(SMALL), input_shape=(16, 16, 3))
+    with pytest.raises(ValueError, match="`input_shape`.*=32"):
+        small_dmrnet(input_tensor=keras.Input(SMALL), input_shape=32)
 
 
 def test_small_images_are_refused_by_imagenet_forms():
