@@ -9,13 +9,13 @@ With --benchmark it prints what all single deletions cost, and nothing else.
 
 import argparse
 import csv
-import os
 import pathlib
 import sys
 import time
 
 import command_line
 import evaluate
+import reports
 
 
 def parse_arguments(arguments=None):
@@ -48,15 +48,15 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     options = parse_arguments(arguments)
     command_line.choose_backend(options.backend)
-    import data
-
     try:
         model, recipe = evaluate.load_network(options)
         split = options.split or recipe["test_split"]
-        images, labels = data.load(recipe["dataset"], split, options.data_dir)
+        batches, _ = evaluate.load_data(
+            recipe["dataset"], split, recipe, options.data_dir
+        )
     except command_line.refusals() as error:
         sys.exit(f"analyse.py: {error}")
-    images, labels = images[: options.examples], labels[: options.examples]
+    images, labels = evaluate.first(batches, options.examples)
     if options.benchmark:
         benchmark(model, images[: options.batch_size])
         return
@@ -141,15 +141,11 @@ def kept(path, common, measure):
 
 
 def write_columns(path, columns):
-    """Writes a dict of arrays, so that a kill leaves no half of a file."""
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(
-            zip(*(x.tolist() for x in columns.values()), strict=True)
-        )
-    os.replace(partial, path)
+    """Writes a dict of arrays as a table, whole or not at all."""
+    values = zip(*(x.tolist() for x in columns.values()), strict=True)
+    reports.write_csv(
+        path, [dict(zip(columns, row, strict=True)) for row in values]
+    )
 
 
 def write_pages(model, recipe, records, lengths, gradients, out):

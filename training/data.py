@@ -35,6 +35,12 @@ def load(name, split, data_dir=None):
         ValueError: If there is no such data or split.
     """
     if name == "digits":
+        if data_dir is not None:
+            raise ValueError(
+                "`data_dir` should be None for the digits, which come with "
+                "scikit-learn: other data are named by `--recipe`, or by "
+                f"`--set dataset=...`. Received: data_dir={data_dir}"
+            )
         return _digits(split)
     path = npz_path(name, data_dir)
     return _npz(path, split) if path else _tfds(name, split, data_dir)
@@ -113,7 +119,8 @@ def tfds_builder(name, data_dir=None):
     """Returns the TFDS builder of a data set, downloaded and prepared.
 
     Raises:
-        ValueError: If TensorFlow Datasets is not there, or has no such name.
+        ValueError: If TensorFlow Datasets is not there, has no such name,
+            or cannot prepare it; or if it is not of images with a label.
     """
     try:
         import tensorflow as tf
@@ -134,7 +141,19 @@ def tfds_builder(name, data_dir=None):
             "TensorFlow Datasets has no such data set. "
             f"Received: dataset={name}"
         ) from error
-    builder.download_and_prepare()
+    features = builder.info.features
+    if not {"image", "label"} <= set(features):
+        raise ValueError(
+            "A data set to classify should have the features image and label; "
+            f"{name} has {', '.join(features)}. Received: dataset={name}"
+        )
+    try:
+        builder.download_and_prepare()
+    except (AssertionError, OSError) as error:  # such as archives not there
+        raise ValueError(
+            f"TensorFlow Datasets cannot prepare {name}: {error} "
+            f"Received: dataset={name}"
+        ) from error
     return builder
 
 

@@ -24,14 +24,14 @@ import command_line
 BINS = 15  # of the calibration error
 
 
-def evaluate(model, images, labels=None, class_names=None, from_logits=False):
+def evaluate(model, batches, class_names=None, from_logits=False):
     """Measures a classifier.
 
     Args:
         model: `keras.Model` from raw images to `(batch, classes)`.
-        images: Array of shape `(examples, height, width, channels)`, or
-            batches `(images, labels)`, to be gone through once.
-        labels: Integer array of shape `(examples,)`, or `None` with batches.
+        batches: Iterable of `(images, labels)`, to be gone through once: an
+            array of shape `(batch, height, width, channels)` and integers of
+            shape `(batch,)`.
         class_names: Sequence of strings. Defaults to the numbers.
         from_logits: Boolean. Whether the model's outputs are logits, not
             probabilities. Defaults to `False`.
@@ -43,10 +43,6 @@ def evaluate(model, images, labels=None, class_names=None, from_logits=False):
         errors by class name; "nll" is the mean negative log-likelihood, in
         nats.
     """
-    batches = images
-    if labels is not None:
-        starts = range(0, len(labels), 500)
-        batches = ((images[i : i + 500], labels[i : i + 500]) for i in starts)
     outputs, answers = [], []
     for x, y in batches:
         outputs.append(np.asarray(model.predict_on_batch(x), "float64"))
@@ -149,13 +145,13 @@ def main(arguments=None):
         model, recipe = load_network(options)
         dataset = options.dataset or recipe["dataset"]
         split = options.split or recipe["test_split"]
-        data, names = load_data(dataset, split, recipe, options.data_dir)
+        batches, names = load_data(dataset, split, recipe, options.data_dir)
     except command_line.refusals() as error:
         sys.exit(f"evaluate.py: {error}")
     result = {
         "dataset": dataset,
         "split": split,
-        **evaluate(model, *data, class_names=names, from_logits=True),
+        **evaluate(model, batches, class_names=names, from_logits=True),
         **provenance(),
     }
     print(json.dumps(result, indent=2))
@@ -204,7 +200,7 @@ def _load_run(file):
         )
     recipe = json.loads((file.parent / "recipe.json").read_text())
     model = session.build_network(
-        Recipe.from_json(recipe).replace(weights=None),
+        Recipe.from_json(recipe),
         recipe["classes"],
         tuple(recipe["input_shape"]),
         recipe["preprocessing"],
@@ -234,7 +230,7 @@ def _load_weights(name, arguments, weights):
             "recipe.json says how images were normalised. "
             f"Received: {weights}"
         )
-    model = builder(**arguments, weights=weights, classifier_activation=None)
+    model = builder(**arguments, weights=source, classifier_activation=None)
     imagenet = source.dataset == "imagenet2012"
     return model, {
         "builder": name,
@@ -246,7 +242,7 @@ def _load_weights(name, arguments, weights):
 
 
 def load_data(dataset, split, recipe, data_dir):
-    """Returns the arguments of `evaluate` for a data set, and class names."""
+    """Returns the batches of a data set, and the names of its classes."""
     import data
 
     names = data.class_names(dataset, data_dir)
@@ -255,8 +251,27 @@ def load_data(dataset, split, recipe, data_dir):
         import streams
 
         batches = streams.in_order(builder, split, recipe["image_size"])
-        return (batches.as_numpy_iterator(),), names
-    return data.load(dataset, split, data_dir), names
+        return batches.as_numpy_iterator(), names
+    return in_batches(*data.load(dataset, split, data_dir)), names
+
+
+def in_batches(images, labels, size=500):
+    """Yields arrays in batches `(images, labels)`."""
+    for start in range(0, len(labels), size):
+        rows = slice(start, start + size)
+        yield images[rows], labels[rows]
+
+
+def first(batches, examples=None):
+    """The arrays of the first examples, or of all."""
+    chosen, count = [], 0
+    for batch in batches:
+        chosen.append(batch)
+        count += len(batch[1])
+        if examples is not None and count >= examples:
+            break
+    images, labels = map(np.concatenate, zip(*chosen, strict=True))
+    return images[:examples], labels[:examples]
 
 
 def provenance():

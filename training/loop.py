@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import pathlib
 import signal
 import time
@@ -12,6 +11,7 @@ import numpy as np
 from keras import ops
 
 import checkpoints
+import files
 import reports
 from trainer import EvaluateAverages
 
@@ -201,9 +201,9 @@ class Run:
         """The error that says after which step something is not finite."""
         epoch = (self.step - 1) // self.epochs.steps + 1
         return NonFiniteLoss(
-            f"{what} step {self.step} (epoch {epoch}). A lower learning rate, "
-            "a longer warm-up or `--set clip_norm=1.0` may help; the last "
-            "checkpoint is from before."
+            f"{what} step {self.step} (epoch {epoch}). A lower learning rate "
+            "or `--set clip_norm=1.0` may help; the last checkpoint is from "
+            "before."
         )
 
     def asked_to_stop(self):
@@ -301,11 +301,7 @@ def save_weights(network, path):
 
     HDF5 does not survive a full disk, so that room is made sure of before.
     """
-    partial = path.with_name("partial-" + path.name)
     room = 2**20 + 2 * sum(w.nbytes for w in network.get_weights())
-    try:
+    with files.replacing(path) as partial:
         partial.write_bytes(bytes(room))
         network.save_weights(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -2,7 +2,8 @@
 
 import csv
 import importlib.util
-import os
+
+import files
 
 
 def write(folder, rows):
@@ -21,12 +22,13 @@ def write(folder, rows):
 
 def write_csv(path, rows):
     """Writes the rows, so that a kill leaves the old file or the new."""
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", newline="") as file:
+    with (
+        files.replacing(path) as partial,
+        open(partial, "w", newline="") as file,
+    ):
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path)
 
 
 def write_events(folder, row):
@@ -59,6 +61,5 @@ def draw_curves(path, rows):
     error.set(xlabel="epoch", ylabel="error (%)", yscale="log")
     loss.set(xlabel="epoch", ylabel="loss")
     error.legend()
-    partial = path.with_name("partial-" + path.name)
-    figure.savefig(partial, dpi=120)
-    os.replace(partial, path)
+    with files.replacing(path) as partial:
+        figure.savefig(partial, dpi=120)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shlex
 import sys
 
@@ -11,6 +10,7 @@ import keras
 import checkpoints
 import data
 import distribution
+import files
 import keras_resfam
 from keras_resfam import pretrained, registry
 from keras_resfam.datasets import DATASETS
@@ -44,12 +44,13 @@ def prepare(
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(recipe.precision)
     task = load_task(recipe, seed, data_dir, devices)
-    preprocessing = preprocessing_of(recipe, task.input_shape[-1])
+    source = pretrained.find(recipe.weights, recipe.builder, recipe.arguments)
+    preprocessing = preprocessing_of(recipe, source, task.input_shape[-1])
     description = describe(recipe, seed, task, preprocessing)
     check_folder(folder, description)
     with devices.scope():
         network = build_network(
-            recipe, task.classes, task.input_shape, preprocessing
+            recipe, task.classes, task.input_shape, preprocessing, source
         )
         if devices.strategy is not None:
             distribution.synchronize_batch_norm(network)
@@ -165,17 +166,15 @@ def _streamed_task(recipe, seed, data_dir, devices):
     )
 
 
-def preprocessing_of(recipe, channels):
+def preprocessing_of(recipe, source, channels):
     """What the network should take as `include_preprocessing`.
 
     The data set whose channel moments normalise the images: that of the
-    weights which it starts from, else its own, else ImageNet's for colours.
+    weights which it starts from, a `pretrained.Source` or `None`, else its
+    own, else ImageNet's for colours.
     """
-    if recipe.weights is not None:
-        source = pretrained.find(
-            recipe.weights, recipe.builder, recipe.arguments
-        )
-        return source.dataset if source.dataset in DATASETS else True
+    if source is not None:
+        return source.preprocessing or True
     if recipe.dataset in DATASETS:
         return recipe.dataset
     return "imagenet2012" if channels == 3 else True
@@ -187,11 +186,16 @@ def colour_of_zero(network):
     return keras.ops.convert_to_numpy(mean).reshape(-1)
 
 
-def build_network(recipe, classes, input_shape, preprocessing):
+def build_network(recipe, classes, input_shape, preprocessing, source=None):
     """Builds a recipe's network, with logits for outputs.
 
-    It starts from `recipe.weights`, all but the classifier, where they are
-    given. `preprocessing` is what `preprocessing_of` has returned.
+    Args:
+        recipe: `Recipe`.
+        classes: Integer.
+        input_shape: Tuple.
+        preprocessing: What `preprocessing_of` has returned.
+        source: `pretrained.Source` of weights to start from, all but the
+            classifier. Defaults to `None`, random ones.
     """
     builder = getattr(keras_resfam, recipe.builder, None)
     if builder is None:
@@ -214,10 +218,8 @@ def build_network(recipe, classes, input_shape, preprocessing):
         include_preprocessing=preprocessing,
         classifier_activation=None,
     )
-    if recipe.weights:
-        trained = builder(
-            **recipe.arguments, weights=recipe.weights, include_top=False
-        )
+    if source is not None:
+        trained = builder(**recipe.arguments, weights=source, include_top=False)
         for layer in trained.layers:
             network.get_layer(layer.name).set_weights(layer.get_weights())
     return network
@@ -227,6 +229,12 @@ def with_blocks_dropped(network, recipe, seed):
     """The network as it is trained, if on some of its blocks at a time."""
     if recipe.drop_blocks is None:
         return None
+    if recipe.drop_blocks.get("scale") == "inference":
+        raise ValueError(
+            "A recipe's `drop_blocks` should scale in training or not at all: "
+            "what is saved, and measured later, is the network without scales. "
+            f"Received: drop_blocks={recipe.drop_blocks}"
+        )
     from keras_resfam.analysis import drop_blocks
 
     return drop_blocks(network, **recipe.drop_blocks, seed=seed)
@@ -270,6 +278,5 @@ def write_description(folder, description):
         return
     with checkpoints.writing("recipe.json", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(description, indent=2) + "\n")
-        os.replace(partial, path)
+        with files.replacing(path) as partial:
+            partial.write_text(json.dumps(description, indent=2) + "\n")

@@ -86,23 +86,27 @@ def in_order(builder, split, size, devices=None, batch_size=100):
         batch_size: Integer. About how many over all devices.
     """
 
-    def cut(example):
+    def cut(example, *weight):
         image = central_crop(example["image"], size)
-        return image, tf.cast(example["label"], tf.int32)
+        return image, tf.cast(example["label"], tf.int32), *weight
 
-    images = read(builder, split).map(cut, tf.data.AUTOTUNE, deterministic=True)
-    if devices is None or devices.count == 1:
-        return images.batch(batch_size).prefetch(tf.data.AUTOTUNE)
-    part, parts = devices.shard
-    batch_size = devices.multiple(batch_size)
-    examples = builder.info.splits[split].num_examples
-    lacking = -examples % batch_size
-    weight = (examples + lacking) / examples  # 1 on average
-    real = images.map(lambda image, label: (image, label, weight))
-    fill = real.take(1).repeat(lacking)
-    fill = fill.map(lambda image, label, weight: (image, label, 0.0))
-    full = real.concatenate(fill).batch(batch_size, drop_remainder=True)
-    return full.rebatch(batch_size // parts).shard(parts, part)
+    examples = read(builder, split)
+    if devices is not None and devices.count > 1:
+        part, parts = devices.shard
+        whole = devices.multiple(batch_size)
+        count = builder.info.splits[split].num_examples
+        lacking = -count % whole
+        weight = (count + lacking) / count  # 1 on average
+        fill = examples.take(1).repeat(lacking).map(lambda x: (x, 0.0))
+        real = examples.map(lambda x: (x, weight))
+        # In turns, as `data.InOrder`; each process decodes its own only.
+        examples = real.concatenate(fill).shard(parts, part)
+        batch_size = whole // parts
+    return (
+        examples.map(cut, tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size)
+        .prefetch(tf.data.AUTOTUNE)
+    )
 
 
 def train_and_held_out(recipe):
@@ -110,12 +114,21 @@ def train_and_held_out(recipe):
     split, count = recipe.train_split, recipe.validation
     if not count:
         return split, None
-    return f"{split}[:-{count}]", f"{split}[-{count}:]"
+    *others, last = split.split("+")
+    return "+".join([*others, f"{last}[:-{count}]"]), f"{last}[-{count}:]"
 
 
 def read(builder, split, seed=None):
-    """Returns a split's examples, not decoded, in an order that a seed sets."""
-    config = tfds.ReadConfig(shuffle_seed=seed, enable_ordering_guard=False)
+    """Returns a split's examples, not decoded, in an order that a seed sets.
+
+    The order is the same however often the examples are gone through: Keras
+    takes a first look at them, with JAX and torch.
+    """
+    config = tfds.ReadConfig(
+        shuffle_seed=seed,
+        shuffle_reshuffle_each_iteration=False,
+        enable_ordering_guard=False,
+    )
     config.options.deterministic = True
     dataset = builder.as_dataset(
         split=split,
@@ -125,27 +138,42 @@ def read(builder, split, seed=None):
     )
     if seed is None:
         return dataset
-    return dataset.shuffle(SHUFFLE, seed=seed)
+    return dataset.shuffle(SHUFFLE, seed=seed, reshuffle_each_iteration=False)
 
 
 def random_crop(encoded, size, area, seed):
     """Decodes a random window of an image, and scales it to a square."""
-    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        _shape(encoded),
-        bounding_boxes=tf.zeros([1, 0, 4]),
-        seed=seed,
-        min_object_covered=0.0,
-        aspect_ratio_range=ASPECTS,
-        area_range=area,
-        use_image_if_no_bounding_boxes=True,
-    )
-    return _scaled(_window(encoded, begin[:2], extent[:2]), (size, size))
+
+    def window(shape):
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            bounding_boxes=tf.zeros([1, 0, 4]),
+            seed=seed,
+            min_object_covered=0.0,
+            aspect_ratio_range=ASPECTS,
+            area_range=area,
+            use_image_if_no_bounding_boxes=True,
+        )
+        return begin[:2], extent[:2]
+
+    def jpeg():
+        place = tf.concat(window(tf.io.extract_jpeg_shape(encoded)), 0)
+        return tf.image.decode_and_crop_jpeg(encoded, place, channels=3)
+
+    def other():
+        image = _decoded(encoded)
+        begin, extent = window(tf.shape(image))
+        end = begin + extent
+        return image[begin[0] : end[0], begin[1] : end[1]]
+
+    # Of a JPEG, only the window is decoded.
+    image = tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
+    return _scaled(image, (size, size))
 
 
 def central_crop(encoded, size):
     """Scales an image by its shorter side, and cuts out its centre."""
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    image.set_shape((None, None, 3))
+    image = _decoded(encoded)
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     border = tf.round(size * BORDER)
     sides = tf.cast(tf.round(sides * border / tf.reduce_min(sides)), tf.int32)
@@ -155,33 +183,10 @@ def central_crop(encoded, size):
     return tf.ensure_shape(image, (size, size, 3))
 
 
-def _shape(encoded):
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.io.extract_jpeg_shape(encoded),
-        lambda: tf.shape(
-            tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        ),
-    )
-
-
-def _window(encoded, begin, extent):
-    """Decodes a window; of a JPEG, only that window."""
-
-    def part():
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        image.set_shape((None, None, 3))
-        return tf.slice(
-            image, tf.concat([begin, [0]], 0), tf.concat([extent, [3]], 0)
-        )
-
-    return tf.cond(
-        tf.io.is_jpeg(encoded),
-        lambda: tf.image.decode_and_crop_jpeg(
-            encoded, tf.concat([begin, extent], 0), channels=3
-        ),
-        part,
-    )
+def _decoded(encoded):
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image.set_shape((None, None, 3))
+    return image
 
 
 def _scaled(image, sides):

@@ -10,7 +10,9 @@ import keras
 import pytest
 
 import distribution
+import recipes
 import runs
+import session
 import train
 
 BACKEND = keras.backend.backend()
@@ -86,12 +88,10 @@ def test_loss_curve_is_that_of_one_device(tmp_path):
             )
 
 
-@distributes
-def test_batch_must_divide_by_the_devices(tmp_path):
-    output = runs.finish(
-        runs.start(tmp_path, "--distribute=2", "--batch-size=33"), code=1
-    )
-    assert "multiple of the 2 devices. Received: batch_size=33" in output
+def test_batch_must_divide_by_the_devices():
+    recipe = recipes.find("digits").replace(batch_size=33)
+    with pytest.raises(ValueError, match="the 2 .* Received: batch_size=33"):
+        session.check_devices(recipe, distribution.Devices(count=2))
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the others distribute")

@@ -64,9 +64,10 @@ def test_logits_and_probabilities_give_the_same():
     logits = keras.layers.Dense(3)(x)
     raw = keras.Model(inputs, logits)
     soft = keras.Model(inputs, keras.layers.Softmax()(logits))
-    first = evaluate.evaluate(raw, images, labels, from_logits=True)
-    second = evaluate.evaluate(soft, images, labels)
-    batches = ((images[i : i + 7], labels[i : i + 7]) for i in range(0, 30, 7))
+    whole = [(images, labels)]
+    first = evaluate.evaluate(raw, whole, from_logits=True)
+    second = evaluate.evaluate(soft, whole)
+    batches = evaluate.in_batches(images, labels, 7)
     third = evaluate.evaluate(soft, batches, class_names=("a", "b", "c"))
     assert first["error"] == second["error"] == third["error"]
     assert first["nll"] == pytest.approx(second["nll"], rel=1e-5)
@@ -74,12 +75,20 @@ def test_logits_and_probabilities_give_the_same():
     assert list(third["per_class"]) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("examples", [1, 7, 8, 30, 99, None])
+def test_the_first_examples_of_batches(examples):
+    numbers = np.arange(30)
+    batches = evaluate.in_batches(numbers[:, None], numbers, 7)
+    images, labels = evaluate.first(batches, examples)
+    np.testing.assert_array_equal(labels, numbers[:examples])
+    np.testing.assert_array_equal(images[:, 0], numbers[:examples])
+
+
 @pytest.fixture
 def run(tmp_path):
     """A run's folder, of a network that is not trained."""
-    recipe = find("digits").replace(arguments={"depth": 8})
-    session.prepare(recipe, tmp_path)
-    network = session.build_network(recipe, 10, (8, 8, 1), "digits")
+    recipe = find("digits").replace(builder="ResNet", arguments={"depth": 8})
+    network = session.prepare(recipe, tmp_path).trainer.network
     network.save_weights(tmp_path / "model.weights.h5")
     return tmp_path, network
 
@@ -93,7 +102,7 @@ def test_script_measures_a_run(run, monkeypatch, capsys):
     written = json.loads((folder / "result.json").read_text())
     assert printed == written
     images, labels = session.data.load("digits", "test")
-    expected = evaluate.evaluate(network, images, labels, from_logits=True)
+    expected = evaluate.evaluate(network, [(images, labels)], from_logits=True)
     assert written == {
         **expected,
         "dataset": "digits",

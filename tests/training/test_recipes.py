@@ -12,17 +12,20 @@ import distribution
 import optimizers
 import recipes
 import session
+from keras_resfam import pretrained
 from keras_resfam.datasets import DATASETS
 from trainer import Trainer
 
 RNG = np.random.default_rng(0)
+
+SMALL_RESNET = {"depth": 8, "width": 1}
 
 # The smallest network of each builder, to train two steps of.
 SMALL = {
     "WideResNet": {"depth": 10, "width": 1},
     "DMRNet": {"depth": 8, "width": 1},
     "OrthoPlainNet": {"depth": 8, "width": 1},
-    "ResNet": {"depth": 8, "width": 1},
+    "ResNet": SMALL_RESNET,
 }
 
 
@@ -221,12 +224,10 @@ def test_recipe_survives_json():
 def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
     path = tmp_path / "model.weights.h5"
     recipe = reduced(recipes.find("fine_tune"))
-    recipe = recipe.replace(weights=None)
-    trained = session.build_network(recipe, 10, (32, 32, 3), "cifar10")
+    trained = session.build_network(recipe, 10, (32, 32, 3), "svhn_cropped")
     trained.save_weights(path)
-    recipe = recipe.replace(weights=str(path))
-    preprocessing = session.preprocessing_of(recipe, 3)
-    network = session.build_network(recipe, 7, (16, 16, 3), preprocessing)
+    source = pretrained.find(path, recipe.builder, recipe.arguments)
+    network = session.build_network(recipe, 7, (16, 16, 3), True, source)
     assert network.output_shape == (None, 7)
     for layer in trained.layers:
         if layer.weights and layer.name != "predictions":
@@ -240,16 +241,43 @@ def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
 
 def test_images_are_normalised_as_the_weights_had_them():
     digits = recipes.find("digits")
-    tuned = digits.replace(weights="digits", dataset="fashion_mnist")
-    assert session.preprocessing_of(tuned, 1) == "digits"
-    assert session.preprocessing_of(digits, 1) == "digits"
+    assert session.preprocessing_of(digits, None, 1) == "digits"
     unknown = digits.replace(dataset="tf_flowers")
-    assert session.preprocessing_of(unknown, 3) == "imagenet2012"
-    assert session.preprocessing_of(unknown, 1) is True
-    network = session.build_network(tuned, 10, (8, 8, 1), "digits")
+    assert session.preprocessing_of(unknown, None, 3) == "imagenet2012"
+    assert session.preprocessing_of(unknown, None, 1) is True
+    source = pretrained.find("digits", "DMRNet", {"depth": 8})
+    assert session.preprocessing_of(unknown, source, 1) == "digits"
+    network = session.build_network(digits, 10, (8, 8, 1), "digits", source)
     np.testing.assert_allclose(
         session.colour_of_zero(network), DATASETS["digits"].mean, rtol=1e-6
     )
+
+
+def test_images_are_normalised_as_the_run_had_them(tmp_path):
+    """Also where that one was itself fine-tuned from something else."""
+    run = session.prepare(
+        recipes.find("digits").replace(
+            builder="ResNet", arguments=SMALL_RESNET
+        ),
+        tmp_path,
+    )
+    path = tmp_path / "model.weights.h5"
+    run.trainer.network.save_weights(path)
+    description = json.loads((tmp_path / "recipe.json").read_text())
+    for moments, expected in (("svhn_cropped", "svhn_cropped"), (True, True)):
+        description |= {"dataset": "mnist", "preprocessing": moments}
+        (tmp_path / "recipe.json").write_text(json.dumps(description))
+        source = pretrained.find(path, "ResNet", SMALL_RESNET)
+        recipe = recipes.find("fine_tune").replace(weights=str(path))
+        assert session.preprocessing_of(recipe, source, 1) == expected
+
+
+def test_blocks_scaled_at_inference_are_refused():
+    recipe = recipes.find("resnet_110_effective_paths_cifar10").replace(
+        drop_blocks={"active": 23, "scale": "inference"}
+    )
+    with pytest.raises(ValueError, match="Received: drop_blocks="):
+        session.with_blocks_dropped(None, recipe, 0)
 
 
 def test_unknown_builder():

@@ -1,14 +1,21 @@
 """Decoding and cutting photographs, on a real TFDS data_dir."""
 
+import json
+import signal
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import data
+import keras_resfam
+import loop
 import recipes
+import session
 import streams
 from distribution import Devices
+from keras_resfam.datasets import DATASETS
 from tiny_tfds import write_images
 
 RECIPE = recipes.find("fine_tune").replace(
@@ -20,7 +27,7 @@ RECIPE = recipes.find("fine_tune").replace(
 
 
 @pytest.fixture(scope="module")
-def builder(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
     rng = np.random.default_rng(0)
     images = [
@@ -30,6 +37,11 @@ def builder(tmp_path_factory):
     write_images(
         folder, "tiny_photographs", images, range(18), classes=18, sized=False
     )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def builder(folder):
     return data.tfds_builder("tiny_photographs", folder)
 
 
@@ -85,6 +97,69 @@ def test_shards_are_apart(builder):
     assert not seen[0] & seen[1]
 
 
+def test_a_second_look_sees_the_same(builder):
+    """Keras takes one, with JAX and torch."""
+    epoch = streams.Stream(builder, RECIPE, seed=0).epoch(1)
+    looks = [list(epoch.as_numpy_iterator()) for _ in range(2)]
+    keras.tree.map_structure(np.testing.assert_array_equal, *looks)
+
+
+def test_fine_tuning_that_was_cut_ends_as_if_it_were_not(folder, tmp_path):
+    """From a network of other images, on photographs of a TFDS data_dir."""
+    start = keras_resfam.ResNet(
+        depth=8, classes=5, include_preprocessing="cifar100"
+    )
+    start.save_weights(tmp_path / "model.weights.h5")
+    description = {
+        "dataset": "cifar100",
+        "classes": 5,
+        "input_shape": [32, 32, 3],
+    }
+    (tmp_path / "recipe.json").write_text(json.dumps(description))
+    recipe = RECIPE.replace(
+        builder="ResNet",
+        arguments={"depth": 8},
+        weights=str(tmp_path / "model.weights.h5"),
+        epochs=2,
+    )
+
+    def prepared(name):
+        run = session.prepare(recipe, tmp_path / name, data_dir=folder)
+        run.restore()
+        return run
+
+    whole = prepared("whole")
+    moments = DATASETS["cifar100"].mean
+    np.testing.assert_allclose(
+        session.colour_of_zero(whole.trainer.network), moments, rtol=1e-6
+    )
+    assert whole.trainer.network.output_shape == (None, 18)
+    whole.train(verbose=0)
+
+    cut = prepared("cut")
+    cut.signal = signal.SIGTERM
+    cut.asked_to_stop = lambda: cut.epoch == 1
+    with pytest.raises(loop.Interrupted):
+        cut.train(verbose=0)
+    rest = prepared("cut")
+    assert (rest.epoch, rest.batch) == (1, 0)
+    rest.train(verbose=0)
+    for ours, theirs in zip(
+        rest.trainer.network.get_weights(),
+        whole.trainer.network.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_held_out_of_joined_splits_is_not_trained_on(builder):
+    recipe = RECIPE.replace(train_split="train+test", validation=4)
+    split, held_out = streams.train_and_held_out(recipe)
+    assert (split, held_out) == ("train+test[:-4]", "test[-4:]")
+    counts = [builder.info.splits[s].num_examples for s in (split, held_out)]
+    assert counts == [18 + 14, 4]
+
+
 def test_held_out_is_not_trained_on(builder):
     recipe = RECIPE.replace(validation=6)
     stream = streams.Stream(builder, recipe, seed=0)
@@ -95,20 +170,30 @@ def test_held_out_is_not_trained_on(builder):
     assert not kept & set(labels_of(batches(stream, 0)))
 
 
-@pytest.mark.parametrize("devices", [None, Devices(count=4)])
-def test_central_crops_come_in_order_and_once(builder, devices):
-    got = list(
-        streams.in_order(
-            builder, "test", 8, devices, batch_size=5
-        ).as_numpy_iterator()
-    )
-    labels = np.concatenate([batch[1] for batch in got])
-    if devices:
-        assert {len(batch[1]) for batch in got} == {8}
-        weights = np.concatenate([batch[2] for batch in got])
-        assert weights.mean() == pytest.approx(1)
-        labels = labels[weights > 0]
+def crops(builder, devices=None):
+    """Labels of the central crops of a split, and their weights, if any."""
+    batches = streams.in_order(builder, "test", 8, devices, batch_size=5)
+    _, *columns = zip(*batches.as_numpy_iterator(), strict=True)
+    return [np.concatenate(column) for column in columns]
+
+
+def test_central_crops_come_in_order_and_once(builder):
+    (labels,) = crops(builder)
     np.testing.assert_array_equal(labels, np.arange(18))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_devices_share_full_batches_of_central_crops(builder, processes):
+    parts = [
+        crops(builder, Devices(count=4, processes=processes, index=index))
+        for index in range(processes)
+    ]
+    labels, weights = map(np.concatenate, zip(*parts, strict=True))
+    assert len(labels) == 24
+    assert weights.mean() == pytest.approx(1)
+    assert sorted(labels[weights > 0]) == list(range(18))
+    # None of the processes is left with what only fills up.
+    assert min((w > 0).sum() for _, w in parts) == 18 // processes
 
 
 def test_central_crop_is_of_the_centre():

@@ -10,7 +10,7 @@ import runs
 import train
 
 
-def test_default_reads_digits_above_99_percent(tmp_path):
+def test_default_reads_digits_above_99_percent(tmp_path, capsys):
     output = runs.finish(runs.start(tmp_path))
     last = output.strip().splitlines()[-1]
     found = re.fullmatch(
@@ -25,7 +25,8 @@ def test_default_reads_digits_above_99_percent(tmp_path):
     assert (tmp_path / "model.weights.h5").is_file()
 
     # Complete, it is not trained again.
-    again = runs.finish(runs.start(tmp_path)).strip().splitlines()
+    train.main([f"--run-dir={tmp_path}"])
+    again = capsys.readouterr().out.strip().splitlines()
     assert again[-1] == last
     assert not any(line.startswith("Epoch") for line in again)
 
@@ -48,7 +49,7 @@ def test_options_change_the_recipe():
     assert recipe.arguments == {"depth": 28, "width": 1}
 
 
-def test_drops_keep_their_shares_of_another_length():
+def test_another_length_keeps_the_shape_of_the_schedule():
     recipe = recipes.find("dmrnet_56_cifar10")
     assert recipe.drops == (200, 300, 350)
     assert recipe.with_epochs(40).drops == (20, 30, 35)
@@ -57,6 +58,9 @@ def test_drops_keep_their_shares_of_another_length():
         "--recipe dmrnet_56_cifar10 --epochs 8".split()
     )
     assert train.chosen_recipe(options).drops == (4, 6, 7)
+    digits = recipes.find("digits")
+    assert (digits.epochs, digits.warmup) == (20, 2)
+    assert digits.with_epochs(1).warmup == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +78,8 @@ def test_drops_keep_their_shares_of_another_length():
         (["--set", "flip=1"], "of the type bool. Received: flip=1"),
         (["--batch-size=63", "--set=mixup=0.2"], "Received: batch_size=63 on"),
         (["--set", "weights=nowhere"], "Received: weights='nowhere'"),
+        (["--set=schedule=steps"], "0 with .*'steps'. Received: warmup=2"),
+        (["--data-dir=elsewhere"], "Received: data_dir=elsewhere"),
     ],
 )
 def test_mistakes_end_in_a_line_and_leave_nothing(arguments, told, tmp_path):

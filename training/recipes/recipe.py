@@ -39,7 +39,7 @@ class Recipe:
             "cosine" (to zero at the end).
         drops: Tuple of integers. Epochs completed at each drop.
         drop_factor: Float.
-        warmup: Float. Epochs of linear growth from zero.
+        warmup: Float. With "cosine": epochs of linear growth from zero.
         momentum, nesterov: SGD's.
         restart_momentum: Boolean. Zero the momentum at each drop, as scripts
             that build a new optimizer there do.
@@ -127,6 +127,9 @@ class Recipe:
             _check(getattr(self, field) >= 0, field, "at least 0", self)
         for field in ("momentum", "jitter", "label_smoothing", "average"):
             _check(0 <= getattr(self, field) < 1, field, "in [0, 1)", self)
+        if self.schedule == "steps":
+            allowed = "0 with the schedule 'steps'"
+            _check(not self.warmup, "warmup", allowed, self)
         if list(self.drops) != sorted(set(self.drops)):
             _check(False, "drops", "epochs in growing order", self)
 
@@ -135,10 +138,11 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def with_epochs(self, epochs):
-        """Returns a copy of another length, its drops at the same shares."""
+        """Returns a copy of another length, drops and warm-up in proportion."""
         moved = {round(drop * epochs / self.epochs) for drop in self.drops}
         drops = sorted(drop for drop in moved if 0 < drop < epochs)
-        return self.replace(epochs=epochs, drops=tuple(drops))
+        warmup = self.warmup * epochs / self.epochs
+        return self.replace(epochs=epochs, drops=tuple(drops), warmup=warmup)
 
     @classmethod
     def from_json(cls, description):

@@ -1,0 +1,22 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import os
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a path beside `path` to write to, and then puts it in its place.
+
+    Until then, and if anything fails, `path` is what it was. The name keeps
+    its suffix, by which some writers choose the format.
+
+    Args:
+        path: Path.
+    """
+    partial = path.with_name(f"partial-{path.name}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
