@@ -132,6 +132,7 @@ def test_float16_keeps_gradients_that_it_cannot_hold(monkeypatch):
                 learning_rate=1e4,
                 weight_decay=0.0,
                 schedule="steps",
+                warmup=0,
             ),
             dtype=precision,
         )
