@@ -92,6 +92,19 @@ def read_single(model):
     return read(keras.Model(image, answer, name=model.name))
 
 
+def fresh_input(graph):
+    """A new input like a graph's only one, to build upon.
+
+    Returns:
+        The input, and the `values` that `run` begins with.
+    """
+    (source,) = graph.inputs
+    image = keras.Input(
+        batch_shape=source.shape, dtype=source.dtype, name=source.name
+    )
+    return image, {id(source): image}
+
+
 def run(steps, values):
     """Runs steps on the tensors in `values`, symbolic ones or data.
 

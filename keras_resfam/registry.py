@@ -4,7 +4,6 @@ import dataclasses
 import inspect
 import itertools
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 import keras_resfam
 from keras_resfam.checks import check_choice
 from keras_resfam.datasets import DATASETS
+from keras_resfam.files import replacing
 
 PATH = Path(__file__).with_name("registry.json")
 
@@ -95,9 +95,8 @@ def write(networks):
     for network in sorted(networks, key=lambda network: network.name):
         entry = dataclasses.asdict(network)
         entries[entry.pop("name")] = entry
-    partial = PATH.with_suffix(".partial")
-    partial.write_text(json.dumps(entries, indent=1) + "\n")
-    os.replace(partial, PATH)
+    with replacing(PATH) as partial:
+        partial.write_text(json.dumps(entries, indent=1) + "\n")
 
 
 def repository(name):

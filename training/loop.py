@@ -11,8 +11,8 @@ import numpy as np
 from keras import ops
 
 import checkpoints
-import files
 import reports
+from keras_resfam.files import replacing
 from trainer import EvaluateAverages
 
 
@@ -302,6 +302,6 @@ def save_weights(network, path):
     HDF5 does not survive a full disk, so that room is made sure of before.
     """
     room = 2**20 + 2 * sum(w.nbytes for w in network.get_weights())
-    with files.replacing(path) as partial:
+    with replacing(path) as partial:
         partial.write_bytes(bytes(room))
         network.save_weights(partial)

@@ -3,7 +3,7 @@
 import csv
 import importlib.util
 
-import files
+from keras_resfam.files import replacing
 
 
 def write(folder, rows):
@@ -23,7 +23,7 @@ def write(folder, rows):
 def write_csv(path, rows):
     """Writes the rows, so that a kill leaves the old file or the new."""
     with (
-        files.replacing(path) as partial,
+        replacing(path) as partial,
         open(partial, "w", newline="") as file,
     ):
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
@@ -61,5 +61,5 @@ def draw_curves(path, rows):
     error.set(xlabel="epoch", ylabel="error (%)", yscale="log")
     loss.set(xlabel="epoch", ylabel="loss")
     error.legend()
-    with files.replacing(path) as partial:
+    with replacing(path) as partial:
         figure.savefig(partial, dpi=120)

@@ -10,10 +10,10 @@ import keras
 import checkpoints
 import data
 import distribution
-import files
 import keras_resfam
 from keras_resfam import pretrained, registry
 from keras_resfam.datasets import DATASETS
+from keras_resfam.files import replacing
 from loop import Run
 from recipes.recipe import FREE
 from trainer import Trainer
@@ -278,5 +278,5 @@ def write_description(folder, description):
         return
     with checkpoints.writing("recipe.json", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path) as partial:
+        with replacing(path) as partial:
             partial.write_text(json.dumps(description, indent=2) + "\n")

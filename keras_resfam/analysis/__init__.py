@@ -4,6 +4,7 @@ Those of Veit, Wilber & Belongie 2016, "Residual Networks Behave Like Ensembles
 of Relatively Shallow Networks" (https://arxiv.org/abs/1605.06431).
 """
 
+from keras_resfam.analysis import pictures as pictures
 from keras_resfam.analysis.blocks import Block as Block
 from keras_resfam.analysis.blocks import plain_layers as plain_layers
 from keras_resfam.analysis.blocks import residual_blocks as residual_blocks

@@ -149,7 +149,9 @@ def residual_blocks(model):
     Works on any functional model that adds its branches to a shortcut
     (`keras.layers.Add` or `keras.ops.add`): post- and pre-activation blocks,
     projections, inception-like and merge-and-run blocks. A network that is a
-    layer of another model is looked into by passing that layer.
+    layer of another model is looked into by passing that layer. Additions
+    inside a layer are not seen, as in `CustomScaleLayer` of
+    `keras.applications.InceptionResNetV2`.
 
     Example:
 
@@ -321,27 +323,43 @@ def natural(name):
 def cut_at(graph, family, groups):
     """Cuts the graph into a unit for each group of joins, and the head."""
     units, rest = [], list(graph.steps)
+    every = [join for joins in groups for join in joins]
+    # An activation after the last block only is the head's.
+    activated = all(activations_after(join, graph) for join in every)
     for joins in groups:
         ends = [x for join in joins for x in join.step.outputs]
         own = family.within(rest, family.of(ends))
         shared = family.of(
             [x for join in joins for x in join.branches]
         ) & family.of([x for join in joins for x in join.shortcuts])
+        rest = without(rest, own)
+        # What later steps read too comes before the block.
+        read = {id(x) for step in rest for x in step.inputs}
+        read -= {id(x) for x in ends}
+        shared |= family.of(
+            x for step in own for x in step.outputs if id(x) in read
+        )
         lead = family.within(own, shared)
-        body = [step for step in own if not any(step is s for s in lead)]
-        rest = [step for step in rest if not any(step is s for s in own)]
-        for join in joins:
-            body += activations_after(join.step.outputs[0], rest, graph)
-        rest = [step for step in rest if not any(step is s for s in body)]
+        body = without(own, lead)
+        if activated:
+            for join in joins:
+                body += activations_after(join, graph)
+        rest = without(rest, body)
         units.append(Unit(lead, body, joins))
     return units, rest
 
 
-def activations_after(tensor, steps, graph):
-    """The steps that alone take a tensor, have no weights, keep the shape."""
-    found = []
+def without(steps, others):
+    """The steps that are not among the others."""
+    gone = {id(step) for step in others}
+    return [step for step in steps if id(step) not in gone]
+
+
+def activations_after(join, graph):
+    """The steps that alone follow a join, have no weights, keep the shape."""
+    found, tensor = [], join.step.outputs[0]
     while not any(tensor is x for x in graph.outputs):
-        takers = [s for s in steps if any(x is tensor for x in s.inputs)]
+        takers = [s for s in graph.steps if any(x is tensor for x in s.inputs)]
         if len(takers) != 1 or len(takers[0].inputs) != 1:
             break
         if not keeps_shape(takers[0]):
@@ -427,7 +445,8 @@ def named(branches, block):
     if len(branches) == 1:
         return {block: branches[0]}
     names = [common(layers) for layers in branches]
-    if len({*names, block, ""}) < len(names) + 2:
+    told = all(name.startswith(f"{block}_") for name in names)
+    if not told or len(set(names)) < len(names):
         names = [f"{block}_branch{k}" for k in range(1, len(names) + 1)]
     return dict(zip(names, branches, strict=True))
 

@@ -56,14 +56,10 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
     """
     chain = residual_chain(graphs.read_single(model))
     survival = checked_survival(len(chain.units), active, survival, scale)
-    (source,) = chain.graph.inputs
-    inputs = keras.Input(
-        batch_shape=source.shape, dtype=source.dtype, name=source.name
-    )
+    inputs, values = graphs.fresh_input(chain.graph)
     switches = BlockSwitches(
         survival, active, scale=scale, seed=seed, name="block_switches"
     )(inputs)
-    values = {id(source): inputs}
     gates = {}
     for k, unit in enumerate(chain.units):
         names = iter(unit.block.branches)

@@ -151,6 +151,7 @@ def unique(tensors):
 def signature(steps, inputs, outputs, model):
     """What two pieces have in common if one compiled function serves both."""
     numbers = {id(x): k for k, x in enumerate(inputs)}
+    layers = {}  # which call is of which: one layer may run repeatedly
     calls = []
 
     def number(x):
@@ -160,7 +161,8 @@ def signature(steps, inputs, outputs, model):
         arguments = keras.tree.map_structure(number, (step.args, step.kwargs))
         for x in step.outputs:
             numbers[id(x)] = len(numbers)
-        calls.append((described(step.operation), repr(arguments)))
+        layer = layers.setdefault(id(step.operation), len(layers))
+        calls.append((layer, described(step.operation), repr(arguments)))
     return repr(
         (
             calls,

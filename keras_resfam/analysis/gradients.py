@@ -10,7 +10,7 @@ from keras import ops
 from keras_resfam import graph as graphs
 from keras_resfam.analysis import backends
 from keras_resfam.analysis.blocks import residual_chain
-from keras_resfam.analysis.lesions import arrays
+from keras_resfam.analysis.lesions import arrays, check_classifier
 from keras_resfam.checks import check_integer, is_integer
 
 
@@ -34,8 +34,8 @@ def gradient_by_path_length(
     Each image has draws of its own. The number of such choices of `k` blocks
     times that norm is the paths' contribution.
 
-    The branches' gradients are scaled by powers of two while they travel and
-    the norms kept as logarithms, so that no length underflows.
+    The gradients are scaled by powers of two while they travel and the norms
+    kept as logarithms, so that no length underflows.
 
     The loss is the cross-entropy of one image, from the logits before the
     model's softmax, and the norm is the L2 norm of its gradient by the image
@@ -71,8 +71,9 @@ def gradient_by_path_length(
         sum; and `share` of the contribution of all lengths.
 
     Raises:
-        ValueError: If an argument is not allowed, or a gradient is not finite
-            at any scale.
+        ValueError: If an argument is not allowed, a gradient is not finite
+            at any scale, or probabilities come out of something else than a
+            softmax.
     """
     check_integer("batch_size", batch_size)
     check_integer("seed", seed, 0)
@@ -83,6 +84,7 @@ def gradient_by_path_length(
         )
     gradient = PathGradient(model)
     images, labels = arrays((x, y))
+    gradient.check_logits(images[:2])
     n = gradient.blocks
     lengths = list(range(n + 1) if lengths is None else lengths)
     if not lengths or not all(is_integer(k, 0) and k <= n for k in lengths):
@@ -95,10 +97,15 @@ def gradient_by_path_length(
     decay = Decay()
     for k in lengths:
         masks = draws(n, k, len(images), samples, [seed, k])
-        logs = measure(gradient, images, labels, masks, k, decay, batch_size)
+        expected = decay.expected(k)
+        logs = measure(gradient, images, labels, masks, expected, batch_size)
         decay.add(k, log_mean(logs))
         bar.add(1)
     return summary(n, lengths, [decay.known[k] for k in lengths])
+
+
+SMALL = 2.0**-20  # of norms: far above what float32 loses
+MOST_OF_A_GATE = 100  # largest exponent of the factor of one switch
 
 
 class Decay:
@@ -122,38 +129,52 @@ class Decay:
         return norm + slope * (length - last)
 
 
-def measure(gradient, images, labels, masks, k, decay, batch_size):
+def measure(gradient, images, labels, masks, expected, batch_size):
     """The log2 norms at the input, one for each image and mask.
 
     The scale is that at which the norm is expected near 1. Where the
     expectation fails so far that a result is lost, it is moved.
     """
-    logs = []
-    exponent = round(-decay.expected(k) / k) if k else 0
+    logs, exponent = [], round(-expected)
     for image_masks in masks:
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             batch = images[part], labels[part], image_masks[part]
-            found, exponent = rescued(gradient, batch, k, exponent)
+            found, exponent = rescued(gradient, batch, exponent)
             logs.append(found)
     return np.concatenate(logs)
 
 
-def rescued(gradient, batch, k, exponent):
-    """Log2 norms of a batch, and the scale's exponent at which they show."""
-    *data, masks = batch
-    for attempt in (0, 2, 4, 8, 16, -2, -4, -8):
-        tried = exponent + attempt
-        norms = norms_of(gradient(*data, masks * 2.0**tried))
-        if np.all(np.isfinite(norms)) and (np.any(norms) or not k):
-            with np.errstate(divide="ignore"):
-                return np.log2(norms) - k * tried, tried
-    if np.all(np.isfinite(norms)):  # dead at any scale
-        return np.full(len(norms), -np.inf), exponent
-    raise ValueError(
-        "The gradient of every image in `x` should be finite at some scale. "
-        f"Received: norms={norms} through {k} blocks"
-    )
+def rescued(gradient, batch, exponent):
+    """Log2 norms of a batch, and the scale's exponent at which they show.
+
+    The scale is moved until the largest norm is not small: then what is lost
+    below float32's range does not matter to it. What is zero as far up as all
+    stays finite is zero.
+    """
+    gates = 1 + np.count_nonzero(batch[-1][0])
+    low, high = -MOST_OF_A_GATE * gates, MOST_OF_A_GATE * gates
+    exponent, found = int(np.clip(exponent, low + 1, high - 1)), None
+    while high - low > 1:
+        norms = norms_of(gradient(*batch, exponent))
+        if not np.all(np.isfinite(norms)):
+            high = exponent
+            exponent = (low + high) // 2
+            continue
+        found, low = (norms, exponent), exponent
+        most = np.max(norms)
+        if most >= SMALL:
+            break
+        upwards = -round(math.log2(most)) if most else (high - low) // 2
+        exponent = min(low + upwards, high - 1)
+    if found is None:
+        raise ValueError(
+            "The gradient of every image in `x` should be finite at some "
+            f"scale. Received: norms={norms} through {gates - 1} blocks"
+        )
+    norms, exponent = found
+    with np.errstate(divide="ignore"):
+        return np.log2(norms) - exponent, exponent
 
 
 def norms_of(gradients):
@@ -234,8 +255,10 @@ class PathGradient:
 
     Called with images, integer labels and masks of shape `(images, blocks)`,
     it returns an array of the images' shape. Where a mask is 0 a block passes
-    the error on through its shortcut; elsewhere through its residual branches,
-    multiplied by the mask. Each image has its own loss.
+    the error on through its shortcut, where it is 1 through its residual
+    branches. Each image has its own loss. The result is multiplied by two to
+    the power of `exponent`, of which those blocks and the loss each take a
+    share.
 
     Args:
         model: functional `keras.Model`.
@@ -250,18 +273,51 @@ class PathGradient:
             raise ValueError(
                 f"`model` should have residual blocks. Received: {model.name}"
             )
+        check_classifier(chain)
         self.blocks = len(chain.units)
-        gated = with_path_switches(chain)
-        self.dtype = gated.inputs[0].dtype
-        self._gradient = backends.input_gradient(gated, cross_entropy)
+        steps = without_softmax(chain.graph.steps)
+        self._told = steps != chain.graph.steps
+        self._gated = with_path_switches(chain, steps)
+        self.dtype = self._gated.inputs[0].dtype
+        self._gradient = backends.input_gradient(self._gated, cross_entropy)
 
-    def __call__(self, images, labels, masks):
+    def __call__(self, images, labels, masks, exponent=0):
         tensors = [
             ops.convert_to_tensor(np.asarray(images), self.dtype),
-            ops.convert_to_tensor(np.asarray(masks), self.dtype),
+            ops.convert_to_tensor(scaled(masks, exponent), self.dtype),
         ]
         labels = ops.convert_to_tensor(np.asarray(labels), "int32")
         return ops.convert_to_numpy(self._gradient(tensors, labels))
+
+    def check_logits(self, images):
+        """Refuses a model whose softmax the graph does not show."""
+        if self._told:
+            return
+        masks = scaled(np.zeros((len(images), self.blocks)), 0)
+        outputs = self._gated(
+            [ops.convert_to_tensor(x, self.dtype) for x in (images, masks)],
+            training=False,
+        )
+        outputs = ops.convert_to_numpy(outputs).astype("float64")
+        sums = outputs.sum(-1)
+        if outputs.min() >= 0 and np.allclose(sums, 1, atol=1e-2):
+            raise ValueError(
+                "`model` should end in a softmax layer, or in logits: its "
+                "outputs are probabilities, and no softmax is found in its "
+                f"graph. Received: model with the outputs {outputs}"
+            )
+
+
+def scaled(masks, exponent):
+    """Masks with a last column for the loss, times powers of two.
+
+    The exponents of a row add up to `exponent`, evenly shared.
+    """
+    masks = np.asarray(masks, "float64")
+    gates = np.concatenate([masks, np.ones((len(masks), 1))], axis=1)
+    rank = np.cumsum(gates, axis=1)
+    share, more = np.divmod(exponent, rank[:, -1:])
+    return gates * np.exp2(share + (rank <= more))
 
 
 def cross_entropy(logits, labels):
@@ -273,15 +329,18 @@ def cross_entropy(logits, labels):
     )
 
 
-def with_path_switches(chain):
-    """The chain's logits with a second input, the masks, at every addition."""
+def with_path_switches(chain, steps):
+    """The chain's logits, with switches at every addition and at the loss.
+
+    They are a second input: a column for each block, and one for the loss.
+    """
     (source,) = chain.graph.inputs
     floats = "float" in source.dtype
     images = keras.Input(
         batch_shape=source.shape,
         dtype=source.dtype if floats else keras.config.floatx(),
     )
-    masks = keras.Input((len(chain.units),), dtype=images.dtype)
+    masks = keras.Input((len(chain.units) + 1,), dtype=images.dtype)
     switches = {}
     for k, unit in enumerate(chain.units):
         for join in unit.joins:
@@ -293,17 +352,33 @@ def with_path_switches(chain):
                 switch, (tensors,), {}, join.step.outputs
             )
     values = {id(source): images, id(masks): masks}
-    *steps, last = chain.graph.steps
-    steps = [switches.get(id(step), step) for step in steps]
-    graphs.run([*steps, before_softmax(last)], values)
-    outputs = values[id(chain.graph.outputs[0])]
-    return keras.Model([images, masks], outputs)
+    graphs.run([switches.get(id(step), step) for step in steps], values)
+    logits = values[id(chain.graph.outputs[0])]
+    gate = LossGate(len(chain.units), dtype=logits.dtype)
+    return keras.Model([images, masks], gate([logits, masks]))
+
+
+def without_softmax(steps):
+    """The steps of a classifier, its last activation taken away."""
+    last = len(steps) - 1
+    while is_identity(steps[last].operation):
+        last -= 1
+    return [*steps[:last], before_softmax(steps[last]), *steps[last + 1 :]]
+
+
+def is_identity(operation):
+    """Whether an operation does nothing, such as changing the type."""
+    linear = getattr(operation, "activation", None) is keras.activations.linear
+    return isinstance(operation, keras.layers.Identity) or (
+        linear and isinstance(operation, keras.layers.Activation)
+    )
 
 
 def before_softmax(step):
     """The last step of a classifier without its softmax."""
     layer = step.operation
-    softmax = getattr(layer, "activation", None) is keras.activations.softmax
+    kinds = keras.activations.softmax, keras.ops.softmax
+    softmax = getattr(layer, "activation", None) in kinds
     # The operation behind `keras.ops.softmax` has no public name.
     if type(layer).__name__ == "Softmax" or (
         softmax and isinstance(layer, keras.layers.Activation)
@@ -351,6 +426,26 @@ class PathSwitch(keras.layers.Layer):
             + mask * without_value(residual)
             + through_skip * without_value(skip)
         )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+
+class LossGate(keras.layers.Layer):
+    """The identity, whose error is multiplied.
+
+    Args:
+        column: int. The column of the masks that holds the factor.
+    """
+
+    def __init__(self, column, **kwargs):
+        super().__init__(**kwargs)
+        self.column = column
+
+    def call(self, inputs):
+        x, masks = inputs
+        factor = ops.cast(masks[:, self.column], x.dtype)[:, None]
+        return ops.stop_gradient(x) + factor * without_value(x)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]

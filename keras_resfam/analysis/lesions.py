@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 import pathlib
 
 import keras
@@ -11,6 +12,7 @@ from keras_resfam.analysis import surgery
 from keras_resfam.analysis.blocks import chain_of
 from keras_resfam.analysis.execution import BlockRunner
 from keras_resfam.checks import check_integer
+from keras_resfam.files import replacing
 
 TYPES = {
     "network": str,
@@ -88,7 +90,9 @@ def lesion_study(
         seed: int, at least 0. Defaults to `0`.
         output: path or `None`. A CSV file that takes a row for each record
             as soon as it is known. Rows that it already has are not measured
-            again. Defaults to `None`.
+            again. What has been counted of the single deletions, which become
+            known together, is in a file beside it until then. Defaults to
+            `None`.
         name: str or `None`. What the records call the network. Defaults to
             the model's name.
         verbose: 0 or 1. Whether a progress bar is shown. Defaults to `1`.
@@ -96,7 +100,8 @@ def lesion_study(
     Returns:
         A list of dicts with the keys `network`, `weights` and `data` (the
         start of their SHA-256), `study`, `count`, `trial`, `blocks` (names
-        with spaces between; of swaps, pair by pair), `kendall_tau` (of the
+        with spaces between; of swaps, pair by pair; of a branch, its block's
+        and its own), `kendall_tau` (of the
         blocks' order against the network's own; 1.0 unless swapped), `error`
         (top-1, in percent), `examples` and `seed`.
 
@@ -147,9 +152,11 @@ def lesion_study(
             done[key(plan)] = write(record(plan, error, common))
         if singles:
             lesions = [plan["lesion"] for plan in singles]
-            errors = scorer.single_errors(lesions, bar)
+            tally = Tally(output, {**common, "batch_size": batch_size}, lesions)
+            errors = scorer.single_errors(lesions, bar, tally)
             for plan, error in zip(singles, errors, strict=True):
                 done[key(plan)] = write(record(plan, error, common))
+            tally.remove()
     return sorted(done.values(), key=key_order)
 
 
@@ -208,7 +215,8 @@ def single_branches(units):
         names = list(unit.block.branches)
         for name in names if len(names) > 1 else ():
             kept = tuple(other for other in names if other != name)
-            yield plan("branch", 1, trial, [name], lesion=(k, kept))
+            blocks = [unit.block.name, name]
+            yield plan("branch", 1, trial, blocks, lesion=(k, kept))
             trial += 1
 
 
@@ -263,16 +271,20 @@ def kendall_tau(order):
     return float(np.mean(np.sign(order[later] - order[earlier])))
 
 
+def check_classifier(chain):
+    shape = chain.graph.outputs[0].shape
+    if len(shape) != 2 or shape[-1] == 1:
+        raise ValueError(
+            "`model` should have an output of shape (batch, classes), of two "
+            f"classes at least. Received: output shape={shape}"
+        )
+
+
 class Scorer:
     """Measures top-1 errors, in percent, over all batches of a data set."""
 
     def __init__(self, chain, images, labels, batch_size):
-        shape = chain.graph.outputs[0].shape
-        if len(shape) != 2 or shape[-1] == 1:
-            raise ValueError(
-                "`model` should have an output of shape (batch, classes), of "
-                f"two classes at least. Received: output shape={shape}"
-            )
+        check_classifier(chain)
         self.runner = BlockRunner(chain)
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))
@@ -287,11 +299,14 @@ class Scorer:
             bar.add(1)
         return percent(wrong, self.labels)
 
-    def single_errors(self, lesions, bar):
-        wrong = np.zeros(len(lesions), int)
-        for images, labels in self:
-            outputs = self.runner.predict_single_deletions(images, lesions)
-            wrong += [mistakes(y, labels) for y in outputs]
+    def single_errors(self, lesions, bar, tally):
+        done, wrong = tally.read()
+        for number, (images, labels) in enumerate(self, start=1):
+            if number > done:
+                outputs = self.runner.predict_single_deletions(images, lesions)
+                found = (mistakes(y, labels) for y in outputs)
+                wrong = [a + b for a, b in zip(wrong, found, strict=True)]
+                tally.write(number, wrong)
             bar.add(len(self.runner.chain.units))
         return [percent(count, self.labels) for count in wrong]
 
@@ -394,6 +409,38 @@ def drop_half_line(path):
     whole = text[: text.rfind(b"\n") + 1]
     if text != whole and (text.startswith(header) or header.startswith(text)):
         path.write_bytes(whole)
+
+
+class Tally:
+    """Mistakes counted so far, in a file beside the records while it lasts.
+
+    Args:
+        output: path of the records, or `None` for no file.
+        study: dict. What is measured: counts of another are of no use.
+        lesions: list. What the counts are of.
+    """
+
+    def __init__(self, output, study, lesions):
+        self.path = output and pathlib.Path(f"{output}.partial")
+        self.study = json.loads(json.dumps({**study, "lesions": lesions}))
+
+    def read(self):
+        """Returns how many batches were counted, and the counts."""
+        if self.path and self.path.exists():
+            kept = json.loads(self.path.read_text())
+            if kept["study"] == self.study:
+                return kept["batches"], kept["wrong"]
+        return 0, [0] * len(self.study["lesions"])
+
+    def write(self, batches, wrong):
+        if self.path:
+            kept = {"study": self.study, "batches": batches, "wrong": wrong}
+            with replacing(self.path) as partial:
+                partial.write_text(json.dumps(kept))
+
+    def remove(self):
+        if self.path:
+            self.path.unlink(missing_ok=True)
 
 
 class Writer:

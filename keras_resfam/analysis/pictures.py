@@ -213,17 +213,8 @@ def select(rows, study):
 
 def positions_of_branches(deletions, branches):
     """The number of the block, from 1, that each branch belongs to."""
-    return [
-        next(
-            (
-                row["trial"] + 1
-                for row in deletions
-                if branch["blocks"].startswith(f"{row['blocks']}_")
-            ),
-            np.nan,
-        )
-        for branch in branches
-    ]
+    places = {row["blocks"]: row["trial"] + 1 for row in deletions}
+    return [places[row["blocks"].split()[0]] for row in branches]
 
 
 def draw_intact(axes, rows, colour):

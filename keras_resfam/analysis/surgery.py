@@ -146,11 +146,7 @@ def check(chain, layout):
 def build(chain, layout, name):
     """The model that a layout describes, of the chain's own layers."""
     check(chain, layout)
-    (source,) = chain.graph.inputs
-    inputs = keras.Input(
-        batch_shape=source.shape, dtype=source.dtype, name=source.name
-    )
-    values = {id(source): inputs}
+    inputs, values = graphs.fresh_input(chain.graph)
     for place, blocks in zip(chain.units, layout, strict=True):
         graphs.run(place.lead, values)
         state = [values[id(x)] for x in place.entry]

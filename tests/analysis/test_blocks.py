@@ -12,6 +12,9 @@ from keras_resfam.analysis import (
     plain_layers,
     residual_blocks,
 )
+from keras_resfam.analysis.blocks import chain_of
+from keras_resfam.analysis.execution import BlockRunner
+from keras_resfam.analysis.surgery import deletion
 
 SHAPE = (16, 16, 3)
 
@@ -148,6 +151,92 @@ def test_blocks_without_telling_names_are_named_by_their_addition():
         x = layers.Add(name=f"sum_{k}")([x, f])
     names = [b.name for b in residual_blocks(keras.Model(inputs, x))]
     assert names == ["sum_0", "sum_1"]
+
+
+def test_branches_without_telling_names_are_numbered():
+    x = inputs = keras.Input((8, 8, 4))
+    for k in range(2):
+        f, g = x, x
+        for _ in range(2):
+            f = layers.Conv2D(4, 3, padding="same")(f)
+            g = layers.SeparableConv2D(4, 3, padding="same")(g)
+        x = layers.Add(name=f"sum_{k}")([x, f, g])
+    model = keras.Model(inputs, x)
+    blocks = residual_blocks(model)
+    assert [list(block.branches) for block in blocks] == [
+        ["sum_0_branch1", "sum_0_branch2"],
+        ["sum_1_branch1", "sum_1_branch2"],
+    ]
+    rest = delete_blocks(model, ["sum_1_branch2"])
+    kept = {layer.name for layer in rest.layers}
+    for name, layers_of_branch in blocks[1].branches.items():
+        assert kept.isdisjoint(layers_of_branch) == (name == "sum_1_branch2")
+
+
+def test_what_two_blocks_read_stays_with_both():
+    """As `x + f(h) + g(h)` does, with `h` made of `x`."""
+    x = inputs = keras.Input((4,))
+    for k in range(2):
+        h = layers.LayerNormalization(name=f"norm_{k}")(x)
+        for half in "ab":
+            f = layers.Dense(4, "tanh", name=f"dense_{k}{half}")(h)
+            x = layers.Add(name=f"sum_{k}{half}")([x, f])
+    model = keras.Model(inputs, x)
+    weights = {
+        v.path: keras.ops.convert_to_numpy(v).astype("float64")
+        for v in model.variables
+    }
+
+    def reference(x, lost):
+        for k in range(2):
+            h = x - x.mean(-1, keepdims=True)
+            h = h / np.sqrt((h**2).mean(-1, keepdims=True) + 1e-3)
+            for half in "ab":
+                if f"{k}{half}" != lost:
+                    x = x + np.tanh(h @ weights[f"dense_{k}{half}/kernel"])
+        return x
+
+    data = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    chain = chain_of(model)
+    runner = BlockRunner(chain)
+    for lost in (None, "0a", "0b", "1a", "1b"):
+        blocks = [f"dense_{lost}"] if lost else []
+        expected = reference(data.astype("float64"), lost)
+        lesioned = delete_blocks(model, blocks)(data)
+        blockwise = runner.predict(
+            keras.ops.convert_to_tensor(data), deletion(chain, blocks)
+        )
+        for found in (lesioned, blockwise):
+            np.testing.assert_allclose(
+                keras.ops.convert_to_numpy(found), expected, atol=1e-5
+            )
+
+
+def test_activation_before_the_head_is_no_block_s():
+    """Pre-activation blocks without normalization, swapped and repeated."""
+    x = inputs = keras.Input((4,))
+    for k in range(3):
+        f = layers.ReLU(name=f"block{k}_relu")(x)
+        f = layers.Dense(4, name=f"block{k}_dense")(f)
+        x = layers.Add(name=f"block{k}_add")([x, f])
+    x = layers.ReLU(name="head_relu")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+    data = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+
+    def reference(order):
+        h = data.astype("float64")
+        for k in order:
+            kernel, bias = model.get_layer(f"block{k}_dense").get_weights()
+            h = h + np.maximum(h, 0) @ kernel + bias
+        kernel, bias = model.get_layer("head").get_weights()
+        return np.maximum(h, 0) @ kernel + bias
+
+    for changed, order in (
+        (permute_blocks(model, ["block0", "block2", "block1"]), (0, 2, 1)),
+        (duplicate_blocks(model, ["block2"]), (0, 1, 2, 2)),
+    ):
+        found = keras.ops.convert_to_numpy(changed(data))
+        np.testing.assert_allclose(found, reference(order), atol=1e-4)
 
 
 def test_a_block_that_runs_twice_is_two_blocks():

@@ -120,11 +120,17 @@ def test_every_length_against_brute_force(use_ops):
     assert result["share"].sum() == pytest.approx(1)
 
 
-def test_softmax_by_ops_is_no_part_of_the_logits():
+def softmax_in_two_layers(x):
+    x = keras.layers.Activation(keras.ops.softmax)(x)
+    return keras.layers.Activation("linear", dtype="float32")(x)
+
+
+@pytest.mark.parametrize("end", [keras.ops.softmax, softmax_in_two_layers])
+def test_softmax_is_no_part_of_the_logits(end):
     model = dense_nets.build(3)
     head = model.get_layer("predictions")
     logits = keras.ops.matmul(head.input, head.kernel)
-    other = keras.Model(model.input, keras.ops.softmax(logits))
+    other = keras.Model(model.input, end(logits))
     data = dense_nets.data(6)
     found, expected = (
         gradient_by_path_length(net, *data, samples="all", verbose=0)
@@ -155,20 +161,53 @@ def test_sampling_comes_near_to_enumeration_and_repeats_by_seed():
         )
 
 
-def test_nothing_underflows():
+def decaying(factor, blocks=40):
+    """A net whose paths lose so much of the gradient with every block."""
+    model = dense_nets.build(blocks, activation=None)
+    for k in range(1, blocks + 1):
+        into, out = (
+            model.get_layer(f"stage1_block{k}_{end}") for end in ("in", "out")
+        )
+        into.set_weights([np.eye(6)])
+        out.set_weights([factor * np.eye(6)])
+    return model
+
+
+@pytest.mark.parametrize("exponent", [-5, -3.45, -3, -1])
+@pytest.mark.parametrize("lengths", [range(0, 41, 5), [0, 38], [0, 40]])
+def test_nothing_underflows(exponent, lengths):
     """Branches of a thousandth: 40 of them leave 1e-120 of a gradient."""
-    model = dense_nets.build(40, activation=None)
-    for k in range(1, 41):
-        model.get_layer(f"stage1_block{k}_in").set_weights([np.eye(6)])
-        model.get_layer(f"stage1_block{k}_out").set_weights([1e-3 * np.eye(6)])
-    x, y = dense_nets.data(2)
     result = gradient_by_path_length(
-        model, x, y, samples=1, lengths=range(0, 41, 5), verbose=0
+        decaying(10.0**exponent),
+        *dense_nets.data(2),
+        samples=1,
+        lengths=lengths,
+        verbose=0,
     )
     logs = result["log10_gradient"]
     np.testing.assert_allclose(
-        logs, logs[0] - 3 * np.arange(0, 41, 5), atol=1e-4
+        logs, logs[0] + exponent * np.array(lengths), atol=1e-4
     )
+
+
+def test_dead_branches_carry_nothing():
+    result = gradient_by_path_length(
+        decaying(0.0, blocks=4), *dense_nets.data(2), verbose=0
+    )
+    assert np.isfinite(result["log10_gradient"][0])
+    assert np.all(result["log10_gradient"][1:] == -np.inf)
+    np.testing.assert_array_equal(result["share"], [1, 0, 0, 0, 0])
+
+
+def test_block_that_ends_the_model_is_switched_too():
+    x = inputs = keras.Input((4,))
+    for k in range(2):
+        f = keras.layers.Dense(4, name=f"block{k}_dense")(x)
+        x = keras.layers.Add(name=f"block{k}_add")([x, f])
+    gradient = PathGradient(keras.Model(inputs, x))
+    x, y = np.random.default_rng(0).normal(size=(1, 4)), np.array([1])
+    found = [gradient(x, y, np.array([mask])) for mask in all_masks(2)]
+    assert len({array.tobytes() for array in found}) == 4
 
 
 def test_effective_lengths_are_the_shortest_range():
@@ -196,6 +235,25 @@ def test_wrong_arguments_are_refused(arguments, message):
         gradient_by_path_length(
             dense_nets.build(3), *dense_nets.data(2), **arguments
         )
+
+
+def test_softmax_that_the_graph_does_not_show_is_refused():
+    model = dense_nets.build(2)
+    logits = model.get_layer("predictions").input
+    powers = keras.ops.exp(logits)
+    odd = powers / keras.ops.sum(powers, axis=-1, keepdims=True)
+    with pytest.raises(ValueError, match="`model`.*no softmax is found"):
+        gradient_by_path_length(
+            keras.Model(model.input, odd), *dense_nets.data(2), verbose=0
+        )
+
+
+def test_one_class_is_refused():
+    x = inputs = keras.Input((3,))
+    x = keras.layers.Add()([x, keras.layers.Dense(3)(x)])
+    yes = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(x))
+    with pytest.raises(ValueError, match="two classes"):
+        gradient_by_path_length(yes, np.zeros((2, 3)), np.zeros(2, int))
 
 
 def test_plain_networks_are_refused():

@@ -19,7 +19,7 @@ from keras_resfam.analysis import (
 )
 from keras_resfam.analysis.blocks import chain_of
 from keras_resfam.analysis.execution import BlockRunner
-from keras_resfam.analysis.lesions import kendall_tau
+from keras_resfam.analysis.lesions import kendall_tau, plans
 from keras_resfam.analysis.surgery import deletion, intact, permutation
 
 FEW = dict(
@@ -108,9 +108,9 @@ def test_all_single_deletions_cost_half_of_a_naive_loop():
 
 
 def test_no_lesion_is_compiled(monkeypatch):
-    model = dense_nets.build(12)
+    model = tiny_run.network("ResNet", {"depth": 26})
     chain = chain_of(model)
-    x = keras.ops.convert_to_tensor(dense_nets.data()[0])
+    x = keras.ops.convert_to_tensor(np.zeros((2, 8, 8, 1), "float32"))
     traces = []
     stateless_call = keras.Model.stateless_call
 
@@ -121,24 +121,41 @@ def test_no_lesion_is_compiled(monkeypatch):
     monkeypatch.setattr(keras.Model, "stateless_call", counted)
     runner = BlockRunner(chain)
     runner.predict(x, intact(chain))
-    first = len(traces)
-    assert first == (0 if keras.backend.backend() == "torch" else 3)
-    names = [unit.block.name for unit in chain.units]
-    for name in names:
-        runner.predict(x, deletion(chain, [name]))
     runner.predict_single_deletions(x, [(k, ()) for k in range(12)])
-    runner.predict(x, permutation(list(range(11, -1, -1))))
+    first = len(traces)
+    # The stem, the head, the block and its rest in stage 1; in both other
+    # stages also the block that halves, and its rest.
+    assert first == (0 if keras.backend.backend() == "torch" else 12)
+    options = {"branches": False, "seed": 0, "trials": 2}
+    most = dict.fromkeys(("max_deletions", "max_swaps", "max_repetitions"), 3)
+    layouts = [
+        plan["layout"]
+        for plan in plans(chain, **options, **most)
+        if "layout" in plan
+    ]
+    assert len(layouts) == 1 + 3 * 3 * 2
+    for layout in layouts:
+        runner.predict(x, layout)
     assert len(traces) == first
 
 
-def test_deleted_blocks_of_a_kind_are_compiled_together():
-    model = tiny_run.network("ResNet", {"depth": 26})
-    runner = BlockRunner(chain_of(model))
-    x = keras.ops.convert_to_tensor(np.zeros((2, 8, 8, 1), "float32"))
-    runner.predict_single_deletions(x, [(k, ()) for k in range(12)])
-    # The stem, the head, the block and its rest in stage 1; in both other
-    # stages also the block that halves, and its rest.
-    assert len(runner._compiled) == 12
+def test_calls_of_one_layer_are_told_from_calls_of_two():
+    a, b, c, d = (keras.layers.Dense(4, name=f"dense{k}") for k in range(4))
+    x = inputs = keras.Input((4,))
+    x = keras.layers.Add(name="one")([x, a(b(a(x)))])
+    x = keras.layers.Add(name="two")([x, d(d(c(x)))])
+    model = keras.Model(inputs, x)
+    chain = chain_of(model)
+    data = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    found = BlockRunner(chain).predict(
+        keras.ops.convert_to_tensor(data), intact(chain)
+    )
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(found),
+        keras.ops.convert_to_numpy(model(data)),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_functions_of_one_name_are_told_apart():
@@ -272,6 +289,33 @@ def test_study_goes_on_where_it_stopped(model, records, tmp_path):
     changed = [new for new, old in zip(again, full, strict=True) if new != old]
     assert [row["error"] for row in changed] == [12.5]
     assert len(path.read_text().splitlines()) == len(lines)
+
+
+def test_single_deletions_go_on_within_a_pass(model, records, tmp_path):
+    path = tmp_path / "lesions.csv"
+    data, batch = dense_nets.data(), BlockRunner.predict_single_deletions
+    seen = []
+
+    def counted(self, images, lesions):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(images))
+        return batch(self, images, lesions)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BlockRunner, "predict_single_deletions", counted)
+        with pytest.raises(KeyboardInterrupt):
+            lesion_study(model, data, output=path, **FEW)
+        assert seen == [8, 8]
+        seen[:] = [None]  # room for one batch more, of three
+        assert lesion_study(model, data, output=path, **FEW) == records
+    assert seen == [None, 8]
+    assert [p.name for p in tmp_path.iterdir()] == ["lesions.csv"]
+    # Counts of other lesions are not taken for these.
+    partial = tmp_path / "other.csv.partial"
+    partial.write_text('{"study": {}, "batches": 2, "wrong": [9]}')
+    other = lesion_study(model, data, output=tmp_path / "other.csv", **FEW)
+    assert other == records
 
 
 def test_half_a_line_is_measured_again(model, records, tmp_path):

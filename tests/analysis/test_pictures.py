@@ -135,11 +135,12 @@ def test_command_writes_csv_pictures_and_one_page(tmp_path, capsys):
 
 
 def test_benchmark_prints_both_costs(tmp_path, capsys):
-    run = make_run(tmp_path / "run", "ResNet", {"depth": 8})
+    run = make_run(tmp_path / "run", "ResNet", {"depth": 14})
     analyse.main([str(run), "--benchmark", "--batch-size", "2"])
-    text = capsys.readouterr().out
-    assert "2.00 x all blocks" in text  # 3 lesions of 2 blocks each
-    assert "2.00 x all blocks" in text.splitlines()[-1]
+    *_, naive, shared = capsys.readouterr().out.splitlines()
+    assert naive.startswith("all single deletions, one by one")
+    assert "5.00 x all blocks" in naive  # 6 lesions of 5 blocks each
+    assert "3.50 x all blocks" in shared  # 6 + 5 + ... + 1
 
 
 def test_folder_without_a_recipe_is_refused(tmp_path):
