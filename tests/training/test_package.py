@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -163,15 +164,17 @@ def test_the_registry(folders):
     assert set(network.files) == set(package.FILES)
 
 
-def test_a_published_commit_stays_pinned_while_the_files_do(folders, home):
-    folder = folders["WideResNet"]
+def test_a_published_commit_stays_pinned_while_the_files_do(folders, tmp_path):
+    folder = tmp_path / folders["WideResNet"].name
+    shutil.copytree(folders["WideResNet"], folder)
     package.register(package.entry(folder, "org/name", "a" * 40))
-    package.package(home / "runs" / "WideResNet")
+    package.register(package.entry(folder))
     assert registry.list_weights("WideResNet")[0].commit == "a" * 40
-    log = home / "runs" / "WideResNet" / "log.csv"
+    log = folder / "log.csv"
     log.write_text(log.read_text() + "2,0.4,0.98\n")
-    package.package(home / "runs" / "WideResNet")
+    package.register(package.entry(folder))
     assert registry.list_weights("WideResNet")[0].commit is None
+    package.register(package.entry(folders["WideResNet"]))
 
 
 def test_the_model_card(folders):
