@@ -11,7 +11,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_resfam.checks import check_integer
+from keras_resfam.checks import check_choice, check_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,25 +107,6 @@ DATASETS = {
 }
 
 
-def get_dataset(name, argument="dataset"):
-    """Returns the `Dataset` of a name.
-
-    Args:
-        name: str. One of `keras_resfam.datasets.DATASETS`.
-        argument: str. What the caller calls the argument, for the error.
-            Defaults to `"dataset"`.
-
-    Raises:
-        ValueError: if there is no such data set.
-    """
-    if not isinstance(name, str) or name not in DATASETS:
-        raise ValueError(
-            f"`{argument}` should be one of {sorted(DATASETS)}. "
-            f"Received: {argument}={name!r}"
-        )
-    return DATASETS[name]
-
-
 def decode_predictions(predictions, dataset, top=5):
     """Turns predictions into the names of the likeliest classes.
 
@@ -154,7 +135,8 @@ def decode_predictions(predictions, dataset, top=5):
     keras_resfam.decode_predictions(model.predict(images), "cifar10", top=1)
     ```
     """
-    record = get_dataset(dataset)
+    check_choice("dataset", dataset, tuple(DATASETS))
+    record = DATASETS[dataset]
     # Signed, for what sorts by the negative: bytes would wrap around.
     scores = keras.ops.convert_to_numpy(predictions).astype("float64")
     if scores.ndim != 2 or scores.shape[1] != record.classes:

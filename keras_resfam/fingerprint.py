@@ -125,7 +125,7 @@ def read_file(path):
     Keras itself loads by position, and does not look at them.
 
     Args:
-        path: str.
+        path: str, or a file object of bytes.
 
     Returns:
         A dict from layer names to lists of arrays.

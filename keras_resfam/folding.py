@@ -68,8 +68,9 @@ def fold_batch_norm(model):
 
     Raises:
         ValueError: If `model` is neither functional nor sequential, or not
-            built, or has a layer that its own config cannot rebuild, such as
-            a `Lambda` of a Python function.
+            built.
+        Exception: What Keras raises for a layer that its own config cannot
+            rebuild, such as a `Lambda` of a Python function.
 
     Example:
 
@@ -86,7 +87,8 @@ def fold_batch_norm(model):
             f"is built. Received: model={model}"
         )
     if isinstance(model, keras.Sequential):
-        (x,), (y,) = model.inputs, model.outputs
+        (x,), outputs = model.inputs, model.outputs
+        y = outputs[0] if len(outputs) == 1 else outputs
         model = keras.Model(x, y, name=model.name)
     graph = graphs.read(model)
     norm_after = _foldable(graph)

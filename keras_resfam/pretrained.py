@@ -9,6 +9,7 @@ is checked, and copied from there layer by layer, by name.
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import tempfile
@@ -62,7 +63,7 @@ class Source:
         """
         trained = self._load_twin(twin)
         layers = {layer.name: layer for layer in model.layers}
-        if {"predictions"} & (layers.keys() - {x.name for x in trained.layers}):
+        if "predictions" in layers.keys() - {x.name for x in trained.layers}:
             raise ValueError(
                 "`include_top` should be False with weights that have no "
                 f"classifier, as those of {self.where}. "
@@ -260,9 +261,9 @@ def _read_folder(folder, pins=None):
 
 def _read_file(path):
     """The `Source` of a file, with what the run that it lies in says of it."""
-    where = repr(str(path))
+    where, weights = repr(str(path)), path.read_bytes()
     with _read_as_weights(where):
-        classes, _ = _shape_of(fingerprint.read_file(path))
+        classes, _ = _shape_of(fingerprint.read_file(io.BytesIO(weights)))
     known = {"classes": classes}
     beside = path.with_name(download.RECIPE)
     if beside.is_file():
@@ -275,7 +276,7 @@ def _read_file(path):
                 f"run, or beside none; {beside} does not tell what they were "
                 f"trained on ({error!r}). Received: weights={where}"
             ) from error
-    return Source(where, path.read_bytes(), **known)
+    return Source(where, weights, **known)
 
 
 def _known(recipe):

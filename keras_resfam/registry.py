@@ -61,10 +61,9 @@ class Network:
 
         It has the data set's name where that means this very network.
         """
-        meant = choose(self.dataset, self.builder, self.arguments)
-        plain = meant is None or meant.name == self.name
-        weights = self.dataset if plain else self.name
-        return call(self.builder, self.arguments, weights=weights)
+        network = self.builder, self.arguments
+        weights = shorthand(self.name, self.dataset, *network)
+        return call(*network, weights=weights)
 
     def __repr__(self):
         where = "not published"
@@ -166,6 +165,19 @@ def choose(name, family, arguments):
         key=lambda n: (n.name != name, len(n.name), n.name),
         default=None,
     )
+
+
+def shorthand(name, dataset, family, arguments):
+    """What `weights` can be for a network: its data set, where that means it.
+
+    Args:
+        name: str. The network's name.
+        dataset: str. What it was trained on.
+        family: str. The builder's name.
+        arguments: dict. The builder's architecture arguments.
+    """
+    meant = choose(dataset, family, arguments)
+    return dataset if meant is None or meant.name == name else name
 
 
 def defaults(builder):

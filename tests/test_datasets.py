@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import keras_resfam
-from keras_resfam.datasets import DATASETS, get_dataset
+from keras_resfam.datasets import DATASETS
 
 
 def test_records_are_consistent():
@@ -92,9 +92,3 @@ def test_imagenet_names_are_those_of_keras_applications(monkeypatch):
 def test_errors(arguments, match):
     with pytest.raises(ValueError, match=match):
         keras_resfam.decode_predictions(**{"dataset": "cifar10"} | arguments)
-
-
-def test_get_dataset_names_the_argument():
-    assert get_dataset("digits") is DATASETS["digits"]
-    with pytest.raises(ValueError, match="`data`.*cifar10.*data=None"):
-        get_dataset(None, "data")

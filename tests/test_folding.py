@@ -270,6 +270,14 @@ def test_models_inside_are_merged():
     assert norms(inner) == ["bn"]
 
 
+def test_sequence_that_ends_in_two_outputs():
+    x = layers.Input((3,))
+    fork = keras.Model(x, [layers.Dense(2)(x), norm()(layers.Dense(2)(x))])
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(3), fork])
+    folded = check(model)
+    assert len(folded.outputs) == 2
+
+
 def test_normalization_keeps_its_moments():
     adapted = layers.Normalization()
     adapted.adapt(np.random.default_rng(3).normal(7.0, 2.0, (64, 6, 6, 3)))

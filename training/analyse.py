@@ -15,7 +15,6 @@ import time
 
 import command_line
 import evaluate
-import reports
 
 
 def parse_arguments(arguments=None):
@@ -142,6 +141,8 @@ def kept(path, common, measure):
 
 def write_columns(path, columns):
     """Writes a dict of arrays as a table, whole or not at all."""
+    import reports
+
     values = zip(*(x.tolist() for x in columns.values()), strict=True)
     reports.write_csv(
         path, [dict(zip(columns, row, strict=True)) for row in values]

@@ -176,7 +176,7 @@ def load_network(options):
     path = pathlib.Path(options.network)
     is_file = path.name.endswith(".weights.h5")
     file = path if is_file else path / "model.weights.h5"
-    if options.builder is None and _is_run(file.parent):
+    if _is_run(file.parent) and (is_file or options.builder is None):
         return _load_run(file)
     if options.builder is None and (path / "recipe.json").is_file():
         recipe = json.loads((path / "recipe.json").read_text())

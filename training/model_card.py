@@ -96,8 +96,9 @@ def _introduction(recipe, title):
 
 
 def _usage(name, recipe, title):
+    network = recipe["builder"], recipe["arguments"]
     call = registry.call(
-        recipe["builder"], recipe["arguments"], weights=recipe["dataset"]
+        *network, weights=registry.shorthand(name, recipe["dataset"], *network)
     )
     return f"""\
 ## Use

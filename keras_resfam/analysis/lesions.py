@@ -156,7 +156,7 @@ def lesion_study(
             errors = scorer.single_errors(lesions, bar, tally)
             for plan, error in zip(singles, errors, strict=True):
                 done[key(plan)] = write(record(plan, error, common))
-            tally.remove()
+        Tally.remove(output)
     return sorted(done.values(), key=key_order)
 
 
@@ -421,8 +421,18 @@ class Tally:
     """
 
     def __init__(self, output, study, lesions):
-        self.path = output and pathlib.Path(f"{output}.partial")
-        self.study = json.loads(json.dumps({**study, "lesions": lesions}))
+        self.path = self.place(output)
+        study = json.dumps({**study, "lesions": lesions}, default=int)
+        self.study = json.loads(study)
+
+    @staticmethod
+    def place(output):
+        return output and pathlib.Path(f"{output}.partial")
+
+    @classmethod
+    def remove(cls, output):
+        if output:
+            cls.place(output).unlink(missing_ok=True)
 
     def read(self):
         """Returns how many batches were counted, and the counts."""
@@ -437,10 +447,6 @@ class Tally:
             kept = {"study": self.study, "batches": batches, "wrong": wrong}
             with replacing(self.path) as partial:
                 partial.write_text(json.dumps(kept))
-
-    def remove(self):
-        if self.path:
-            self.path.unlink(missing_ok=True)
 
 
 class Writer:

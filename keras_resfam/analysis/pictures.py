@@ -213,8 +213,17 @@ def select(rows, study):
 
 def positions_of_branches(deletions, branches):
     """The number of the block, from 1, that each branch belongs to."""
-    places = {row["blocks"]: row["trial"] + 1 for row in deletions}
-    return [places[row["blocks"].split()[0]] for row in branches]
+    return [
+        next(
+            (
+                row["trial"] + 1
+                for row in deletions
+                if branch["blocks"].startswith(f"{row['blocks']} ")
+            ),
+            np.nan,
+        )
+        for branch in branches
+    ]
 
 
 def draw_intact(axes, rows, colour):

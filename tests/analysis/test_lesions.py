@@ -126,6 +126,7 @@ def test_no_lesion_is_compiled(monkeypatch):
     # The stem, the head, the block and its rest in stage 1; in both other
     # stages also the block that halves, and its rest.
     assert first == (0 if keras.backend.backend() == "torch" else 12)
+    assert len(runner._compiled) == 12
     options = {"branches": False, "seed": 0, "trials": 2}
     most = dict.fromkeys(("max_deletions", "max_swaps", "max_repetitions"), 3)
     layouts = [
@@ -137,6 +138,7 @@ def test_no_lesion_is_compiled(monkeypatch):
     for layout in layouts:
         runner.predict(x, layout)
     assert len(traces) == first
+    assert len(runner._compiled) == 12
 
 
 def test_calls_of_one_layer_are_told_from_calls_of_two():

@@ -156,6 +156,17 @@ def test_best_weights_of_a_run_are_no_result(run, capsys):
         evaluate.main([str(folder)])
 
 
+def test_the_recipe_beside_a_file_says_what_it_is(run, capsys):
+    folder, _ = run
+    description = json.loads((folder / "recipe.json").read_text())
+    description["test_split"] = "train"
+    (folder / "recipe.json").write_text(json.dumps(description))
+    file = str(folder / "model.weights.h5")
+    for options in ((), ("--builder", "DMRNet", "--set", "depth=14")):
+        evaluate.main([file, *options])
+        assert json.loads(capsys.readouterr().out)["examples"] == 1437
+
+
 def test_a_file_alone_does_not_say_how_to_normalise(run, tmp_path):
     folder, _ = run
     (folder / "recipe.json").unlink()
