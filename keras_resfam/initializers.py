@@ -59,8 +59,9 @@ class _Drawn:
 class FanInNormal(_Drawn, keras.initializers.RandomNormal):
     """Draws from N(0, gain / sqrt(fan_in)).
 
-    With the gain of `sqrt(2)` this is what all four papers start from, under
-    the name of MSR. `keras.initializers.HeNormal` cuts the tails off.
+    With the gain of `sqrt(2)` this is He et al.'s initialization by the fan
+    in, "MSR" in Torch, from which all families but `OrthoPlainNet` start.
+    `keras.initializers.HeNormal` cuts the tails off.
 
     Args:
         gain: float. Defaults to `sqrt(2)`.

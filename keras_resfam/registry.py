@@ -78,6 +78,15 @@ def title(dataset):
     return DATASETS[dataset].title if dataset in DATASETS else dataset
 
 
+def builders():
+    """The names of all builders."""
+    return [
+        name
+        for name in keras_resfam.__all__
+        if hasattr(getattr(keras_resfam, name), "__signature__")
+    ]
+
+
 def read():
     """Returns all networks of the registry, as a list of `Network`."""
     entries = json.loads(PATH.read_text())
@@ -127,7 +136,7 @@ def list_weights(family=None, dataset=None):
     """
     family = getattr(family, "__name__", family)
     if family is not None:
-        defaults(family)  # it raises
+        check_choice("family", family, builders())
     networks = read()
     known = {network.dataset for network in networks} | DATASETS.keys()
     if dataset is not None:
@@ -189,11 +198,7 @@ def defaults(builder):
     Raises:
         ValueError: if there is no such builder.
     """
-    if builder not in keras_resfam.__all__:
-        raise ValueError(
-            "`builder` should be a builder of this version of keras_resfam. "
-            f"Received: builder={builder!r}"
-        )
+    check_choice("builder", builder, builders())
     parameters = inspect.signature(getattr(keras_resfam, builder)).parameters
     own = itertools.takewhile(lambda p: p != "include_top", parameters)
     return {name: _as_json(parameters[name].default) for name in own}

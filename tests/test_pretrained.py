@@ -707,7 +707,7 @@ def test_list_weights(client):
     assert registry.list_weights("DMRNet") == [network]
     assert not registry.list_weights(family="WideResNet")
     assert not registry.list_weights(dataset="cifar10")
-    with pytest.raises(ValueError, match="Received: builder='DMRnet'"):
+    with pytest.raises(ValueError, match="`family`.*'DMRNet'.*='DMRnet'"):
         registry.list_weights("DMRnet")
     with pytest.raises(ValueError, match="cifar100.*Received: dataset='cifar'"):
         registry.list_weights(dataset="cifar")

@@ -113,7 +113,7 @@ def add_network(add):
         action="append",
         default=[],
         metavar="ARGUMENT=VALUE",
-        help="an argument of the builder",
+        help="an argument of the builder, such as depth=14",
     )
 
 
@@ -184,7 +184,9 @@ def load_network(options):
         return _load_weights(recipe["builder"], arguments, options.network)
     from recipes import parse_setting
 
-    arguments = dict(map(parse_setting, options.set))
+    settings = map(parse_setting, options.set)
+    # As train.py has it, too.
+    arguments = {k.removeprefix("arguments."): v for k, v in settings}
     return _load_weights(options.builder, arguments, options.network)
 
 

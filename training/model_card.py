@@ -100,16 +100,18 @@ def _usage(name, recipe, title):
     call = registry.call(
         *network, weights=registry.shorthand(name, recipe["dataset"], *network)
     )
+    shape = ", ".join(map(str, ("batch", *recipe["input_shape"])))
     return f"""\
 ## Use
 
-With keras_resfam, which verifies every layer:
+With keras_resfam (a clone of it, and `pip install -e .`), which verifies every
+layer:
 
 ```python
 import keras_resfam
 
 model = keras_resfam.{call}
-predictions = model.predict(images)  # (batch, height, width, channels)
+predictions = model.predict(images)  # ({shape}), 0 to 255
 keras_resfam.decode_predictions(predictions, "{recipe["dataset"]}")
 ```
 
@@ -163,7 +165,7 @@ def _versions(result):
 def _training(folder, recipe):
     with open(folder / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    return f"""\
+    text = f"""\
 ## Training
 
 {len(rows)} epochs, by
@@ -171,6 +173,12 @@ def _training(folder, recipe):
     {recipe["command"]}
 
 `recipe.json` has every number, `log.csv` every epoch."""
+    if recipe["source"] == "this project" and recipe["error"] is not None:
+        text += (
+            f" The paper reports an error of {recipe['error']:g} % "
+            f"{recipe['note']}: this schedule is shorter."
+        )
+    return text
 
 
 def _files():

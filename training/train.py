@@ -9,7 +9,10 @@ nothing downloaded, under a minute on two cores.
     python training/train.py --recipe wrn_28_10_cifar10
 
 show the recipes of the papers, and run one. Its data come through TensorFlow
-Datasets, or from arrays that `--data-dir` names.
+Datasets, or from arrays that `--data-dir` names. A recipe's name ends in its
+data set; behind that, `_noaug` is without augmentation, and `_short` a shorter
+schedule of this project. Of plain networks, `orthonormal_plain` are trained by
+the regulariser, `ortho_plain` by modulation too, `plain` by neither.
 
 A run lives in a folder, runs/<recipe> if `--run-dir` names no other. However
 it ends - by Ctrl-C, a kill, a full disk - the same command goes on from its
@@ -44,7 +47,13 @@ def parse_arguments(arguments=None):
     )
     add = parser.add_argument
     add("--recipe", default="digits", help="what to train (default: digits)")
-    add("--list", action="store_true", help="print the recipes and stop")
+    add(
+        "--list",
+        nargs="?",
+        const="",
+        metavar="PART",
+        help="print the recipes, or those with PART in their names, and stop",
+    )
     add(
         "--data-dir",
         metavar="PATH",
@@ -101,8 +110,8 @@ def parse_arguments(arguments=None):
 
 def main(arguments=None):
     options = parse_arguments(arguments)
-    if options.list:
-        print(recipes.table())
+    if options.list is not None:
+        print(recipes.table(options.list))
         return
     command_line.choose_backend(options.backend)
     try:

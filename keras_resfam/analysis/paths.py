@@ -28,8 +28,9 @@ def path_lengths(model, unit="blocks"):
     Example:
 
     ```python
-    lengths = path_lengths(DMRNet(depth=20), unit="layers")  # 6 blocks
-    np.sum(lengths["length"] * lengths["probability"])  # 6 * 2 / 3 + 2
+    lengths = path_lengths(DMRNet(depth=20), unit="layers")
+    # 3 of 9 blocks of two layers on average, and 2 layers outside of them.
+    np.sum(lengths["length"] * lengths["probability"])  # 8.0
     ```
 
     Args:

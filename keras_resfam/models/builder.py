@@ -26,7 +26,9 @@ _COMMON_DOC = """\
         as `"cifar10"`, for the weights that were trained on it for the very
         architecture asked for; `"hf://organisation/repository"`, with
         `@revision` behind it or not; or the path of a folder such as those
-        of `weights/`, or of a `.weights.h5` file. Defaults to `None`.
+        of `weights/`, or of a `.weights.h5` file.
+        `keras_resfam.list_weights()` lists those there are. Defaults to
+        `None`.
     input_tensor: KerasTensor of shape `(batch, height, width, channels)` to
         build upon, instead of a new input. Defaults to `None`.
     input_shape: tuple without the batch axis; height and width may be `None`
@@ -35,26 +37,35 @@ _COMMON_DOC = """\
     pooling: `None`, `"avg"` or `"max"`. With `include_top=False`: the last
         feature map as it is, or its global average or maximum, of shape
         `(batch, channels)`. Defaults to `None`.
-    classes: int. Number of classes. Defaults to that of the weights, else to
-        `{classes}`.
+    classes: int. Number of classes. Defaults to that of the weights, which
+        it has to be with `include_top=True`, else to `{classes}`.
     classifier_activation: str, callable or `None`. Activation of the
         classifier; `None` gives logits. With trained weights `"softmax"` or
         `None`. Defaults to `"softmax"`.
     include_preprocessing: bool or str. Whether the model takes raw images, in
         `[0, 255]`, uint8 or float, and normalises them itself: with the
         channel moments of the weights' data set, else of {title}, or of the
-        data set named here. With `False` it takes normalised images. Defaults
-        to `True`.
+        data set named here. With `False` it takes normalised images
+        (`keras_resfam.datasets.DATASETS` has the moments). Defaults to `True`.
     name: str. The model's name. Defaults to one made of the family's.
 
 Returns:
-    A functional `keras.Model`. It takes a float tensor of shape
+    A functional `keras.Model`. It takes images of shape
     `(batch, height, width, channels)` (the channels first where
-    `keras.config.image_data_format()` says so) and gives `(batch, classes)`.
+    `keras.config.image_data_format()` says so) and gives `(batch, classes)`,
+    or what `pooling` says with `include_top=False`.
 
 Raises:
     ValueError: if an argument is not allowed, or the weights do not exist or
         do not fit.
+
+Example:
+
+```python
+model = keras_resfam.{name}()  # random weights
+backbone = keras_resfam.{name}(include_top=False, pooling="avg")
+keras_resfam.list_weights("{name}")  # trained ones
+```
 """
 
 
@@ -105,6 +116,7 @@ def _document(architecture, record):
     if "\nArgs:\n" not in doc:
         doc += "\n\nArgs:"
     return f"{doc}\n" + _COMMON_DOC.format(
+        name=architecture.__name__,
         minimum=_minimum_size(record),
         shape=record.image_shape,
         classes=record.classes,

@@ -1,7 +1,10 @@
 """The command, as a user gives it."""
 
 import json
+import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -36,6 +39,20 @@ def test_list_shows_every_recipe(capsys):
     printed = capsys.readouterr().out
     for name in recipes.RECIPES:
         assert f"\n{name} " in printed
+    train.main(["--list", "dmrnet_14"])
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 4
+    assert all(row.startswith("dmrnet_14_") for row in rows)
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate", "analyse"])
+def test_backend_is_chosen_before_keras_is_imported(script):
+    code = f"import sys, {script}; assert 'keras' not in sys.modules"
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=pathlib.Path(train.__file__).parent,
+        check=True,
+    )
 
 
 def test_options_change_the_recipe():

@@ -43,10 +43,16 @@ def find(name):
     return RECIPES[name]
 
 
-def table():
-    """Returns the recipes as lines of text: what `--list` prints."""
+def table(part=""):
+    """Returns the recipes as lines of text: what `--list` prints.
+
+    Args:
+        part: String. Only those with it in their names.
+    """
     rows = [("recipe", "data set", "epochs", "published error", "source")]
     for recipe in RECIPES.values():
+        if part not in recipe.name:
+            continue
         error = "-" if recipe.error is None else f"{recipe.error:g} %"
         rows.append(
             (

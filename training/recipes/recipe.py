@@ -167,8 +167,8 @@ class Recipe:
             field, _, key = name.partition(".")
             if field not in fields or (key and field != "arguments"):
                 raise ValueError(
-                    "`--set` takes a field of the recipe, one of "
-                    f"{', '.join(fields)}, or `arguments.<name>`. "
+                    f"`--set` takes `arguments.{name}` for an argument of the "
+                    f"builder, or a field of the recipe: {', '.join(fields)}. "
                     f"Received: {name}={value}"
                 )
             if key:
