@@ -195,6 +195,8 @@ def test_the_model_card(folders):
     assert 'WideResNet(depth=10, width=1, weights="digits")' in card.text
     assert "https://arxiv.org/abs/1605.07146" in card.text
     assert tiny_run.RESULT["command"] in card.text
+    assert "reports an error of 2.25 % in 200 epochs: this" in card.text
+    assert "(batch, 8, 8, 1), 0 to 255" in card.text
     code = card.text.split("```python\n")[1].split("```")[0]
     call = code.split("model = ")[1].splitlines()[0]
     assert isinstance(eval(call, {"keras_resfam": keras_resfam}), keras.Model)
