@@ -59,7 +59,7 @@ def test_restarts_zero_the_velocity():
 
 def test_kernels_only_decay_spares_the_rest():
     recipe = recipes.find("dmrnet_14_cifar10_short")
-    recipe = recipe.replace(schedule="steps", weight_decay=0.1)
+    recipe = recipe.replace(schedule="steps", warmup=0, weight_decay=0.1)
     kernel = keras_steps(optimizers.build(recipe, 1), "kernel")
     gamma = keras_steps(optimizers.build(recipe, 1), "gamma")
     rates = [recipe.learning_rate] * 6
@@ -85,6 +85,7 @@ def test_clipping_is_of_the_whole_gradient():
         nesterov=False,
         weight_decay=0.0,
         schedule="steps",
+        warmup=0,
         learning_rate=1.0,
     )
     first = keras.Variable([0.0, 0.0], dtype="float32")
