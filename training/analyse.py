@@ -141,7 +141,7 @@ def kept(path, common, measure):
 
 def write_columns(path, columns):
     """Writes a dict of arrays as a table, whole or not at all."""
-    import reports
+    import reports  # with it comes Keras, whose backend is chosen by now
 
     values = zip(*(x.tolist() for x in columns.values()), strict=True)
     reports.write_csv(

@@ -146,17 +146,17 @@ def lesion_study(
     others = [plan for plan in todo if "layout" in plan]
     steps = scorer.batches * (len(others) + bool(singles) * len(chain.units))
     bar = keras.utils.Progbar(max(steps, 1), verbose=verbose)
+    lesions = [plan["lesion"] for plan in singles]
+    tally = Tally(output, {**common, "batch_size": batch_size}, lesions)
     with Writer(output) as write:
         for plan in others:
             error = scorer.error(plan["layout"], bar)
             done[key(plan)] = write(record(plan, error, common))
         if singles:
-            lesions = [plan["lesion"] for plan in singles]
-            tally = Tally(output, {**common, "batch_size": batch_size}, lesions)
             errors = scorer.single_errors(lesions, bar, tally)
             for plan, error in zip(singles, errors, strict=True):
                 done[key(plan)] = write(record(plan, error, common))
-        Tally.remove(output)
+        tally.remove()
     return sorted(done.values(), key=key_order)
 
 
@@ -421,18 +421,9 @@ class Tally:
     """
 
     def __init__(self, output, study, lesions):
-        self.path = self.place(output)
+        self.path = output and pathlib.Path(f"{output}.partial")
         study = json.dumps({**study, "lesions": lesions}, default=int)
         self.study = json.loads(study)
-
-    @staticmethod
-    def place(output):
-        return output and pathlib.Path(f"{output}.partial")
-
-    @classmethod
-    def remove(cls, output):
-        if output:
-            cls.place(output).unlink(missing_ok=True)
 
     def read(self):
         """Returns how many batches were counted, and the counts."""
@@ -447,6 +438,10 @@ class Tally:
             kept = {"study": self.study, "batches": batches, "wrong": wrong}
             with replacing(self.path) as partial:
                 partial.write_text(json.dumps(kept))
+
+    def remove(self):
+        if self.path:
+            self.path.unlink(missing_ok=True)
 
 
 class Writer:
