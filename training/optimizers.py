@@ -1,5 +1,7 @@
 """SGD as the papers' scripts mean it, and the learning rate by step."""
 
+import itertools
+
 import keras
 from keras import ops
 
@@ -76,6 +78,48 @@ class SGD(keras.optimizers.Optimizer):
         }
 
 
+class Cosines(keras.optimizers.schedules.LearningRateSchedule):
+    """Cosines from a peak to zero, one behind another.
+
+    `keras.optimizers.schedules.CosineDecayRestarts` has no warm-up, and
+    cycles whose lengths only grow by a factor.
+
+    Args:
+        peak: Float.
+        bounds: List of integers: the steps between which each cosine falls.
+        warmup: Integer. Steps of linear growth that the first begins with.
+    """
+
+    def __init__(self, peak, bounds, warmup):
+        self.peak, self.bounds, self.warmup = peak, list(bounds), warmup
+        cosine = keras.optimizers.schedules.CosineDecay
+        self.cosines = [
+            cosine(peak, end - start)
+            for start, end in itertools.pairwise(self.bounds)
+        ]
+        if warmup:
+            length = max(1, self.bounds[1] - warmup)
+            self.cosines[0] = cosine(
+                0.0, length, warmup_target=peak, warmup_steps=warmup
+            )
+
+    def __call__(self, step):
+        rate = self.cosines[0](step)
+        for start, cosine in zip(
+            self.bounds[1:-1], self.cosines[1:], strict=True
+        ):
+            since = ops.maximum(step - start, 0)
+            rate = ops.where(step < start, rate, cosine(since))
+        return rate
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "bounds": self.bounds,
+            "warmup": self.warmup,
+        }
+
+
 def learning_rate(recipe, steps):
     """Returns the schedule of a recipe, a function of the step alone.
 
@@ -85,12 +129,10 @@ def learning_rate(recipe, steps):
     """
     schedules = keras.optimizers.schedules
     if recipe.schedule == "cosine":
-        warmup = round(recipe.warmup * steps)
-        return schedules.CosineDecay(
-            initial_learning_rate=0.0 if warmup else recipe.learning_rate,
-            decay_steps=max(1, recipe.epochs * steps - warmup),
-            warmup_target=recipe.learning_rate if warmup else None,
-            warmup_steps=warmup,
+        return Cosines(
+            recipe.learning_rate,
+            [epoch * steps for epoch in (0, *recipe.restarts, recipe.epochs)],
+            round(recipe.warmup * steps),
         )
     rates = [
         recipe.learning_rate * recipe.drop_factor**drop

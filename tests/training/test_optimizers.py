@@ -130,3 +130,19 @@ def test_cosine_with_warmup():
     expected = 0.2 * (1 + np.cos(np.pi * 400 / 800))
     assert rate(recipe, 100, 600) == pytest.approx(expected, rel=1e-5)
     assert rate(recipe, 100, 1000) == pytest.approx(0, abs=1e-7)
+
+
+def test_cosine_starts_again():
+    recipe = recipes.find("digits").replace(
+        epochs=10, warmup=2, learning_rate=0.4
+    )
+    longer = recipe.replace(epochs=16, restarts=(10, 12))
+    for step in range(0, 1000, 50):  # until then, as if that were all
+        assert rate(longer, 100, step) == rate(recipe, 100, step)
+    assert rate(longer, 100, 999) == pytest.approx(0, abs=1e-5)
+    assert rate(longer, 100, 1000) == pytest.approx(0.4)
+    assert rate(longer, 100, 1100) == pytest.approx(0.2)
+    assert rate(longer, 100, 1200) == pytest.approx(0.4)
+    expected = 0.2 * (1 + np.cos(np.pi * 100 / 400))
+    assert rate(longer, 100, 1300) == pytest.approx(expected, rel=1e-5)
+    assert rate(longer, 100, 1600) == pytest.approx(0, abs=1e-7)

@@ -78,6 +78,7 @@ def test_another_length_keeps_the_shape_of_the_schedule():
     digits = recipes.find("digits")
     assert (digits.epochs, digits.warmup) == (20, 2)
     assert digits.with_epochs(1).warmup == pytest.approx(0.1)
+    assert digits.replace(restarts=(10,)).with_epochs(8).restarts == (4,)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,8 @@ def test_another_length_keeps_the_shape_of_the_schedule():
         (["--batch-size=63", "--set=mixup=0.2"], "Received: batch_size=63 on"),
         (["--set", "weights=nowhere"], "Received: weights='nowhere'"),
         (["--set=schedule=steps"], "0 with .*'steps'. Received: warmup=2"),
+        (["--set=drops=(5,)"], r"\(\) with 'cosine'. Received: drops=\(5,\)"),
+        (["--set=restarts=(20,)"], r"0 and 20. Received: restarts=\(20,\)"),
         (["--data-dir=elsewhere"], "Received: data_dir=elsewhere"),
     ],
 )

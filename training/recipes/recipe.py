@@ -36,10 +36,12 @@ class Recipe:
         batch_size: Integer. Over all devices together.
         learning_rate: Float. The peak.
         schedule: "steps" (times `drop_factor` after each of `drops`) or
-            "cosine" (to zero at the end).
+            "cosine" (to zero at the end, and at each of `restarts`).
         drops: Tuple of integers. Epochs completed at each drop.
         drop_factor: Float.
         warmup: Float. With "cosine": epochs of linear growth from zero.
+        restarts: Tuple of integers. With "cosine": epochs completed when the
+            rate goes back to its peak (Loshchilov & Hutter 2017, SGDR).
         momentum, nesterov: SGD's.
         restart_momentum: Boolean. Zero the momentum at each drop, as scripts
             that build a new optimizer there do.
@@ -86,6 +88,7 @@ class Recipe:
     drops: tuple = ()
     drop_factor: float = 0.1
     warmup: float = 0.0
+    restarts: tuple = ()
     momentum: float = 0.9
     nesterov: bool = True
     restart_momentum: bool = False
@@ -130,19 +133,32 @@ class Recipe:
         if self.schedule == "steps":
             allowed = "0 with the schedule 'steps'"
             _check(not self.warmup, "warmup", allowed, self)
-        if list(self.drops) != sorted(set(self.drops)):
-            _check(False, "drops", "epochs in growing order", self)
+            _check(not self.restarts, "restarts", "() with 'steps'", self)
+        else:
+            _check(not self.drops, "drops", "() with 'cosine'", self)
+        drops, bounds = list(self.drops), [0, *self.restarts, self.epochs]
+        growing = "epochs in growing order"
+        _check(drops == sorted(set(drops)), "drops", growing, self)
+        growing += f" between 0 and {self.epochs}"
+        _check(bounds == sorted(set(bounds)), "restarts", growing, self)
 
     def replace(self, **changes):
         """Returns a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def with_epochs(self, epochs):
-        """Returns a copy of another length, drops and warm-up in proportion."""
-        moved = {round(drop * epochs / self.epochs) for drop in self.drops}
-        drops = sorted(drop for drop in moved if 0 < drop < epochs)
-        warmup = self.warmup * epochs / self.epochs
-        return self.replace(epochs=epochs, drops=tuple(drops), warmup=warmup)
+        """Returns a copy of another length, its parts in proportion."""
+
+        def moved(points):
+            points = {round(point * epochs / self.epochs) for point in points}
+            return tuple(sorted(p for p in points if 0 < p < epochs))
+
+        return self.replace(
+            epochs=epochs,
+            drops=moved(self.drops),
+            warmup=self.warmup * epochs / self.epochs,
+            restarts=moved(self.restarts),
+        )
 
     @classmethod
     def from_json(cls, description):
