@@ -12,25 +12,32 @@ def compiled(template):
         template: `keras.Model`.
 
     Returns:
-        A callable of `(model, inputs)` that runs any model built like the
-        template on a list of tensors and returns a list of tensors. PyTorch
-        runs eagerly.
+        A callable that takes any model built like the template, and returns
+        what runs it: a callable from a list of tensors to a list of tensors.
+        PyTorch runs eagerly.
     """
     backend = keras.backend.backend()
     if backend == "torch":
-        return _run_in_torch
+        return lambda model: functools.partial(_run_in_torch, model)
 
     # A partial object, since TensorFlow counts traces by a function's code.
     call = _compile(functools.partial(_infer, template), backend)
 
-    def run(model, inputs):
-        return call(
-            [v.value for v in model.trainable_variables],
-            [v.value for v in model.non_trainable_variables],
-            inputs,
-        )
+    def bind(model):
+        # Looked up here, once: each time Keras walks through all layers.
+        trainable = model.trainable_variables
+        non_trainable = model.non_trainable_variables
 
-    return run
+        def run(inputs):
+            return call(
+                [v.value for v in trainable],
+                [v.value for v in non_trainable],
+                inputs,
+            )
+
+        return run
+
+    return bind
 
 
 def _infer(template, trainable, non_trainable, inputs):

@@ -140,8 +140,7 @@ class BlockRunner:
         kind = signature(steps, inputs, outputs, model)
         if kind not in self._compiled:
             self._compiled[kind] = backends.compiled(model)
-        run = self._compiled[kind]
-        return lambda state: run(model, state)
+        return self._compiled[kind](model)
 
 
 def unique(tensors):

@@ -11,7 +11,7 @@ from keras_resfam.models.arguments import (
 )
 from keras_resfam.models.blocks import Layers, basic, bottleneck, stages
 from keras_resfam.models.builder import image_classifier
-from keras_resfam.models.resnet import BOTTLENECK_FILTERS
+from keras_resfam.models.resnet import BASIC_FILTERS, BOTTLENECK_FILTERS
 from keras_resfam.regularizers import OrthonormalRegularizer
 
 
@@ -64,7 +64,7 @@ def OrthoPlainNet34(x, orthonormality=1e-4, modulation=True):
             `GradientModulation`, or its threshold. Defaults to `True`.
     """
     return _imagenet_plain_net(
-        x, (3, 4, 6, 3), (64, 128, 256, 512), basic, orthonormality, modulation
+        x, (3, 4, 6, 3), BASIC_FILTERS, basic, orthonormality, modulation
     )
 
 

@@ -21,6 +21,7 @@ from keras_resfam.models.blocks import (
 )
 from keras_resfam.models.builder import image_classifier
 
+BASIC_FILTERS = (64, 128, 256, 512)
 BOTTLENECK_FILTERS = (256, 512, 1024, 2048)
 
 

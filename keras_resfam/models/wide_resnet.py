@@ -17,7 +17,11 @@ from keras_resfam.models.blocks import (
     stages,
 )
 from keras_resfam.models.builder import image_classifier
-from keras_resfam.models.resnet import BOTTLENECK_FILTERS, imagenet_resnet
+from keras_resfam.models.resnet import (
+    BASIC_FILTERS,
+    BOTTLENECK_FILTERS,
+    imagenet_resnet,
+)
 
 
 @image_classifier()
@@ -98,7 +102,7 @@ def WideResNet18(x, width=1):
         width: number. 1, 1.5, 2 or 3 in the paper. Defaults to `1`.
     """
     return imagenet_resnet(
-        x, (2, 2, 2, 2), widened(width, 64, 128, 256, 512), basic
+        x, (2, 2, 2, 2), widened(width, *BASIC_FILTERS), basic
     )
 
 
@@ -115,7 +119,7 @@ def WideResNet34(x, width=1):
         width: number. 1, 1.5 or 2 in the paper. Defaults to `1`.
     """
     return imagenet_resnet(
-        x, (3, 4, 6, 3), widened(width, 64, 128, 256, 512), basic
+        x, (3, 4, 6, 3), widened(width, *BASIC_FILTERS), basic
     )
 
 
