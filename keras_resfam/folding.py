@@ -81,15 +81,12 @@ def fold_batch_norm(model):
     fast.save("dmrnet56_folded.keras")
     ```
     """
-    if not _is_graph(model) or not model.built:
+    if not graphs.is_graph(model) or not model.built:
         raise ValueError(
             "`model` should be a functional or sequential `keras.Model` that "
             f"is built. Received: model={model}"
         )
-    if isinstance(model, keras.Sequential):
-        (x,), outputs = model.inputs, model.outputs
-        y = outputs[0] if len(outputs) == 1 else outputs
-        model = keras.Model(x, y, name=model.name)
+    model = graphs.shell(model)
     graph = graphs.read(model)
     norm_after = _foldable(graph)
     gone = {norm: _identity for norm in norm_after.values()}
@@ -98,7 +95,7 @@ def fold_batch_norm(model):
     def clone(layer):
         if layer in gone:
             return gone[layer]
-        if _is_graph(layer):
+        if graphs.is_graph(layer):
             return fold_batch_norm(layer)
         config = layer.get_config()
         if type(layer) in LINEAR:
@@ -107,11 +104,9 @@ def fold_batch_norm(model):
             config["use_bias"] = True
         return type(layer).from_config(config)
 
-    # A view, because a compiled model's clone would come with an optimizer.
-    view = keras.Model(model.input, model.output, name=model.name)
-    copy = keras.models.clone_model(view, _clone_inputs(model), clone)
+    copy = keras.models.clone_model(model, _clone_inputs(model), clone)
     for layer in copy.layers:
-        if not _is_graph(layer):
+        if not graphs.is_graph(layer):
             original = model.get_layer(layer.name)
             _set_weights(layer, _weights(original, norm_after.get(original)))
     return copy
@@ -123,13 +118,6 @@ def _identity(inputs, **kwargs):
 
 def _unlinked(x, link=None):
     return x, None
-
-
-def _is_graph(layer):
-    """Whether a layer is a functional or sequential model."""
-    return isinstance(layer, keras.Model) and (
-        isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
-    )
 
 
 def _modulations(graph):

@@ -1,6 +1,7 @@
 """A functional model's graph as plain data, and how to run it again."""
 
 import dataclasses
+import inspect
 
 import keras
 
@@ -61,19 +62,89 @@ def read(model):
         steps.append(step)
         return outputs
 
-    # A shell without the compiled state, which clone_model would copy.
-    shell = keras.Model(model.input, model.output, name=model.name)
     clone = keras.models.clone_model(
-        shell, clone_function=lambda layer: layer, call_function=record
+        shell(model), clone_function=lambda layer: layer, call_function=record
     )
     return Graph(clone.inputs, clone.outputs, steps, model.name)
 
 
+def shell(model):
+    """A functional model of the same layers.
+
+    Without the compiled state, which `clone_model` would copy.
+    """
+    inputs, outputs = model.inputs, model.outputs
+    if not isinstance(model, keras.Sequential):
+        inputs, outputs = model.input, model.output
+    elif len(outputs) == 1:
+        inputs, outputs = inputs[0], outputs[0]
+    return keras.Model(inputs, outputs, name=model.name)
+
+
+def is_graph(layer):
+    """Whether a layer is a functional or sequential model."""
+    return isinstance(layer, keras.Model) and (
+        isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
+    )
+
+
+def flat(graph):
+    """The graph with the steps of its models in the models' places.
+
+    A model in a model is, for instance, the backbone of a fine-tuned network.
+    """
+    names, steps = {}, []
+    for step in graph.steps:
+        (step,) = renamed([step], names)
+        model, given = step.operation, step.inputs
+        if not is_graph(model) or len(model.inputs) != len(given):
+            steps.append(step)
+            continue
+        inner = flat(read(model))
+        own = dict(zip(map(id, inner.inputs), given, strict=True))
+        inner_steps = renamed(inner.steps, own)
+        if step.kwargs.get("training") is not None:
+            inner_steps = in_mode(inner_steps, step.kwargs["training"])
+        steps += inner_steps
+        outputs = [own.get(id(x), x) for x in inner.outputs]
+        names.update(zip(map(id, step.outputs), outputs, strict=True))
+    outputs = [names.get(id(x), x) for x in graph.outputs]
+    return dataclasses.replace(graph, outputs=outputs, steps=steps)
+
+
+def renamed(steps, names):
+    """The steps, taking other tensors for those whose ids are in `names`."""
+
+    def name(x):
+        return names.get(id(x), x) if isinstance(x, keras.KerasTensor) else x
+
+    return [
+        dataclasses.replace(
+            step,
+            args=keras.tree.map_structure(name, step.args),
+            kwargs=keras.tree.map_structure(name, step.kwargs),
+        )
+        for step in steps
+    ]
+
+
+def in_mode(steps, training):
+    """The steps, called with the `training` that Keras would hand down."""
+    mode = {"training": training}
+    return [
+        dataclasses.replace(step, kwargs=step.kwargs | mode)
+        if "training" in inspect.signature(step.operation.call).parameters
+        else step
+        for step in steps
+    ]
+
+
 def read_single(model):
-    """Reads the graph of a model with one tensor in and one out.
+    """Reads the graph of a model with one tensor in and one out, flat.
 
     Args:
-        model: functional or sequential `keras.Model`.
+        model: functional or sequential `keras.Model`. Models among its layers
+            are looked into.
 
     Raises:
         ValueError: if it is another.
@@ -89,7 +160,7 @@ def read_single(model):
             f"{model.name} with inputs={model.inputs}, outputs={model.outputs}"
         )
     (image,), (answer,) = model.inputs, model.outputs
-    return read(keras.Model(image, answer, name=model.name))
+    return flat(read(keras.Model(image, answer, name=model.name)))
 
 
 def fresh_input(graph):

@@ -148,9 +148,9 @@ def residual_blocks(model):
 
     Works on any functional model that adds its branches to a shortcut
     (`keras.layers.Add` or `keras.ops.add`): post- and pre-activation blocks,
-    projections, inception-like and merge-and-run blocks. A network that is a
-    layer of another model is looked into by passing that layer. Additions
-    inside a layer are not seen, as in `CustomScaleLayer` of
+    projections, inception-like and merge-and-run blocks. Models among its
+    layers, such as the backbone of a fine-tuned network, are looked into.
+    Additions inside a layer are not seen, as in `CustomScaleLayer` of
     `keras.applications.InceptionResNetV2`.
 
     Example:
@@ -198,8 +198,7 @@ def chain_of(model):
     if not chain.units:
         raise ValueError(
             "`model` should have residual blocks, or layers that keep the "
-            "shape. Where the network is a layer of a model, pass that layer. "
-            f"Received: model={graph.name}"
+            f"shape. Received: model={graph.name}"
         )
     return chain
 

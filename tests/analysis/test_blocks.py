@@ -5,6 +5,7 @@ from keras import layers
 
 import dense_nets
 import keras_resfam
+import tiny_run
 from keras_resfam.analysis import (
     delete_blocks,
     duplicate_blocks,
@@ -259,6 +260,44 @@ def test_a_block_that_runs_twice_is_two_blocks():
         keras.ops.convert_to_numpy(same(x)),
         keras.ops.convert_to_numpy(model(x)),
     )
+
+
+def fine_tuned(backbone, **mode):
+    """A backbone within a model within a model, as an app may have it."""
+    inner = keras.Sequential([layers.Rescaling(1 / 255), backbone])
+    x = keras.Input(backbone.input_shape[1:])
+    y = layers.Dense(3, activation="softmax")(inner(x, **mode))
+    return keras.Model(x, y)
+
+
+def test_looks_into_the_models_among_the_layers():
+    backbone = tiny_run.network(
+        "DMRNet", {"depth": 14}, include_top=False, pooling="avg"
+    )
+    model = fine_tuned(backbone)
+    assert residual_blocks(model) == residual_blocks(backbone)
+    name = residual_blocks(backbone)[3].name
+    lesioned = fine_tuned(delete_blocks(backbone, [name]))
+    lesioned.layers[-1].set_weights(model.layers[-1].get_weights())
+    x = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(delete_blocks(model, [name])(x)),
+        keras.ops.convert_to_numpy(lesioned(x)),
+    )
+
+
+def test_a_model_among_the_layers_stays_in_its_mode():
+    inner = keras.Sequential([layers.Dense(4), layers.Dropout(0.9)])
+    inputs = x = keras.Input((4,))
+    for k in range(2):  # of one model both blocks
+        x = layers.Add(name=f"add{k}")([x, inner(x, training=k == 1)])
+    model = keras.Model(inputs, x)
+    assert len(residual_blocks(model)) == 2
+    data = np.ones((8, 4), "float32")
+    for deleted, share in (("add1", 0), ("add0", 0.9)):
+        left = delete_blocks(model, [deleted])
+        branch = keras.ops.convert_to_numpy(left(data)) - data
+        assert (branch == 0).mean() == pytest.approx(share, abs=0.4)
 
 
 def test_plain_layers_are_those_that_keep_the_shape():
