@@ -53,14 +53,14 @@ def main(arguments=None):
         batches, _ = evaluate.load_data(
             recipe["dataset"], split, recipe, options.data_dir
         )
+        images, labels = evaluate.first(batches, options.examples)
+        if options.benchmark:
+            benchmark(model, images[: options.batch_size])
+            return
+        options.out.mkdir(parents=True, exist_ok=True)
+        analyse(model, recipe, images, labels, options)
     except command_line.refusals() as error:
         sys.exit(f"analyse.py: {error}")
-    images, labels = evaluate.first(batches, options.examples)
-    if options.benchmark:
-        benchmark(model, images[: options.batch_size])
-        return
-    options.out.mkdir(parents=True, exist_ok=True)
-    analyse(model, recipe, images, labels, options)
     print(f"Written: {options.out / 'index.html'}")
 
 

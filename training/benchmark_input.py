@@ -50,7 +50,7 @@ def main(arguments=None):
             recipe = recipe.replace(precision=options.precision)
         with tempfile.TemporaryDirectory() as folder:
             run = session.prepare(recipe, Path(folder), 0, options.data_dir)
-    except ValueError as error:
+    except command_line.refusals() as error:
         sys.exit(f"benchmark_input.py: {error}")
     report(recipe, measure(run, options.steps, options.turns))
 

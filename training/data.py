@@ -89,6 +89,12 @@ def _npz(path, split):
                 )
             images.append(file[f"x_{part}"])
             labels.append(file[f"y_{part}"].reshape(-1))
+            if len(images[-1]) != len(labels[-1]):
+                raise ValueError(
+                    f"{path} should hold as many labels as images. Received: "
+                    f"{len(images[-1])} in x_{part}, {len(labels[-1])} in "
+                    f"y_{part}"
+                )
     images = np.concatenate(images)
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(
@@ -158,10 +164,19 @@ def tfds_builder(name, data_dir=None):
 
 
 def classes_of(name, labels):
-    """The number of classes of a data set in memory."""
-    if name in DATASETS:
-        return DATASETS[name].classes
-    return int(labels.max()) + 1
+    """The number of classes of a data set in memory.
+
+    Raises:
+        ValueError: If there are labels of more classes than it has.
+    """
+    seen = int(labels.max()) + 1
+    classes = DATASETS[name].classes if name in DATASETS else seen
+    if seen > classes:
+        raise ValueError(
+            f"The labels of {name} should be 0 to {classes - 1}. "
+            f"Received: labels up to {seen - 1}"
+        )
+    return classes
 
 
 def class_names(name, data_dir=None):

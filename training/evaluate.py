@@ -146,6 +146,7 @@ def main(arguments=None):
         dataset = options.dataset or recipe["dataset"]
         split = options.split or recipe["test_split"]
         batches, names = load_data(dataset, split, recipe, options.data_dir)
+        check_classes(model, dataset, names)
     except command_line.refusals() as error:
         sys.exit(f"evaluate.py: {error}")
     result = {
@@ -173,6 +174,11 @@ def _is_run(network):
 
 def load_network(options):
     """Returns the network, with logits for outputs, and its recipe, a dict."""
+    if options.set and options.builder is None:
+        raise ValueError(
+            "`--set` should come with `--builder`, whose arguments it gives. "
+            f"Received: --set {options.set[0]}"
+        )
     path = pathlib.Path(options.network)
     is_file = path.name.endswith(".weights.h5")
     file = path if is_file else path / "model.weights.h5"
@@ -255,6 +261,22 @@ def load_data(dataset, split, recipe, data_dir):
         batches = streams.in_order(builder, split, recipe["image_size"])
         return batches.as_numpy_iterator(), names
     return in_batches(*data.load(dataset, split, data_dir)), names
+
+
+def check_classes(model, dataset, names):
+    """Refuses a data set of other classes than the network's, if it is known.
+
+    Args:
+        model: `keras.Model`.
+        dataset: String.
+        names: Sequence of the classes' names, or `None`.
+    """
+    classes = model.output_shape[-1]
+    if names and len(names) != classes:
+        raise ValueError(
+            f"`dataset` should have the {classes} classes of the network. "
+            f"Received: {dataset}, which has {len(names)}"
+        )
 
 
 def in_batches(images, labels, size=500):

@@ -281,6 +281,8 @@ class Progress(keras.callbacks.Callback):
         scores = [row["val_accuracy"] for row in run.rows]
         if run.choose and scores[-1] == max(scores):
             run.save_result("best.weights.h5")
+        if epoch + 1 in run.trainer.recipe.restarts:
+            run.save_result(f"epoch_{epoch + 1}.weights.h5")
         run.epoch, run.batch, run.seconds = epoch + 1, 0, 0.0
         run.save(arrays)
         if run.asked_to_stop():

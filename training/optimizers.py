@@ -127,23 +127,22 @@ def learning_rate(recipe, steps):
         recipe: `Recipe`.
         steps: Integer. Steps an epoch.
     """
-    schedules = keras.optimizers.schedules
+    peak = float(recipe.learning_rate)  # of an integer Keras makes integers
     if recipe.schedule == "cosine":
         return Cosines(
-            recipe.learning_rate,
+            peak,
             [epoch * steps for epoch in (0, *recipe.restarts, recipe.epochs)],
             round(recipe.warmup * steps),
         )
-    rates = [
-        recipe.learning_rate * recipe.drop_factor**drop
-        for drop in range(len(recipe.drops) + 1)
-    ]
     if not recipe.drops:
-        return recipe.learning_rate
+        return peak
+    rates = [
+        peak * recipe.drop_factor**drop for drop in range(len(recipe.drops) + 1)
+    ]
     # Keras keeps the old rate through its boundary, so that is the last step
     # before the drop.
     boundaries = [epoch * steps - 1 for epoch in recipe.drops]
-    return schedules.PiecewiseConstantDecay(boundaries, rates)
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
 
 
 def build(recipe, steps):

@@ -15,7 +15,7 @@ from keras_resfam import pretrained, registry
 from keras_resfam.datasets import DATASETS
 from keras_resfam.files import replacing
 from loop import Run
-from recipes.recipe import FREE
+from recipes.recipe import FREE, Recipe
 from trainer import Trainer
 
 
@@ -261,7 +261,13 @@ def check_folder(folder, description):
     path = folder / "recipe.json"
     if not path.exists():
         return
-    begun = json.loads(path.read_text())
+    # Fields that are younger than the run had their defaults.
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(Recipe)
+        if field.default is not dataclasses.MISSING
+    }
+    begun = json.loads(json.dumps(defaults)) | json.loads(path.read_text())
     for key in sorted((begun.keys() & description.keys()) - FREE):
         if begun[key] != description[key]:
             raise ValueError(

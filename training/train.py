@@ -71,12 +71,13 @@ def parse_arguments(arguments=None):
     add(
         "--epochs",
         type=int,
-        help="instead of the recipe's; drops of the learning rate move along",
+        help="instead of the recipe's; the learning rate's drops, warm-up and "
+        "restarts move along, which they do not with `--set epochs=`",
     )
     add("--batch-size", type=int, help="instead of the recipe's")
     add(
         "--precision",
-        choices=["float32", "mixed_bfloat16", "mixed_float16"],
+        choices=recipes.PRECISIONS,
         help="instead of the recipe's",
     )
     add(
@@ -105,7 +106,13 @@ def parse_arguments(arguments=None):
         "devices made of the processor, to try it",
     )
     add("--quiet", action="store_true", help="a line an epoch, no bar")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.save_every < 1:
+        parser.error(
+            "--save-every should be at least 1. "
+            f"Received: --save-every {options.save_every}"
+        )
+    return options
 
 
 def main(arguments=None):

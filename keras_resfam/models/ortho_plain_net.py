@@ -22,7 +22,7 @@ def OrthoPlainNet(x, depth=44, width=1, orthonormality=1e-4, modulation=True):
     Convolution, BN and ReLU, `depth - 1` times, with no shortcut; three
     stages of `16, 32, 64` channels (times `width`), the first convolution of
     the second and of the third with stride 2: the plain network of He et al.
-    2015. Kernels start orthonormal.
+    2015. Kernels start orthonormal, where the regulariser is to keep them so.
 
     Reference: [All You Need is Beyond a Good Init](
     https://arxiv.org/abs/1703.01827), sections 3 and 4
@@ -33,7 +33,8 @@ def OrthoPlainNet(x, depth=44, width=1, orthonormality=1e-4, modulation=True):
         width: number. Multiplies the channels. Defaults to `1`.
         orthonormality: float, at least 0. The coefficient of
             `OrthonormalRegularizer` on every kernel, in place of weight
-            decay; 0 for none. Defaults to `1e-4`.
+            decay; 0 for none, and kernels that start as those of He et al.
+            2015. Defaults to `1e-4`.
         modulation: bool or float. Whether each layer's output passes through
             `GradientModulation`; a number of at least 1 is its threshold.
             Defaults to `True`.
@@ -104,15 +105,11 @@ def _imagenet_plain_net(x, blocks, filters, convs, orthonormality, modulation):
 
 def _layers(orthonormality):
     check_number("orthonormality", orthonormality, 0)
-
-    def regularizer():
-        return (
-            OrthonormalRegularizer(orthonormality) if orthonormality else None
-        )
-
+    if not orthonormality:
+        return Layers()
     return Layers(
         kernel_initializer=Orthonormal,
-        kernel_regularizer=regularizer,
+        kernel_regularizer=lambda: OrthonormalRegularizer(orthonormality),
         dense_initializer=Orthonormal,
     )
 

@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -50,6 +52,21 @@ def test_all_kernels_start_orthonormal_and_are_regularised():
         penalty += 0.25 * np.sum((w.T @ w - np.eye(w.shape[1])) ** 2)
     found = sum(float(keras.ops.convert_to_numpy(x)) for x in model.losses)
     np.testing.assert_allclose(found, penalty, rtol=1e-5)
+
+
+def test_without_orthonormality_kernels_start_as_he_et_al_have_it():
+    model = keras_resfam.OrthoPlainNet(8, orthonormality=0, input_shape=SHAPE)
+    kernel = model.get_layer("stage3_block1_conv2").kernel
+    assert np.std(keras.ops.convert_to_numpy(kernel)) == pytest.approx(
+        math.sqrt(2 / (9 * 64)), rel=0.05
+    )
+    resnet = keras_resfam.ResNet(8, input_shape=SHAPE)
+    for name in kernels(model):
+        for kind in ("kernel_initializer", "kernel_regularizer"):
+            ours, theirs = (
+                type(getattr(m.get_layer(name), kind)) for m in (model, resnet)
+            )
+            assert ours is theirs
 
 
 def test_what_only_training_needs_can_be_left_out():

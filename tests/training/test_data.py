@@ -91,6 +91,16 @@ def test_npz_of_floats_is_refused(tmp_path):
         data.load("cifar10", "train", tmp_path / "absent.npz")
 
 
+def test_labels_that_do_not_fit_are_refused(tmp_path):
+    images, labels = arrays(12)
+    np.savez(tmp_path / "less.npz", x_train=images, y_train=labels[:11])
+    with pytest.raises(ValueError, match="12 in x_train, 11 in y_train"):
+        data.load("cifar10", "train", tmp_path / "less.npz")
+    assert data.classes_of("cifar10", labels[:10]) == 10
+    with pytest.raises(ValueError, match="cifar10 .*0 to 9.*labels up to 11"):
+        data.classes_of("cifar10", labels)
+
+
 def test_tfds_arrays_are_what_its_files_hold(tmp_path):
     images, labels = arrays(12)
     write_images(tmp_path, "tiny_pictures", images, labels % 3, classes=3)

@@ -143,6 +143,14 @@ def test_published_network_has_the_error_of_its_card(arguments, capsys):
     assert (FOLDER / "result.json").read_bytes() == before
 
 
+def test_a_data_set_of_other_classes_is_refused():
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    evaluate.check_classes(network, "letters", None)  # nobody knows
+    evaluate.check_classes(network, "letters", ["a", "b", "c"])
+    with pytest.raises(ValueError, match="the 3 .* letters, which has 2"):
+        evaluate.check_classes(network, "letters", ["a", "b"])
+
+
 def test_best_weights_of_a_run_are_no_result(run, capsys):
     folder, network = run
     network.save_weights(folder / "best.weights.h5")
@@ -182,6 +190,7 @@ def test_a_file_alone_does_not_say_how_to_normalise(run, tmp_path):
         (["nowhere", "--builder", "VGG"], "Received: --builder VGG"),
         (["no_such_set", "--builder", "DMRNet"], "no_such_set"),
         (["cifar10", "--builder", "DMRNet", "--set", "depth"], "--set depth"),
+        ([str(FOLDER), "--set", "depth=14"], "Received: --set depth=14"),
     ],
 )
 def test_bad_arguments_end_in_a_line(arguments, told):

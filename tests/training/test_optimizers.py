@@ -108,6 +108,8 @@ def test_clipping_is_of_the_whole_gradient():
 
 def rate(recipe, steps, step):
     schedule = optimizers.learning_rate(recipe, steps)
+    if isinstance(schedule, float):
+        return schedule
     return float(ops.convert_to_numpy(schedule(step)))
 
 
@@ -130,6 +132,16 @@ def test_cosine_with_warmup():
     expected = 0.2 * (1 + np.cos(np.pi * 400 / 800))
     assert rate(recipe, 100, 600) == pytest.approx(expected, rel=1e-5)
     assert rate(recipe, 100, 1000) == pytest.approx(0, abs=1e-7)
+
+
+def test_an_integer_for_a_rate_is_as_good():
+    recipe = recipes.find("digits").replace(warmup=0, restarts=(10,))
+    for schedule in (recipe, recipe.replace(schedule="steps", restarts=())):
+        for step in (0, 500, 1500):
+            integer = schedule.replace(learning_rate=1)
+            assert rate(integer, 100, step) == rate(
+                schedule.replace(learning_rate=1.0), 100, step
+            )
 
 
 def test_cosine_starts_again():

@@ -55,7 +55,8 @@ def kinds(recipe):
         for name, value in recipe.arguments.items()
     }
     options = (
-        "clip_norm crop cutout mixup label_smoothing average warmup restarts"
+        "clip_norm crop jitter lighting cutout mixup label_smoothing average "
+        "warmup restarts"
     )
     fields = "builder nesterov restart_momentum decay flip padding schedule"
     return {
@@ -204,12 +205,20 @@ def test_settings_change_fields_and_arguments():
         (("momentum", 1.0), "Received: momentum=1.0"),
         (("schedule", "linear"), "Received: schedule='linear'"),
         (("padding", "zero"), "Received: padding='zero'"),
-        (("drops", (10, 5)), r"Received: drops=\(10, 5\)"),
+        (("warmup", 30), "at most 20. Received: warmup=30"),
+        (("precision", "float16"), "Received: precision='float16'"),
     ],
 )
 def test_bad_settings_are_refused(setting, told):
     with pytest.raises(ValueError, match=told):
         recipes.find("digits").with_settings([setting])
+
+
+@pytest.mark.parametrize("drops", [(10, 5), (59, 200), ("ten",)])
+def test_drops_come_in_order_and_in_time(drops):
+    recipe = recipes.find("wrn_28_10_cifar10")
+    with pytest.raises(ValueError, match="between 0 and 200. Received: drops"):
+        recipe.replace(drops=drops)
 
 
 def test_settings_are_read_as_python_or_as_words():

@@ -13,6 +13,7 @@ import augmentation
 import checkpoints
 import loop
 import recipes
+import runs
 import session
 from trainer import Trainer
 
@@ -150,7 +151,7 @@ SMALL = {"builder": "ResNet", "arguments": {"depth": 8}}
 
 
 def prepared(folder, **changes):
-    recipe = recipes.find("digits").replace(**SMALL, epochs=1, **changes)
+    recipe = recipes.find("digits").with_epochs(1).replace(**SMALL, **changes)
     return session.prepare(recipe, folder)
 
 
@@ -215,6 +216,16 @@ def test_folder_of_another_run_is_refused(tmp_path):
     prepared(tmp_path)
     with pytest.raises(ValueError, match="holds a run with mixup=0.0"):
         prepared(tmp_path, mixup=0.2)
+
+
+def test_a_restart_leaves_the_network_of_its_first_cycle(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    changes = {"average": 0.5, "batch_size": 256, "warmup": 0}
+    prepared(one, **changes).train(verbose=0)
+    prepared(two, **changes, epochs=2, restarts=(1,)).train(verbose=0)
+    runs.assert_same_weights(
+        one / "model.weights.h5", two / "epoch_1.weights.h5"
+    )
 
 
 def test_held_out_examples_choose_the_best_epoch(tmp_path):

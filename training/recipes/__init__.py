@@ -10,9 +10,16 @@ from recipes import (
     resnet,
     wide_resnet,
 )
-from recipes.recipe import Recipe, parse_setting
+from recipes.recipe import PRECISIONS, Recipe, parse_setting
 
-__all__ = ["RECIPES", "Recipe", "find", "parse_setting", "table"]
+__all__ = [
+    "PRECISIONS",
+    "RECIPES",
+    "Recipe",
+    "find",
+    "parse_setting",
+    "table",
+]
 
 RECIPES = {
     recipe.name: recipe

@@ -2,6 +2,9 @@
 
 import ast
 import dataclasses
+import itertools
+
+PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
 
 # Of a run's recipe.json: what may differ while the run stays the same.
 FREE = {"command", "error", "keras", "note", "source"}
@@ -41,7 +44,8 @@ class Recipe:
         drop_factor: Float.
         warmup: Float. With "cosine": epochs of linear growth from zero.
         restarts: Tuple of integers. With "cosine": epochs completed when the
-            rate goes back to its peak (Loshchilov & Hutter 2017, SGDR).
+            rate goes back to its peak (Loshchilov & Hutter 2017, SGDR); the
+            weights of those epochs are kept.
         momentum, nesterov: SGD's.
         restart_momentum: Boolean. Zero the momentum at each drop, as scripts
             that build a new optimizer there do.
@@ -66,7 +70,7 @@ class Recipe:
             is evaluated and saved, `0` for the weights themselves.
         drop_blocks: Dict or `None`. Arguments of
             `keras_resfam.analysis.drop_blocks`.
-        precision: String. A Keras dtype policy.
+        precision: "float32", "mixed_bfloat16" or "mixed_float16".
         error: Float or `None`. Published test error, in percent.
         note: String. What a reader should know about `error`.
     """
@@ -116,6 +120,7 @@ class Recipe:
         _check_choice("schedule", self.schedule, ("steps", "cosine"))
         _check_choice("decay", self.decay, ("all", "kernels"))
         _check_choice("padding", self.padding, ("mean", "reflect"))
+        _check_choice("precision", self.precision, PRECISIONS)
         for field in ("epochs", "batch_size", "learning_rate"):
             _check(getattr(self, field) > 0, field, "above 0", self)
         for field in (
@@ -136,11 +141,15 @@ class Recipe:
             _check(not self.restarts, "restarts", "() with 'steps'", self)
         else:
             _check(not self.drops, "drops", "() with 'cosine'", self)
-        drops, bounds = list(self.drops), [0, *self.restarts, self.epochs]
-        growing = "epochs in growing order"
-        _check(drops == sorted(set(drops)), "drops", growing, self)
-        growing += f" between 0 and {self.epochs}"
-        _check(bounds == sorted(set(bounds)), "restarts", growing, self)
+        for field in ("drops", "restarts"):
+            points = [0, *getattr(self, field), self.epochs]
+            growing = all(isinstance(point, int) for point in points) and all(
+                a < b for a, b in itertools.pairwise(points)
+            )
+            allowed = f"epochs in growing order between 0 and {self.epochs}"
+            _check(growing, field, allowed, self)
+        first = [*self.restarts, self.epochs][0]
+        _check(self.warmup <= first, "warmup", f"at most {first}", self)
 
     def replace(self, **changes):
         """Returns a copy with some fields changed."""
