@@ -3,6 +3,17 @@
 import math
 import numbers
 
+import numpy as np
+
+
+def plain(value):
+    """NumPy's numbers as Python's, which is what Keras saves and loads."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (tuple, list):
+        return type(value)(map(plain, value))
+    return value
+
 
 def is_integer(value, minimum):
     """Whether a value is an integer (no bool) of at least `minimum`."""

@@ -32,8 +32,9 @@ class HubError(OSError):
     The text names repository, revision, cause and remedy.
     """
 
-    def __init__(self, repository, revision, cause, remedy):
-        super().__init__(
+    @classmethod
+    def about(cls, repository, revision, cause, remedy):
+        return cls(
             "The Hugging Face Hub did not do what it was asked.\n"
             f"Repository: {repository}\nRevision: {revision}\n"
             f"Cause: {cause}\nRemedy: {remedy}"
@@ -57,9 +58,9 @@ def fault(files, pins=None):
     if pins is None:
         try:
             pins = json.loads(files[FINGERPRINT])["files"]
+            pins = pins | {FINGERPRINT: describe(files[FINGERPRINT])}
         except (ValueError, KeyError, TypeError) as error:
             return f"{FINGERPRINT} cannot be read ({error!r})"
-        pins = pins | {FINGERPRINT: describe(files[FINGERPRINT])}
     for name in NEEDED:
         if name not in pins:
             return f"{FINGERPRINT} does not tell what {name} should be"
@@ -100,7 +101,7 @@ def fetch(repository, revision, pins=None):
             if wrong is None:
                 return files
             _remove(paths)
-    raise HubError(
+    raise HubError.about(
         repository,
         revision,
         f"{wrong}. It was not kept.",
@@ -174,7 +175,7 @@ def hub_errors(repository, revision):
         errors.XetDownloadError,
     ) as error:
         cause, remedy = _explain(error)
-        raise HubError(repository, revision, cause, remedy) from None
+        raise HubError.about(repository, revision, cause, remedy) from None
 
 
 _LOG_IN = (
@@ -230,6 +231,9 @@ def _explain(error):
             "check the network, HF_ENDPOINT and proxies, and try again; in a "
             "checkout of keras_resfam, weights/ needs no network"
         )
+    elif getattr(error, "errno", None) is not None:
+        cause = f"the cache, {constants.HF_HUB_CACHE}, cannot be used"
+        remedy = "make it writable, make room, or name another by HF_HOME"
     else:
         cause, remedy = "the answer did not come through whole", "try again"
     said = " ".join(str(error).split())

@@ -44,17 +44,22 @@ def tensors_in(structure):
     return [x for x in leaves if isinstance(x, keras.KerasTensor)]
 
 
-def read(model):
+def read(model, like=None):
     """Reads the graph of a functional model.
 
     Args:
         model: functional `keras.Model`. It stays as it is; the steps refer to
             its layers.
+        like: list of KerasTensors, one for each input, whose shapes the
+            inputs take. Defaults to `None`, the model's own.
 
     Returns:
         A `Graph`.
     """
-    steps = []
+    view, steps = shell(model), []
+    if like is not None:
+        inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in like]
+        like = keras.tree.pack_sequence_as(view.input, inputs)
 
     def record(operation, *args, **kwargs):
         outputs = operation(*args, **kwargs)
@@ -63,7 +68,7 @@ def read(model):
         return outputs
 
     clone = keras.models.clone_model(
-        shell(model), clone_function=lambda layer: layer, call_function=record
+        view, like, clone_function=lambda layer: layer, call_function=record
     )
     return Graph(clone.inputs, clone.outputs, steps, model.name)
 
@@ -100,7 +105,7 @@ def flat(graph):
         if not is_graph(model) or len(model.inputs) != len(given):
             steps.append(step)
             continue
-        inner = flat(read(model))
+        inner = flat(read(model, like=given))
         own = dict(zip(map(id, inner.inputs), given, strict=True))
         inner_steps = renamed(inner.steps, own)
         if step.kwargs.get("training") is not None:
@@ -139,15 +144,18 @@ def in_mode(steps, training):
     ]
 
 
-def read_single(model):
+def read_single(model, sizes=None):
     """Reads the graph of a model with one tensor in and one out, flat.
 
     Args:
         model: functional or sequential `keras.Model`. Models among its layers
             are looked into.
+        sizes: tuple without the batch axis, of data that the graph is read
+            for: sizes that the model leaves open are these. Defaults to
+            `None`.
 
     Raises:
-        ValueError: if it is another.
+        ValueError: if it is another, or if layers of one name come together.
     """
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ValueError(
@@ -160,7 +168,26 @@ def read_single(model):
             f"{model.name} with inputs={model.inputs}, outputs={model.outputs}"
         )
     (image,), (answer,) = model.inputs, model.outputs
-    return flat(read(keras.Model(image, answer, name=model.name)))
+    like = None
+    if sizes is not None and len(sizes) == len(image.shape) - 1:
+        pairs = zip(image.shape[1:], sizes, strict=True)
+        shape = (image.shape[0], *(own or size for own, size in pairs))
+        like = [keras.KerasTensor(shape, image.dtype)]
+    graph = flat(read(keras.Model(image, answer, name=model.name), like))
+    check_names(graph)
+    return graph
+
+
+def check_names(graph):
+    """Refuses layers of one name, which Keras would not build a model of."""
+    named = {}
+    for step in graph.steps:
+        if named.setdefault(step.name, step.operation) is not step.operation:
+            raise ValueError(
+                "The layers of `model` and of the models among them should "
+                f"have names of their own. Received: model={graph.name} with "
+                f"two layers '{step.name}'"
+            )
 
 
 def fresh_input(graph):
@@ -228,9 +255,11 @@ def kernels(operation):
     """How many layers with kernels an operation holds: 0 or 1; more in a model.
 
     A kernel is a weight of two or more dimensions, so that a convolution or a
-    dense layer counts and a normalization does not.
+    dense layer counts; an activation or a normalization with such weights
+    does not.
     """
-    if not isinstance(operation, keras.Layer):
+    others = keras.layers.PReLU, keras.layers.LayerNormalization
+    if not isinstance(operation, keras.Layer) or isinstance(operation, others):
         return 0
     if isinstance(operation, keras.Model):
         return sum(kernels(layer) for layer in operation.layers)
@@ -239,8 +268,15 @@ def kernels(operation):
 
 def is_addition(step):
     """Whether a step adds two or more different tensors."""
-    kind = type(step.operation)
-    adds = issubclass(kind, keras.layers.Add) or (
-        kind.__name__ == "Add" and not issubclass(kind, keras.Layer)
-    )
-    return adds and len({id(x) for x in step.inputs}) > 1
+    different = {id(x) for x in step.inputs}
+    return len(different) > 1 and is_a(step.operation, keras.layers.Add, "Add")
+
+
+def is_a(operation, layer, name):
+    """Whether an operation is a layer, or the op of `keras.ops` of that name.
+
+    The classes behind `keras.ops` have no public names.
+    """
+    if isinstance(operation, keras.Layer):
+        return isinstance(operation, layer)
+    return type(operation).__name__ == name

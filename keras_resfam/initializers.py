@@ -76,7 +76,7 @@ class FanInNormal(_Drawn, keras.initializers.RandomNormal):
     def __init__(self, gain=2**0.5, seed=None):
         check_number("gain", gain, 0)
         super().__init__(seed=seed)
-        self.gain = gain
+        self.gain = float(gain)
 
     def _draw(self, generator, fan_in, filters):
         values = generator.standard_normal((fan_in, filters), dtype="float32")
@@ -139,7 +139,7 @@ class Orthonormal(_Drawn, keras.initializers.Orthogonal):
 
     def __init__(self, gain=1.0, seed=None):
         check_number("gain", gain, 0)
-        super().__init__(gain=gain, seed=seed)
+        super().__init__(gain=float(gain), seed=seed)
 
     def _draw(self, generator, fan_in, filters):
         groups = [

@@ -182,7 +182,7 @@ def find(weights, family, arguments):
     elif os.path.isdir(text):
         files = _read_folder(Path(text))
     elif os.path.isfile(text) and text.endswith(".weights.h5"):
-        return _read_file(Path(text))
+        return _read_file(Path(text), family, arguments)
     else:
         raise _refusal(weights, family)
     return _source(repr(text), files, family, arguments)
@@ -229,7 +229,7 @@ def _registered_files(network):
     if (CHECKOUT / "pyproject.toml").is_file() and folder.is_dir():
         return _read_folder(folder, network.files)
     if network.commit is None:
-        raise download.HubError(
+        raise download.HubError.about(
             network.repository,
             "none",
             f"'{network.name}' has not been published; it is in the checkouts "
@@ -259,7 +259,7 @@ def _read_folder(folder, pins=None):
     return files
 
 
-def _read_file(path):
+def _read_file(path, family, arguments):
     """The `Source` of a file, with what the run that it lies in says of it."""
     where, weights = repr(str(path)), path.read_bytes()
     with _read_as_weights(where):
@@ -270,13 +270,34 @@ def _read_file(path):
         try:
             recipe = json.loads(beside.read_text())
             known |= _known(recipe)
+            built = _built(recipe)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"`weights` should lie beside the {download.RECIPE} of their "
                 f"run, or beside none; {beside} does not tell what they were "
                 f"trained on ({error!r}). Received: weights={where}"
             ) from error
+        _check_network(where, built, family, arguments)
     return Source(where, weights, **known)
+
+
+def _built(recipe):
+    """The builder and the arguments of the network that a recipe.json is of."""
+    built = recipe["builder"], recipe["arguments"]
+    registry.architecture(*built)  # which knows of both, or refuses
+    return built
+
+
+def _check_network(where, built, family, arguments):
+    """Refuses weights of another network than the one asked for."""
+    if built[0] != family or registry.architecture(
+        *built
+    ) != registry.architecture(family, arguments):
+        raise ValueError(
+            "`weights` should be those of the very network, "
+            f"{registry.call(family, arguments)}; these are those of "
+            f"{registry.call(*built)}. Received: weights={where}"
+        )
 
 
 def _known(recipe):
@@ -297,8 +318,7 @@ def _source(where, files, family, arguments):
     try:
         recipe = json.loads(files[download.RECIPE])
         variables = json.loads(files[download.FINGERPRINT])["variables"]
-        built = recipe["builder"], recipe["arguments"]
-        registry.architecture(*built)
+        built = _built(recipe)
         known = _known(recipe)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -306,12 +326,5 @@ def _source(where, files, family, arguments):
             f"{download.RECIPE} and {download.FINGERPRINT} do not tell which "
             f"({error!r}). Received: weights={where}"
         ) from error
-    if built[0] != family or registry.architecture(
-        *built
-    ) != registry.architecture(family, arguments):
-        raise ValueError(
-            "`weights` should be those of the very network, "
-            f"{registry.call(family, arguments)}; these are those of "
-            f"{registry.call(*built)}. Received: weights={where}"
-        )
+    _check_network(where, built, family, arguments)
     return Source(where, files[download.WEIGHTS], variables=variables, **known)

@@ -5,6 +5,7 @@ import functools
 import json
 import logging
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -225,11 +226,43 @@ def test_offline(client, folder, monkeypatch):
     assert is_published(find(), folder)
 
 
-def test_a_branch_is_one_commit_though_it_moves(client, folder, server):
+def test_a_branch_is_one_commit_though_it_moves(
+    client, folder, server, monkeypatch
+):
     find(f"hf://{REPOSITORY}")
-    files = contents(folder) | {"README.md": b"edited"}
+    files = contents(folder)
+    files[download.RECIPE] += b"\n"
+    told = json.loads(files[download.FINGERPRINT])
+    told["files"][download.RECIPE] = download.describe(files[download.RECIPE])
+    files[download.FINGERPRINT] = json.dumps(told).encode()
     commit = server.push(REPOSITORY, files)
-    assert is_published(find(f"hf://{REPOSITORY}@{commit}"), folder)
+    find(f"hf://{REPOSITORY}@{commit}")
+    (branch,) = Path(hub.constants.HF_HUB_CACHE).glob("*/refs/main")
+    look = download.try_to_load_from_cache
+
+    def look_while_another_fetches(*args, **kwargs):
+        path = look(*args, **kwargs)
+        branch.write_text(commit)
+        return path
+
+    monkeypatch.setattr(
+        download, "try_to_load_from_cache", look_while_another_fetches
+    )
+    found = download.fetch(REPOSITORY, "main")
+    assert found == {name: files[name] for name in download.NEEDED}
+
+
+def test_a_cache_that_cannot_be_written(client, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    cache = str(tmp_path / "file" / "cache")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", cache)
+    with pytest.raises(HubError, match="(?s)the cache.*cannot be .*HF_HOME"):
+        find()
+
+
+def test_errors_travel_between_processes():
+    error = HubError.about("org/name", "main", "cause", "remedy")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 @pytest.mark.parametrize("pooling", [None, "avg", "max"])
@@ -360,8 +393,8 @@ def test_other_classes_or_activations(home):
     DMRNet(depth=8, weights="digits", classes=7, include_top=False)
 
 
-def test_images_that_do_not_fit_leave_the_stem_named(home):
-    with pytest.raises(ValueError, match="Layer 'stem_conv'"):
+def test_images_of_other_channels(home):
+    with pytest.raises(ValueError, match=r"`input_shape`.* 1 channel.*8, 8, 3"):
         DMRNet(
             depth=8,
             weights="digits",
@@ -465,11 +498,20 @@ def test_a_folder_that_lies_about_its_depth(folder, tmp_path):
         DMRNet(depth=14, weights=copy)
 
 
-def test_a_bare_file_of_another_depth(home):
+def test_a_bare_file_of_another_depth(home, tmp_path):
     path = home / "runs" / "digits" / "model.weights.h5"
     options = {"input_shape": (8, 8, 1), "include_preprocessing": False}
-    with pytest.raises(ValueError, match="stage1_block2"):
+    with pytest.raises(ValueError, match="those of DMRNet.depth=8"):
         DMRNet(depth=14, weights=path, **options)
+    alone = shutil.copy(path, tmp_path)
+    with pytest.raises(ValueError, match="stage1_block2"):
+        DMRNet(depth=14, weights=alone, **options)
+
+
+def test_networks_of_the_same_layers_are_told_apart_by_the_recipe(tmp_path):
+    run = tiny_run.make(tmp_path / "run", "OrthoPlainNet", {"depth": 8})
+    with pytest.raises(ValueError, match="those of OrthoPlainNet.depth=8"):
+        keras_resfam.ResNet(depth=8, weights=run / "model.weights.h5")
 
 
 def flip(path, where=0.5):

@@ -9,6 +9,7 @@ With --benchmark it prints what all single deletions cost, and nothing else.
 
 import argparse
 import csv
+import importlib.util
 import pathlib
 import sys
 import time
@@ -47,6 +48,11 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     options = parse_arguments(arguments)
     command_line.choose_backend(options.backend)
+    if not (options.benchmark or importlib.util.find_spec("matplotlib")):
+        sys.exit(
+            "analyse.py: the pictures are drawn by matplotlib, which is not "
+            'installed: pip install -e ".[plots]"'
+        )
     try:
         model, recipe = evaluate.load_network(options)
         split = options.split or recipe["test_split"]
@@ -69,7 +75,6 @@ def analyse(model, recipe, images, labels, options):
     from keras_resfam import analysis
 
     out = options.out
-    name = pathlib.Path(options.network).resolve().name
     records = analysis.lesion_study(
         model,
         (images, labels),
@@ -81,7 +86,7 @@ def analyse(model, recipe, images, labels, options):
         batch_size=options.batch_size,
         seed=options.seed,
         output=out / "lesions.csv",
-        name=name,
+        name=name_of(options.network, recipe),
     )
     lengths = gradients = None
     if analysis.residual_blocks(model):
@@ -105,6 +110,21 @@ def analyse(model, recipe, images, labels, options):
             ),
         )
     write_pages(model, recipe, records, lengths, gradients, out)
+
+
+def name_of(network, recipe):
+    """What to call a network: its folder's name, with that of a file in it."""
+    path = pathlib.Path(network).resolve()
+    if path.is_dir():
+        return path.name
+    if path.is_file():
+        stem = path.name.removesuffix(".weights.h5")
+        return f"{path.parent.name}/{stem}"
+    from keras_resfam import registry
+
+    return registry.call(
+        recipe["builder"], recipe["arguments"], weights=network
+    )
 
 
 def kept(path, common, measure):

@@ -96,10 +96,8 @@ def _introduction(recipe, title):
 
 
 def _usage(name, recipe, title):
-    network = recipe["builder"], recipe["arguments"]
-    call = registry.call(
-        *network, weights=registry.shorthand(name, recipe["dataset"], *network)
-    )
+    # By its own name, which no other network will ever take.
+    call = registry.call(recipe["builder"], recipe["arguments"], weights=name)
     shape = ", ".join(map(str, ("batch", *recipe["input_shape"])))
     return f"""\
 ## Use
@@ -115,12 +113,12 @@ predictions = model.predict(images)  # ({shape}), 0 to 255
 keras_resfam.decode_predictions(predictions, "{recipe["dataset"]}")
 ```
 
-With Keras alone, from the Hub or from a copy of this folder:
+With Keras alone, from a copy of this folder, or from its repository on the Hub
+by `"hf://organisation/name"` in place of the path:
 
 ```python
 import keras
 
-model = keras.saving.load_model("hf://{registry.repository(name)}")
 model = keras.saving.load_model("weights/{name}")
 ```"""
 
@@ -175,7 +173,7 @@ def _training(folder, recipe):
 `recipe.json` has every number, `log.csv` every epoch."""
     if recipe["source"] == "this project" and recipe["error"] is not None:
         text += (
-            f" The paper reports an error of {recipe['error']:g} % "
+            f" The error published of this network is {recipe['error']:g} %, "
             f"{recipe['note']}: this schedule is shorter."
         )
     return text

@@ -12,11 +12,12 @@ import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 import time
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import h5py
 import keras
@@ -65,7 +66,8 @@ def main(arguments=None):
         folder = package(options.run, options.suffix)
     except ValueError as error:
         raise SystemExit(f"Not packaged. {error}") from None
-    print(f"{folder}\n{entry(folder)}")
+    print(folder)
+    print(*(n for n in registry.read() if n.name == folder.name))
 
 
 def package(run, suffix=""):
@@ -105,7 +107,11 @@ def package(run, suffix=""):
         folder.mkdir()
         for file in FROM_RUN:
             text = (run / file).read_text()
-            (folder / file).write_text(without_local_paths(text))
+            if file.endswith(".json"):
+                contents = json.loads(text)
+                contents["command"] = without_local_paths(contents["command"])
+                text = json.dumps(contents, indent=2) + "\n"
+            (folder / file).write_text(text)
         saved = time.localtime((run / download.WEIGHTS).stat().st_mtime)
         trained = build(recipe, str(run / download.WEIGHTS))
         save(without_training_parts(trained, name), folder, saved)
@@ -149,9 +155,17 @@ def replace(target, folder):
     os.replace(fresh, target)
 
 
-def without_local_paths(text):
-    """Cuts absolute paths of the machine to their last names."""
-    return re.sub(r"(?<=[\s=\"'])(?:/[^/\s\"']+)+/([^/\s\"']+)", r"\1", text)
+def without_local_paths(command):
+    """A command whose absolute paths are cut to their last names."""
+
+    def cut(word):
+        option, equals, value = word.rpartition("=")
+        for kind in (PurePosixPath, PureWindowsPath):
+            if kind(value).is_absolute():
+                value = kind(value).name
+        return f"{option}{equals}{value}"
+
+    return shlex.join(map(cut, shlex.split(command)))
 
 
 def name_of(recipe, suffix=""):

@@ -190,9 +190,14 @@ def plain_layers(model):
     return [unit.block for unit in chain.units]
 
 
-def chain_of(model):
-    """The model cut at its residual blocks, or at its layers if it is plain."""
-    graph = graphs.read_single(model)
+def chain_of(model, sizes=None):
+    """The model cut at its residual blocks, or at its layers if it is plain.
+
+    Args:
+        model: functional or sequential `keras.Model`.
+        sizes: tuple. Of images, where the model leaves them open.
+    """
+    graph = graphs.read_single(model, sizes)
     chain = residual_chain(graph)
     chain = chain if chain.units else plain_chain(graph)
     if not chain.units:
@@ -204,6 +209,7 @@ def chain_of(model):
 
 
 def residual_chain(graph):
+    graph = with_sums_joined(graph)
     family = Ancestry(graph)
     chain = Chain(graph, *cut_at(graph, family, side_by_side(graph, family)))
     carried, stage, channels = [], 0, None
@@ -294,6 +300,43 @@ def join_at(step, family):
                 [x for x, way in pairs if way > min(lengths)],
             )
     return None
+
+
+def with_sums_joined(graph):
+    """The graph with `x + (f + g)` as `x + f + g`: one block of two branches.
+
+    The inner sum has nothing of a shortcut: nothing else reads it, and none of
+    its parts is made of another. Its parts are added first, as before.
+    """
+    family = Ancestry(graph)
+    makers = {id(x): s for s in graph.steps for x in s.outputs}
+    reads = collections.Counter(
+        id(x)
+        for x in itertools.chain(
+            graph.outputs, *(s.inputs for s in graph.steps)
+        )
+    )
+
+    def joined(x):
+        step = makers.get(id(x))
+        if not step or reads[id(x)] > 1 or not graphs.is_addition(step):
+            return False
+        sets = [family.steps[id(y)] for y in step.inputs]
+        return all(a & ~b for a, b in itertools.permutations(sets, 2))
+
+    gone, found = set(), []
+    for step in graph.steps:
+        join = join_at(step, family) if graphs.is_addition(step) else None
+        sums = [x for x in join.branches if joined(x)] if join else []
+        if sums:
+            gone |= {id(x) for x in sums}
+            parts = [y for x in sums for y in makers[id(x)].inputs]
+            others = [x for x in step.inputs if id(x) not in gone]
+            add = keras.layers.Add(dtype=parts[0].dtype, name=step.name)
+            step = graphs.Step(add, (parts + others,), {}, step.outputs)
+        found.append(step)
+    found = [s for s in found if not any(id(x) in gone for x in s.outputs)]
+    return dataclasses.replace(graph, steps=found)
 
 
 def side_by_side(graph, family):

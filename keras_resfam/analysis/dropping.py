@@ -70,9 +70,14 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
                 gate = BlockGate(k, scale, dtype=x.dtype, name=name)
                 gates[id(join.step)].append((x, gate))
     for step in chain.graph.steps:
-        for x, gate in gates.get(id(step), ()):
-            values[id(x)] = gate([values[id(x)], switches])
-        graphs.run([step], values)
+        # For this addition alone: others may read the branch as it is.
+        gated = {
+            id(x): gate([values[id(x)], switches])
+            for x, gate in gates.get(id(step), ())
+        }
+        here = values | gated
+        graphs.run([step], here)
+        values.update((id(x), here[id(x)]) for x in step.outputs)
     outputs = values[id(chain.graph.outputs[0])]
     return keras.Model(inputs, outputs, name=f"{model.name}_dropping")
 

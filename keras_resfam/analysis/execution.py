@@ -14,6 +14,18 @@ from keras_resfam import graph as graphs
 from keras_resfam.analysis import backends
 
 
+def check_masks(graph):
+    """Refuses masks, which do not pass from one compiled piece to the next."""
+    for step in graph.steps:
+        masks = getattr(step.operation, "mask_zero", False)
+        if masks or isinstance(step.operation, keras.layers.Masking):
+            raise ValueError(
+                "`model` should make no masks, which would be lost between "
+                f"its blocks. Received: model={graph.name} with the layer "
+                f"'{step.name}'"
+            )
+
+
 class BlockRunner:
     """Runs the layouts of a chain (see `surgery`) on batches.
 
@@ -22,6 +34,7 @@ class BlockRunner:
     """
 
     def __init__(self, chain):
+        check_masks(chain.graph)
         self.chain = chain
         self.evaluations = 0
         self._compiled = {}

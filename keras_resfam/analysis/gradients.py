@@ -10,7 +10,11 @@ from keras import ops
 from keras_resfam import graph as graphs
 from keras_resfam.analysis import backends
 from keras_resfam.analysis.blocks import residual_chain
-from keras_resfam.analysis.lesions import arrays, check_classifier
+from keras_resfam.analysis.lesions import (
+    arrays,
+    check_classifier,
+    check_labels,
+)
 from keras_resfam.checks import check_integer, is_integer
 
 
@@ -84,6 +88,7 @@ def gradient_by_path_length(
         )
     gradient = PathGradient(model)
     images, labels = arrays((x, y))
+    check_labels(gradient.chain, labels)
     gradient.check_logits(images[:2])
     n = gradient.blocks
     lengths = list(range(n + 1) if lengths is None else lengths)
@@ -274,6 +279,7 @@ class PathGradient:
                 f"`model` should have residual blocks. Received: {model.name}"
             )
         check_classifier(chain)
+        self.chain = chain
         self.blocks = len(chain.units)
         steps = without_softmax(chain.graph.steps)
         self._told = steps != chain.graph.steps

@@ -118,8 +118,10 @@ def lesion_study(
         ("seed", seed, 0),
     ):
         check_integer(argument, value, minimum)
-    chain = chain_of(model)
     images, labels = arrays(data)
+    chain = chain_of(model, images.shape[1:])
+    check_classifier(chain)
+    check_labels(chain, labels)
     common = {
         "network": name or model.name,
         "weights": digest(model.get_weights()),
@@ -127,10 +129,11 @@ def lesion_study(
         "examples": len(labels),
         "seed": seed,
     }
-    done = resume(output, common)
-    todo = [
-        plan
-        for plan in plans(
+    done = resume(output, common, named=name is not None)
+    for row in done.values():
+        common["network"] = row["network"]
+    asked = list(
+        plans(
             chain,
             max_deletions=max_deletions,
             max_swaps=max_swaps,
@@ -139,8 +142,8 @@ def lesion_study(
             branches=branches,
             seed=seed,
         )
-        if key(plan) not in done
-    ]
+    )
+    todo = [plan for plan in asked if key(plan) not in done]
     scorer = Scorer(chain, images, labels, batch_size)
     singles = [plan for plan in todo if "lesion" in plan]
     others = [plan for plan in todo if "layout" in plan]
@@ -157,7 +160,7 @@ def lesion_study(
             for plan, error in zip(singles, errors, strict=True):
                 done[key(plan)] = write(record(plan, error, common))
         tally.remove()
-    return sorted(done.values(), key=key_order)
+    return sorted((done[key(plan)] for plan in asked), key=key_order)
 
 
 def key(row):
@@ -280,11 +283,19 @@ def check_classifier(chain):
         )
 
 
+def check_labels(chain, labels):
+    classes = chain.graph.outputs[0].shape[-1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"Labels should be within 0 and {classes - 1}, as the classes of "
+            f"`model`. Received: {labels.min()} to {labels.max()}"
+        )
+
+
 class Scorer:
     """Measures top-1 errors, in percent, over all batches of a data set."""
 
     def __init__(self, chain, images, labels, batch_size):
-        check_classifier(chain)
         self.runner = BlockRunner(chain)
         self.images, self.labels = images, labels
         self.batch_size = min(batch_size, len(labels))
@@ -333,7 +344,10 @@ def percent(wrong, labels):
 
 def arrays(data):
     """Images and integer labels as two arrays."""
-    if isinstance(data, tuple) and len(data) == 2:
+    pair = isinstance(data, tuple) or (
+        isinstance(data, list) and all(hasattr(x, "shape") for x in data)
+    )
+    if pair and len(data) == 2:
         images, labels = (keras.ops.convert_to_numpy(part) for part in data)
     else:
         batches = [
@@ -387,15 +401,24 @@ def read_records(path):
         ]
 
 
-def resume(path, common):
-    """The records that a file already holds, by key."""
+def resume(path, common, named=True):
+    """The records that a file already holds, by key.
+
+    Args:
+        path: path or `None`.
+        common: dict. What records of the study have in common.
+        named: bool. Whether the network's name is part of that: Keras counts
+            the names that it makes. Defaults to `True`.
+    """
     if path is None or not pathlib.Path(path).exists():
         return {}
     drop_half_line(pathlib.Path(path))
     rows = read_records(path)
     for row in rows:
         found = {name: row[name] for name in common}
-        if found != common:
+        if found != (
+            common if named else {**common, "network": row["network"]}
+        ):
             raise ValueError(
                 f"`output` should hold records of {common}, or not exist. "
                 f"Received: output={path} with records of {found}"

@@ -90,8 +90,11 @@ def through_join(join, paths, count_branches):
 
 
 def passes_all(step):
-    kinds = keras.layers.Average, keras.layers.Concatenate
-    return isinstance(step.operation, kinds) or graphs.is_addition(step)
+    return (
+        isinstance(step.operation, keras.layers.Average)
+        or graphs.is_a(step.operation, keras.layers.Concatenate, "Concatenate")
+        or graphs.is_addition(step)
+    )
 
 
 def silences(step):

@@ -200,11 +200,11 @@ def finish(figure, axes):
 
 
 def by_network(records):
-    names = dict.fromkeys(row["network"] for row in records)
-    return [
-        (name, [row for row in records if row["network"] == name])
-        for name in names
-    ]
+    """Pairs of a network's name and its records."""
+    groups = {}
+    for row in records:
+        groups.setdefault((row["network"], row["weights"]), []).append(row)
+    return [(name, rows) for (name, _), rows in groups.items()]
 
 
 def select(rows, study):

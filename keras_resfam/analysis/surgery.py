@@ -9,7 +9,7 @@ that are kept (`None` for all).
 import keras
 
 from keras_resfam import graph as graphs
-from keras_resfam.analysis.blocks import chain_of
+from keras_resfam.analysis.blocks import Block, chain_of
 
 
 def delete_blocks(model, blocks):
@@ -36,6 +36,7 @@ def delete_blocks(model, blocks):
     Returns:
         A `keras.Model` of the other layers, shared with `model`.
     """
+    check_list("blocks", blocks)
     chain = chain_of(model)
     return build(chain, deletion(chain, blocks), f"{model.name}_deleted")
 
@@ -54,6 +55,7 @@ def permute_blocks(model, order):
     Raises:
         ValueError: If a block does not take the shape that it would get.
     """
+    check_list("order", order)
     chain = chain_of(model)
     positions = [position(chain, block) for block in order]
     if sorted(positions) != list(range(len(chain.units))):
@@ -79,9 +81,18 @@ def duplicate_blocks(model, blocks):
     Raises:
         ValueError: If a block does not take the shape that it gives.
     """
+    check_list("blocks", blocks)
     chain = chain_of(model)
     positions = [position(chain, block) for block in blocks]
     return build(chain, duplication(chain, positions), f"{model.name}_repeated")
+
+
+def check_list(argument, blocks):
+    if isinstance(blocks, (str, Block)):
+        raise ValueError(
+            f"`{argument}` should be a list of blocks or of their names. "
+            f"Received: {argument}={blocks!r}"
+        )
 
 
 def position(chain, block):

@@ -15,6 +15,7 @@ from keras_resfam.checks import (
     check_flag,
     check_integer,
     is_integer,
+    plain,
 )
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models.blocks import channel_axis, full_precision
@@ -45,8 +46,10 @@ _COMMON_DOC = """\
     include_preprocessing: bool or str. Whether the model takes raw images, in
         `[0, 255]`, uint8 or float, and normalises them itself: with the
         channel moments of the weights' data set, else of {title}, or of the
-        data set named here. With `False` it takes normalised images
-        (`keras_resfam.datasets.DATASETS` has the moments). Defaults to `True`.
+        data set named here; without weights, images of another number of
+        channels are scaled to `[-1, 1]`. With `False` it takes normalised
+        images (`keras_resfam.datasets.DATASETS` has the moments). Defaults to
+        `True`.
     name: str. The model's name. Defaults to one made of the family's.
 
 Returns:
@@ -58,6 +61,8 @@ Returns:
 Raises:
     ValueError: if an argument is not allowed, or the weights do not exist or
         do not fit.
+    keras_resfam.download.HubError: if the Hub does not give the weights; an
+        `OSError`.
 
 Example:
 
@@ -92,7 +97,7 @@ def image_classifier(dataset="cifar10"):
         def builder(*args, **kwargs):
             arguments = signature.bind(*args, **kwargs)
             arguments.apply_defaults()
-            options = dict(arguments.arguments)
+            options = {k: plain(v) for k, v in arguments.arguments.items()}
             family = {p.name: options.pop(p.name) for p in own}
             return _build(
                 functools.partial(architecture, **family),
@@ -146,6 +151,7 @@ def _build(
     classes = _resolve_classes(classes, source, include_top, defaults)
     _check_activation(classifier_activation, source, include_top)
     inputs, x = _make_inputs(input_tensor, input_shape, source, defaults)
+    _check_channels(x, source)
 
     x = _normalise(x, include_preprocessing, source, defaults)
     x, layers = architecture(x)
@@ -264,6 +270,17 @@ def _make_inputs(input_tensor, input_shape, source, defaults):
     _check_shape("input_tensor.shape", shape, input_tensor.shape, defaults)
     sources = keras.utils.get_source_inputs(input_tensor)
     return sources[0] if len(sources) == 1 else sources, input_tensor
+
+
+def _check_channels(x, source):
+    """Refuses images that the weights' first layer does not take."""
+    trained = source.input_shape if source is not None else None
+    if trained and x.shape[channel_axis()] != trained[-1]:
+        raise ValueError(
+            "`input_shape` should be of as many channels as the weights: "
+            f"{trained[-1]} channel{'s' if trained[-1] > 1 else ''}. "
+            f"Received: images of shape {tuple(x.shape[1:])}"
+        )
 
 
 def _check_shape(argument, shape, received, defaults):

@@ -9,6 +9,7 @@ import tiny_run
 from keras_resfam.analysis import (
     delete_blocks,
     duplicate_blocks,
+    path_lengths,
     permute_blocks,
     plain_layers,
     residual_blocks,
@@ -298,6 +299,79 @@ def test_a_model_among_the_layers_stays_in_its_mode():
         left = delete_blocks(model, [deleted])
         branch = keras.ops.convert_to_numpy(left(data)) - data
         assert (branch == 0).mean() == pytest.approx(share, abs=0.4)
+
+
+def test_models_among_the_layers_are_read_in_the_size_they_get():
+    open_size = keras_resfam.ResNet(
+        8, include_top=False, input_shape=(None, None, 3)
+    )
+    model = keras.Sequential([keras.Input((8, 8, 3)), open_size])
+    shapes = [b.output_shapes[0][1:] for b in residual_blocks(model)]
+    assert shapes == [(8, 8, 16), (4, 4, 32), (2, 2, 64)]
+    assert residual_blocks(open_size)[2].output_shapes[0][1:3] == (None, None)
+    units = chain_of(open_size, (8, 8, 3)).units
+    assert [u.block.output_shapes[0][1:] for u in units] == shapes
+
+
+def test_layers_of_one_name_are_refused():
+    one, other = dense_nets.build(2), dense_nets.build(2)
+    other = keras.Model(other.input, other.output, name="other")
+    x = keras.Input((5,))
+    mean = layers.Average()([one(x), other(x)])
+    with pytest.raises(ValueError, match="names of their own.*'stem'"):
+        residual_blocks(keras.Model(x, mean))
+
+
+def parallel(x, name, size=4):
+    """x + (f(x) + g(x)), as in parallel transformers: f of two layers."""
+    f = layers.Dense(size, name=f"{name}_f1", use_bias=False)(x)
+    f = layers.Dense(size, name=f"{name}_f2", use_bias=False)(f)
+    g = layers.Dense(size, name=f"{name}_g", use_bias=False)(x)
+    return x + layers.Add(name=f"{name}_sum")([f, g])
+
+
+def test_a_sum_of_branches_is_no_block_of_its_own():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, parallel(parallel(inputs, "one"), "two"))
+    blocks = residual_blocks(model)
+    assert [b.name for b in blocks] == ["one", "two"]
+    assert [len(b.branches) for b in blocks] == [2, 2]
+    lengths = path_lengths(model)
+    np.testing.assert_array_equal(lengths["length"], [0, 1, 2])
+    np.testing.assert_allclose(lengths["probability"], [1 / 9, 4 / 9, 4 / 9])
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(delete_blocks(model, [])(x)),
+        keras.ops.convert_to_numpy(model(x)),
+    )
+    without_f = [list(b.branches)[0] for b in blocks]
+    expected = x.astype("float64")
+    for name in ("one_g", "two_g"):
+        kernel = keras.ops.convert_to_numpy(model.get_layer(name).kernel)
+        expected = expected + expected @ kernel
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(delete_blocks(model, without_f)(x)),
+        expected,
+        rtol=1e-5,
+    )
+
+
+def test_a_block_within_a_branch_stays_a_block():
+    inputs = keras.Input((4,))
+    h = layers.Dense(4, name="inner_in")(inputs)
+    h = layers.Add(name="inner_add")([h, layers.Dense(4, name="inner_f")(h)])
+    model = keras.Model(inputs, layers.Add(name="outer_add")([inputs, h]))
+    additions = [b.additions for b in residual_blocks(model)]
+    assert additions == [("inner_add",), ("outer_add",)]
+
+
+def test_an_activation_with_weights_is_no_layer():
+    x = inputs = keras.Input((4, 4, 2))
+    for k in range(2):
+        x = layers.Conv2D(2, 3, padding="same", name=f"conv{k}")(x)
+        x = layers.PReLU(name=f"prelu{k}")(x)
+    names = [b.name for b in plain_layers(keras.Model(inputs, x))]
+    assert names == ["conv0", "conv1"]
 
 
 def test_plain_layers_are_those_that_keep_the_shape():

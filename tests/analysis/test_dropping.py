@@ -59,6 +59,24 @@ def test_batch_in_training_is_the_network_without_the_dropped_blocks():
     )
 
 
+def test_a_branch_that_others_read_is_theirs_as_it_is():
+    inputs = keras.Input((5,))
+    f = keras.layers.Dense(5, name="one")(inputs)
+    y = keras.layers.Add(name="add1")([inputs, f])
+    g = keras.layers.Concatenate()([y, f])
+    g = keras.layers.Dense(5, name="two")(g)
+    model = keras.Model(inputs, keras.layers.Add(name="add2")([y, g]))
+    first = residual_blocks(model)[0].name
+    x, _ = dense_nets.data()
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(
+            drop_blocks(model, survival=[0, 1])(x, training=True)
+        ),
+        keras.ops.convert_to_numpy(delete_blocks(model, [first])(x)),
+        atol=1e-6,
+    )
+
+
 def test_both_branches_of_a_block_go_together():
     model = tiny_run.network(arguments={"depth": 14})
     dropped = drop_blocks(model, active=2, seed=0)

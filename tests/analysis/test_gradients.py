@@ -237,6 +237,12 @@ def test_wrong_arguments_are_refused(arguments, message):
         )
 
 
+def test_labels_of_no_class_are_refused():
+    x, _ = dense_nets.data(2)
+    with pytest.raises(ValueError, match="within 0 and 3.*Received: 0 to 4"):
+        gradient_by_path_length(dense_nets.build(3), x, np.array([0, 4]))
+
+
 def test_softmax_that_the_graph_does_not_show_is_refused():
     model = dense_nets.build(2)
     logits = model.get_layer("predictions").input

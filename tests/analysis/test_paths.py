@@ -1,6 +1,7 @@
 import itertools
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -97,6 +98,15 @@ def test_streams_that_never_meet_are_residual_networks():
     model = keras_resfam.DMRNet(depth=8, mapping="identity", input_shape=SHAPE)
     found = count_paths(model)
     assert found[1] / found[0] == pytest.approx(2 + 1 / 2)
+
+
+def test_concatenated_tensors_each_pass_on_their_paths():
+    layer, op = keras.layers.Concatenate(), keras.ops.concatenate
+    for concatenate in (layer, op):
+        h = inputs = keras.Input((3,))
+        h = keras.layers.Add()([h, keras.layers.Dense(3)(h)])
+        model = keras.Model(inputs, concatenate([h, keras.layers.Dense(3)(h)]))
+        assert count_paths(model, "layers") == {0: 1, 1: 2, 2: 1}
 
 
 def test_units_are_blocks_or_layers():

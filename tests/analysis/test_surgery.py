@@ -190,5 +190,7 @@ def test_unknown_and_incomplete_blocks_are_refused():
     model = dense_nets.build(3)
     with pytest.raises(ValueError, match="Received: 'block9'"):
         delete_blocks(model, ["block9"])
+    with pytest.raises(ValueError, match="list.*Received: blocks='stage1_b"):
+        delete_blocks(model, "stage1_block1")
     with pytest.raises(ValueError, match="each block of the model once"):
         permute_blocks(model, ["stage1_block1", "stage1_block2"])

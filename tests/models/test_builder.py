@@ -24,6 +24,7 @@ from keras_resfam.datasets import DATASETS
 from keras_resfam.layers import BatchNormalization, GradientModulation
 
 SMALL = (8, 8, 3)
+NUMPY = {"depth": np.int64(10), "width": np.float32(0.5)}
 COMMON = [
     "include_top",
     "weights",
@@ -398,3 +399,18 @@ def test_import_is_light():
     assert float(seconds) < 0.05 or any(
         float(run()[0]) < 0.05 for _ in range(5)
     )
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons(tmp_path):
+    model = keras_resfam.WideResNet(
+        **NUMPY,
+        block=(np.int64(3), 3),
+        dropout=np.float32(0.3),
+        classes=np.int64(4),
+        input_shape=tuple(np.array(SMALL)),
+    )
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    x = images(shape=SMALL)
+    np.testing.assert_array_equal(predict(loaded, x), predict(model, x))
+    assert model.output_shape == (None, 4)

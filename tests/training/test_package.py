@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -178,7 +179,8 @@ def test_a_published_commit_stays_pinned_while_the_files_do(folders, tmp_path):
 
 
 def test_the_model_card(folders):
-    card = ModelCard.load(folders["WideResNet"] / "README.md")
+    folder = folders["WideResNet"]
+    card = ModelCard.load(folder / "README.md")
     data = card.data
     assert data.library_name == "keras"
     assert data.license == "apache-2.0"
@@ -192,10 +194,11 @@ def test_the_model_card(folders):
         "ece": 1.5,
     }
     assert {r.dataset_split for r in data.eval_results} == {"test"}
-    assert 'WideResNet(depth=10, width=1, weights="digits")' in card.text
+    call = f'WideResNet(depth=10, width=1, weights="{folder.name}")'
+    assert f"model = keras_resfam.{call}" in card.text
     assert "https://arxiv.org/abs/1605.07146" in card.text
     assert tiny_run.RESULT["command"] in card.text
-    assert "reports an error of 2.25 % in 200 epochs: this" in card.text
+    assert "is 2.25 %, in 200 epochs: this schedule" in card.text
     assert "(batch, 8, 8, 1), 0 to 255" in card.text
     code = card.text.split("```python\n")[1].split("```")[0]
     call = code.split("model = ")[1].splitlines()[0]
@@ -240,12 +243,23 @@ def contents(folder):
 
 
 def test_paths_of_the_machine_are_cut_to_names():
-    text = '{"command": "train.py --run-dir /home/me/runs/a --data-dir=/d/x"}'
-    assert package.without_local_paths(text) == (
-        '{"command": "train.py --run-dir a --data-dir=x"}'
-    )
-    kept = '"https://arxiv.org/abs/1611.07718 runs/a a / b \\"runs/b\\""'
-    assert package.without_local_paths(kept) == kept
+    command = [
+        "python",
+        "training/train.py",
+        "--set=arguments={'depth': 8}",
+        "--run-dir",
+        "/home/jane doe/runs/a",
+        "--data-dir=/d/x y",
+        r"C:\Users\jane\b",
+        "runs/c",
+    ]
+    assert shlex.split(package.without_local_paths(shlex.join(command))) == [
+        *command[:4],
+        "a",
+        "--data-dir=x y",
+        "b",
+        "runs/c",
+    ]
 
 
 def test_a_file_too_large_for_git(folders, monkeypatch):

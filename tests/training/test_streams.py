@@ -111,6 +111,8 @@ def test_fine_tuning_that_was_cut_ends_as_if_it_were_not(folder, tmp_path):
     )
     start.save_weights(tmp_path / "model.weights.h5")
     description = {
+        "builder": "ResNet",
+        "arguments": {"depth": 8},
         "dataset": "cifar100",
         "classes": 5,
         "input_shape": [32, 32, 3],
