@@ -20,23 +20,36 @@ def section(title):
     return re.search(rf"\n## {title}\n(.*?)(\n## |\Z)", README, re.S)[1]
 
 
-def python_of(title):
-    return re.search(r"```python\n(.*?)```", section(title), re.S)[1]
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
-@pytest.mark.parametrize("title", ["A prediction", "Fine-tuning"])
-def test_examples(title, capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def outcome(number, capsys, monkeypatch, folder):
+    """Runs one of the examples; returns its names, and what it printed."""
+    monkeypatch.chdir(folder)
+    (folder / "weights").symlink_to(ROOT / "weights")
     names = {}
-    exec(compile(python_of(title), f"README.md, {title}", "exec"), names)
-    printed = capsys.readouterr().out
-    if title == "A prediction":
-        # Four of scikit-learn's digits that were not trained on: 0, 1, 2, 3.
-        found = re.findall(r"\('(\d)', ", printed)
-        assert found == ["0", "1", "2", "3"]
-    else:
-        assert names["model"].output_shape == (None, 2)
-        assert "accuracy" in printed
+    exec(compile(EXAMPLES[number], f"README.md, {number}", "exec"), names)
+    return names, capsys.readouterr().out
+
+
+def test_a_prediction(capsys, monkeypatch, tmp_path):
+    _, printed = outcome(0, capsys, monkeypatch, tmp_path)
+    # Four of scikit-learn's digits that were not trained on: 0, 1, 2, 3.
+    assert re.findall(r"\('(\d)', ", printed) == ["0", "1", "2", "3"]
+
+
+def test_fine_tuning(capsys, monkeypatch, tmp_path):
+    names, printed = outcome(1, capsys, monkeypatch, tmp_path)
+    assert names["model"].output_shape == (None, 2)
+    assert "accuracy" in printed
+
+
+@pytest.mark.parametrize("number", range(2, len(EXAMPLES)))
+def test_examples(number, capsys, monkeypatch, tmp_path):
+    names, _ = outcome(number, capsys, monkeypatch, tmp_path)
+    if "blocks" in names:
+        assert len(names["blocks"]) == 16
+        assert names["blocks"][0].name == "conv2_block1"
 
 
 def commands(script):
