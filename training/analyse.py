@@ -4,7 +4,12 @@
 
 writes lesions.csv, path_lengths.csv, gradients.csv, the pictures as SVG, and
 index.html, which shows all of it. A run that was stopped goes on where it was.
-With --benchmark it prints what all single deletions cost, and nothing else.
+
+    python training/analyse.py untrained --builder ResNet --set depth=110 \\
+        --benchmark
+
+prints what all single deletions cost, and nothing else; what the weights and
+the images are does not matter there.
 """
 
 import argparse
@@ -54,15 +59,15 @@ def main(arguments=None):
             'installed: pip install -e ".[plots]"'
         )
     try:
+        if options.benchmark:
+            benchmark(network_to_time(options), options.batch_size)
+            return
         model, recipe = evaluate.load_network(options)
         split = options.split or recipe["test_split"]
         batches, _ = evaluate.load_data(
             recipe["dataset"], split, recipe, options.data_dir
         )
         images, labels = evaluate.first(batches, options.examples)
-        if options.benchmark:
-            benchmark(model, images[: options.batch_size])
-            return
         options.out.mkdir(parents=True, exist_ok=True)
         analyse(model, recipe, images, labels, options)
     except command_line.refusals() as error:
@@ -251,9 +256,18 @@ def pictures(records, lengths, gradients, name, published):
     return figures
 
 
-def benchmark(model, images):
+def network_to_time(options):
+    """The network that is named, or an untrained one."""
+    if options.network != "untrained":
+        return evaluate.load_network(options)[0]
+    builder = evaluate.find_builder(options.builder, options.network)
+    return builder(**evaluate.builder_arguments(options))
+
+
+def benchmark(model, examples):
     """Prints what all single deletions cost, reused and naively."""
     import keras
+    import numpy as np
 
     from keras_resfam.analysis.blocks import chain_of
     from keras_resfam.analysis.execution import BlockRunner
@@ -263,6 +277,9 @@ def benchmark(model, images):
     runner = BlockRunner(chain)
     names = [unit.block.name for unit in chain.units]
     layouts = [deletion(chain, [name]) for name in names]
+    images = np.random.default_rng(0).integers(
+        0, 256, (examples, *model.input_shape[1:])
+    )
     batch = keras.ops.convert_to_tensor(images, chain.graph.inputs[0].dtype)
     ways = {
         "one forward pass, the whole model": lambda: [
@@ -280,7 +297,7 @@ def benchmark(model, images):
             )
         ),
     }
-    print(f"{model.name}: {len(names)} blocks, {len(images)} images")
+    print(f"{model.name}: {len(names)} blocks, {examples} images")
     print(f"{keras.backend.backend()}, compilation not counted, best of 3")
     costs = {name: cost(run, runner) for name, run in ways.items()}
     unit = costs["one forward pass, the whole model"][0]

@@ -188,12 +188,17 @@ def load_network(options):
         recipe = json.loads((path / "recipe.json").read_text())
         arguments = recipe["arguments"]
         return _load_weights(recipe["builder"], arguments, options.network)
+    return _load_weights(
+        options.builder, builder_arguments(options), options.network
+    )
+
+
+def builder_arguments(options):
+    """What `--set` gives: `depth=14`, or `arguments.depth=14` as train.py."""
     from recipes import parse_setting
 
     settings = map(parse_setting, options.set)
-    # As train.py has it, too.
-    arguments = {k.removeprefix("arguments."): v for k, v in settings}
-    return _load_weights(options.builder, arguments, options.network)
+    return {k.removeprefix("arguments."): v for k, v in settings}
 
 
 def _load_run(file):
@@ -219,16 +224,9 @@ def _load_run(file):
 
 def _load_weights(name, arguments, weights):
     """What a builder makes of `weights`, and what is known of their data."""
-    import keras_resfam
     from keras_resfam import pretrained, registry
 
-    builder = getattr(keras_resfam, name or "", None)
-    if builder is None:
-        raise ValueError(
-            f"{weights} is no run and no folder of weights/; for other "
-            "weights, `--builder` should be a builder of keras_resfam. "
-            f"Received: --builder {name}"
-        )
+    builder = find_builder(name, weights)
     source = pretrained.find(
         weights, name, {**registry.defaults(name), **arguments}
     )
@@ -247,6 +245,20 @@ def _load_weights(name, arguments, weights):
         "test_split": "validation" if imagenet else "test",
         "image_size": 224 if imagenet else None,
     }
+
+
+def find_builder(name, weights):
+    """The builder of a name, for weights that do not tell theirs."""
+    import keras_resfam
+
+    builder = getattr(keras_resfam, name or "", None)
+    if builder is None:
+        raise ValueError(
+            f"{weights} is no run and no folder of weights/; for other "
+            "weights, `--builder` should be a builder of keras_resfam. "
+            f"Received: --builder {name}"
+        )
+    return builder
 
 
 def load_data(dataset, split, recipe, data_dir):

@@ -134,9 +134,13 @@ def test_command_writes_csv_pictures_and_one_page(tmp_path, capsys):
     assert (out / "lesions.csv").stat().st_mtime_ns == written
 
 
-def test_benchmark_prints_both_costs(tmp_path, capsys):
-    run = make_run(tmp_path / "run", "ResNet", {"depth": 14})
-    analyse.main([str(run), "--benchmark", "--batch-size", "2"])
+@pytest.mark.parametrize("trained", [True, False])
+def test_benchmark_prints_both_costs(trained, tmp_path, capsys):
+    network = ["untrained", "--builder", "ResNet", "--set", "depth=14"]
+    if trained:
+        run = make_run(tmp_path / "run", "ResNet", {"depth": 14})
+        network = [str(run)]
+    analyse.main([*network, "--benchmark", "--batch-size", "2"])
     *_, naive, shared = capsys.readouterr().out.splitlines()
     assert naive.startswith("all single deletions, one by one")
     assert "5.00 x all blocks" in naive  # 6 lesions of 5 blocks each
