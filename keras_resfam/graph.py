@@ -102,7 +102,7 @@ def flat(graph):
     for step in graph.steps:
         (step,) = renamed([step], names)
         model, given = step.operation, step.inputs
-        if not is_graph(model) or len(model.inputs) != len(given):
+        if not is_graph(model) or not takes_as_it_is(model, given):
             steps.append(step)
             continue
         inner = flat(read(model, like=given))
@@ -115,6 +115,16 @@ def flat(graph):
         names.update(zip(map(id, step.outputs), outputs, strict=True))
     outputs = [names.get(id(x), x) for x in graph.outputs]
     return dataclasses.replace(graph, outputs=outputs, steps=steps)
+
+
+def takes_as_it_is(model, tensors):
+    """Whether a model changes neither type nor rank of what it is given."""
+
+    def kind(x):
+        is_float = keras.backend.is_float_dtype(x.dtype)
+        return len(x.shape), "float" if is_float else x.dtype
+
+    return list(map(kind, model.inputs)) == list(map(kind, tensors))
 
 
 def renamed(steps, names):

@@ -60,7 +60,7 @@ class FanInNormal(_Drawn, keras.initializers.RandomNormal):
     """Draws from N(0, gain / sqrt(fan_in)).
 
     With the gain of `sqrt(2)` this is He et al.'s initialization by the fan
-    in, "MSR" in Torch, from which all families but `OrthoPlainNet` start.
+    in, "MSR" in Torch, from which all start but the orthonormal networks.
     `keras.initializers.HeNormal` cuts the tails off.
 
     Args:

@@ -6,10 +6,8 @@ import itertools
 import json
 from pathlib import Path
 
-import numpy as np
-
 import keras_resfam
-from keras_resfam.checks import check_choice
+from keras_resfam.checks import check_choice, plain
 from keras_resfam.datasets import DATASETS
 from keras_resfam.files import replacing
 
@@ -23,7 +21,8 @@ TRAINING_ARGUMENTS = {
     "orthonormality": 0.0,
     "modulation": False,
 }
-"""Builder arguments that act in training only, and what turns them off."""
+"""Builder arguments that a trained network does not need, and what turns them
+off: they act in training, or before it."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -225,10 +224,11 @@ def architecture(builder, arguments):
 
 
 def _as_json(value):
-    def plain(other):
-        return other.item() if isinstance(other, np.generic) else repr(other)
+    def text(other):
+        number = plain(other)
+        return repr(other) if number is other else number
 
-    return json.loads(json.dumps(value, default=plain))
+    return json.loads(json.dumps(value, default=text))
 
 
 def call(builder, arguments, **others):

@@ -188,6 +188,7 @@ def load_network(options):
         recipe = json.loads((path / "recipe.json").read_text())
         arguments = recipe["arguments"]
         return _load_weights(recipe["builder"], arguments, options.network)
+    find_builder(options.builder, options.network)
     return _load_weights(
         options.builder, builder_arguments(options), options.network
     )
@@ -195,16 +196,23 @@ def load_network(options):
 
 def builder_arguments(options):
     """What `--set` gives: `depth=14`, or `arguments.depth=14` as train.py."""
+    from keras_resfam import registry
     from recipes import parse_setting
 
     settings = map(parse_setting, options.set)
-    return {k.removeprefix("arguments."): v for k, v in settings}
+    arguments = {k.removeprefix("arguments."): v for k, v in settings}
+    known = registry.defaults(options.builder)
+    if not arguments.keys() <= known.keys():
+        raise ValueError(
+            f"`--set` takes the arguments of {options.builder}: "
+            f"{', '.join(known) or 'none'}. Received: --set {options.set}"
+        )
+    return arguments
 
 
 def _load_run(file):
     """A network as the recipe.json beside its file of weights describes it."""
     import session
-    from recipes import Recipe
 
     if not file.is_file():
         raise ValueError(
@@ -213,7 +221,8 @@ def _load_run(file):
         )
     recipe = json.loads((file.parent / "recipe.json").read_text())
     model = session.build_network(
-        Recipe.from_json(recipe),
+        recipe["builder"],
+        recipe["arguments"],
         recipe["classes"],
         tuple(recipe["input_shape"]),
         recipe["preprocessing"],

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import time
 import zipfile
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import h5py
 import keras
@@ -27,7 +27,7 @@ import keras_resfam
 import model_card
 from keras_resfam import download, fingerprint, pretrained, registry
 from keras_resfam.datasets import DATASETS
-from recipes.recipe import FREE
+from recipes.recipe import differences
 
 FROM_RUN = ("recipe.json", "log.csv", "result.json")
 FILES = (
@@ -134,14 +134,15 @@ def check_same_recipe(target, recipe):
     if not target.exists():
         return
     there = json.loads((target / "recipe.json").read_text())
-    keys = (there.keys() & recipe.keys()) - FREE
-    changed = sorted(key for key in keys if there[key] != recipe[key])
+    changed = differences(there, recipe)
     if changed:
+        old, new = (
+            ", ".join(f"{key}={pair[k]!r}" for key, pair in changed.items())
+            for k in (0, 1)
+        )
         raise ValueError(
-            f"{target} holds a network of another recipe, with "
-            f"{', '.join(f'{key}={there[key]!r}' for key in changed)}: name "
-            "this one by `--suffix`, or remove that folder. Received: "
-            f"{', '.join(f'{key}={recipe[key]!r}' for key in changed)}"
+            f"{target} holds a network of another recipe, with {old}: name "
+            f"this one by `--suffix`, or remove that folder. Received: {new}"
         )
 
 
@@ -158,14 +159,12 @@ def replace(target, folder):
 def without_local_paths(command):
     """A command whose absolute paths are cut to their last names."""
 
-    def cut(word):
-        option, equals, value = word.rpartition("=")
-        for kind in (PurePosixPath, PureWindowsPath):
-            if kind(value).is_absolute():
-                value = kind(value).name
-        return f"{option}{equals}{value}"
+    def cut(found):
+        return found[1] + re.split(r"[/\\]", found[2].rstrip("/\\"))[-1]
 
-    return shlex.join(map(cut, shlex.split(command)))
+    absolute = re.compile(r"(^|=)((?:/|[A-Za-z]:[/\\]|\\\\).*)", re.S)
+    words = shlex.split(command)
+    return shlex.join(absolute.sub(cut, word, count=1) for word in words)
 
 
 def name_of(recipe, suffix=""):

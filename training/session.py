@@ -15,7 +15,7 @@ from keras_resfam import pretrained, registry
 from keras_resfam.datasets import DATASETS
 from keras_resfam.files import replacing
 from loop import Run
-from recipes.recipe import FREE, Recipe
+from recipes.recipe import differences
 from trainer import Trainer
 
 
@@ -50,7 +50,12 @@ def prepare(
     check_folder(folder, description)
     with devices.scope():
         network = build_network(
-            recipe, task.classes, task.input_shape, preprocessing, source
+            recipe.builder,
+            recipe.arguments,
+            task.classes,
+            task.input_shape,
+            preprocessing,
+            source,
         )
         if devices.strategy is not None:
             distribution.synchronize_batch_norm(network)
@@ -186,32 +191,28 @@ def colour_of_zero(network):
     return keras.ops.convert_to_numpy(mean).reshape(-1)
 
 
-def build_network(recipe, classes, input_shape, preprocessing, source=None):
+def build_network(
+    builder, arguments, classes, input_shape, preprocessing, source=None
+):
     """Builds a recipe's network, with logits for outputs.
 
     Args:
-        recipe: `Recipe`.
+        builder, arguments: As of a `Recipe`.
         classes: Integer.
         input_shape: Tuple.
         preprocessing: What `preprocessing_of` has returned.
         source: `pretrained.Source` of weights to start from, all but the
             classifier. Defaults to `None`, random ones.
     """
-    builder = getattr(keras_resfam, recipe.builder, None)
-    if builder is None:
+    known = registry.defaults(builder)
+    if not arguments.keys() <= known.keys():
         raise ValueError(
-            "A recipe's `builder` should be a builder of keras_resfam. "
-            f"Received: builder={recipe.builder}"
+            f"A recipe's `arguments` should be those of {builder}: "
+            f"{', '.join(known) or 'none'}. Received: arguments={arguments}"
         )
-    known = registry.defaults(recipe.builder)
-    if not recipe.arguments.keys() <= known.keys():
-        raise ValueError(
-            f"A recipe's `arguments` should be those of {recipe.builder}: "
-            f"{', '.join(known) or 'none'}. "
-            f"Received: arguments={recipe.arguments}"
-        )
-    network = builder(
-        **recipe.arguments,
+    build = getattr(keras_resfam, builder)
+    network = build(
+        **arguments,
         weights=None,
         classes=classes,
         input_shape=input_shape,
@@ -219,7 +220,7 @@ def build_network(recipe, classes, input_shape, preprocessing, source=None):
         classifier_activation=None,
     )
     if source is not None:
-        trained = builder(**recipe.arguments, weights=source, include_top=False)
+        trained = build(**arguments, weights=source, include_top=False)
         for layer in trained.layers:
             network.get_layer(layer.name).set_weights(layer.get_weights())
     return network
@@ -261,20 +262,12 @@ def check_folder(folder, description):
     path = folder / "recipe.json"
     if not path.exists():
         return
-    # Fields that are younger than the run had their defaults.
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(Recipe)
-        if field.default is not dataclasses.MISSING
-    }
-    begun = json.loads(json.dumps(defaults)) | json.loads(path.read_text())
-    for key in sorted((begun.keys() & description.keys()) - FREE):
-        if begun[key] != description[key]:
-            raise ValueError(
-                f"{folder} holds a run with {key}={begun[key]!r}: go on with "
-                "its command, or give another `--run-dir`. "
-                f"Received: {key}={description[key]!r}"
-            )
+    begun = json.loads(path.read_text())
+    for key, (there, here) in differences(begun, description).items():
+        raise ValueError(
+            f"{folder} holds a run with {key}={there!r}: go on with its "
+            f"command, or give another `--run-dir`. Received: {key}={here!r}"
+        )
 
 
 def write_description(folder, description):

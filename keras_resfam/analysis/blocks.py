@@ -303,40 +303,63 @@ def join_at(step, family):
 
 
 def with_sums_joined(graph):
-    """The graph with `x + (f + g)` as `x + f + g`: one block of two branches.
+    """The graph with `x + (f + g)` as `f + g + x`: one block of two branches.
 
-    The inner sum has nothing of a shortcut: nothing else reads it, and none of
-    its parts is made of another. Its parts are added first, as before.
+    The inner sum has nothing of a shortcut: nothing else reads it, none of its
+    parts is made of another, and none is a projection. What was added first is
+    added first, so that no bit changes.
     """
     family = Ancestry(graph)
-    makers = {id(x): s for s in graph.steps for x in s.outputs}
-    reads = collections.Counter(
-        id(x)
-        for x in itertools.chain(
-            graph.outputs, *(s.inputs for s in graph.steps)
-        )
-    )
+    makers = {id(x): step for step in graph.steps for x in step.outputs}
+    read = [x for step in graph.steps for x in step.inputs]
+    readers = collections.Counter(id(x) for x in [*graph.outputs, *read])
+    gone = set()
 
-    def joined(x):
+    def is_inner_sum(x):
         step = makers.get(id(x))
-        if not step or reads[id(x)] > 1 or not graphs.is_addition(step):
+        if not step or readers[id(x)] > 1 or not graphs.is_addition(step):
             return False
-        sets = [family.steps[id(y)] for y in step.inputs]
-        return all(a & ~b for a, b in itertools.permutations(sets, 2))
+        ways = [family.steps[id(y)] for y in step.inputs]
+        if not all(a & ~b for a, b in itertools.permutations(ways, 2)):
+            return False
+        join = join_at(step, family)
+        return not join or not is_projection(join, family)
 
-    gone, found = set(), []
-    for step in graph.steps:
+    def opened(x):
+        """The parts of a sum; those of a sum in it where that is the same."""
+        gone.add(id(x))
+        parts = makers[id(x)].inputs
+        sums = [y for y in parts if is_inner_sum(y)]
+        if len(parts) == 2 and len(sums) == 1:
+            (other,) = [y for y in parts if y is not sums[0]]
+            return [*opened(sums[0]), other]
+        return parts
+
+    steps = []
+    for step in reversed(graph.steps):
+        if any(id(x) in gone for x in step.outputs):
+            continue
         join = join_at(step, family) if graphs.is_addition(step) else None
-        sums = [x for x in join.branches if joined(x)] if join else []
-        if sums:
-            gone |= {id(x) for x in sums}
-            parts = [y for x in sums for y in makers[id(x)].inputs]
-            others = [x for x in step.inputs if id(x) not in gone]
-            add = keras.layers.Add(dtype=parts[0].dtype, name=step.name)
-            step = graphs.Step(add, (parts + others,), {}, step.outputs)
-        found.append(step)
-    found = [s for s in found if not any(id(x) in gone for x in s.outputs)]
-    return dataclasses.replace(graph, steps=found)
+        sums = [x for x in join.branches if is_inner_sum(x)] if join else []
+        if sums and len(step.inputs) == 2:
+            (other,) = [x for x in step.inputs if x is not sums[0]]
+            parts = [*opened(sums[0]), other]
+            add = keras.layers.Add(dtype=step.outputs[0].dtype, name=step.name)
+            step = graphs.Step(add, (parts,), {}, step.outputs)
+        steps.append(step)
+    return dataclasses.replace(graph, steps=steps[::-1])
+
+
+def is_projection(join, family):
+    """Whether only linear layers lie on the shortcut of a join."""
+    kinds = "Conv", "Dense", "BatchNorm", "AveragePool", "MaxPool", "ZeroPad"
+    own = family.of(join.shortcuts) & ~family.of(join.branches)
+    return all(
+        type(step.operation).__name__.startswith(kinds)
+        and getattr(step.operation, "activation", None)
+        in (None, keras.activations.linear)
+        for step in family.within(family.graph.steps, own)
+    )
 
 
 def side_by_side(graph, family):

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import pathlib
+import re
 
 import keras
 import numpy as np
@@ -143,6 +144,8 @@ def lesion_study(
             seed=seed,
         )
     )
+    for plan in asked:
+        check_blocks(plan, done.get(key(plan), plan), output)
     todo = [plan for plan in asked if key(plan) not in done]
     scorer = Scorer(chain, images, labels, batch_size)
     singles = [plan for plan in todo if "lesion" in plan]
@@ -401,27 +404,41 @@ def read_records(path):
         ]
 
 
+def check_blocks(plan, row, output):
+    if row["blocks"] != plan["blocks"]:
+        raise ValueError(
+            "`output` should hold records of the same blocks, "
+            f"{plan['blocks']!r} for {key(plan)}. Received: output={output} "
+            f"with {row['blocks']!r}"
+        )
+
+
 def resume(path, common, named=True):
     """The records that a file already holds, by key.
 
     Args:
         path: path or `None`.
         common: dict. What records of the study have in common.
-        named: bool. Whether the network's name is part of that: Keras counts
-            the names that it makes. Defaults to `True`.
+        named: bool. Whether the network's name is the user's: of one of
+            Keras's the number behind it does not count. Defaults to `True`.
     """
+
+    def identity(row):
+        network = row["network"]
+        if not named:
+            network = re.sub(r"_\d+$", "", network)
+        return {**{name: row[name] for name in common}, "network": network}
+
     if path is None or not pathlib.Path(path).exists():
         return {}
     drop_half_line(pathlib.Path(path))
     rows = read_records(path)
     for row in rows:
-        found = {name: row[name] for name in common}
-        if found != (
-            common if named else {**common, "network": row["network"]}
-        ):
+        if identity(row) != identity(common):
             raise ValueError(
-                f"`output` should hold records of {common}, or not exist. "
-                f"Received: output={path} with records of {found}"
+                f"`output` should hold records of {identity(common)}, or not "
+                f"exist. Received: output={path} with records of "
+                f"{identity(row)}"
             )
     return {key(row): row for row in rows}
 

@@ -60,7 +60,8 @@ def OrthoPlainNet34(x, orthonormality=1e-4, modulation=True):
 
     Args:
         orthonormality: float, at least 0. The coefficient of
-            `OrthonormalRegularizer` on every kernel. Defaults to `1e-4`.
+            `OrthonormalRegularizer` on every kernel; 0 as in
+            `OrthoPlainNet`. Defaults to `1e-4`.
         modulation: bool or float. Whether each layer's output passes through
             `GradientModulation`, or its threshold. Defaults to `True`.
     """
@@ -82,7 +83,8 @@ def OrthoPlainNet101(x, orthonormality=1e-4, modulation=True):
     Args:
         orthonormality: float, at least 0. The coefficient of
             `OrthonormalRegularizer` on every kernel, by groups where there
-            are more filters than they have weights. Defaults to `1e-4`.
+            are more filters than they have weights; 0 as in
+            `OrthoPlainNet`. Defaults to `1e-4`.
         modulation: bool or float. Whether each layer's output passes through
             `GradientModulation`, or its threshold. Defaults to `True`.
     """

@@ -322,44 +322,67 @@ def test_layers_of_one_name_are_refused():
         residual_blocks(keras.Model(x, mean))
 
 
-def parallel(x, name, size=4):
-    """x + (f(x) + g(x)), as in parallel transformers: f of two layers."""
-    f = layers.Dense(size, name=f"{name}_f1", use_bias=False)(x)
-    f = layers.Dense(size, name=f"{name}_f2", use_bias=False)(f)
-    g = layers.Dense(size, name=f"{name}_g", use_bias=False)(x)
-    return x + layers.Add(name=f"{name}_sum")([f, g])
+SUMS = {  # of parallel branches of one, two, ... layers
+    "f + g": lambda f: f(2) + f(1),
+    "(f + g) + h": lambda f: (f(1) + f(2)) + f(3),
+    "f + (g + h)": lambda f: f(1) + (f(2) + f(3)),
+    "f + g + h": lambda f: layers.Add()([f(3), f(2), f(1)]),
+}
 
 
-def test_a_sum_of_branches_is_no_block_of_its_own():
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, parallel(parallel(inputs, "one"), "two"))
+@pytest.mark.parametrize("form", SUMS)
+def test_a_sum_of_branches_is_no_block_of_its_own(form):
+    """x + (f(x) + g(x)), as in parallel transformers."""
+    x = inputs = keras.Input((4,))
+    for block in ("one", "two"):
+
+        def branch(depth, x=x, block=block):
+            for k in range(depth):
+                name = f"{block}_f{depth}_{k}"
+                x = layers.Dense(4, "relu", name=name, use_bias=False)(x)
+            return x
+
+        x = x + SUMS[form](branch)
+    model = keras.Model(inputs, x)
+    branches = 1 + form.count("+")
     blocks = residual_blocks(model)
     assert [b.name for b in blocks] == ["one", "two"]
-    assert [len(b.branches) for b in blocks] == [2, 2]
+    assert [len(b.branches) for b in blocks] == [branches] * 2
     lengths = path_lengths(model)
     np.testing.assert_array_equal(lengths["length"], [0, 1, 2])
-    np.testing.assert_allclose(lengths["probability"], [1 / 9, 4 / 9, 4 / 9])
-    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    counts = np.array([1, 2 * branches, branches**2])
+    np.testing.assert_allclose(lengths["probability"], counts / counts.sum())
+    data = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     np.testing.assert_array_equal(
-        keras.ops.convert_to_numpy(delete_blocks(model, [])(x)),
-        keras.ops.convert_to_numpy(model(x)),
+        keras.ops.convert_to_numpy(delete_blocks(model, [])(data)),
+        keras.ops.convert_to_numpy(model(data)),
     )
-    without_f = [list(b.branches)[0] for b in blocks]
-    expected = x.astype("float64")
-    for name in ("one_g", "two_g"):
+    lost = [
+        name
+        for block in blocks
+        for name, steps in block.branches.items()
+        if len(steps) != 1
+    ]
+    expected = data.astype("float64")
+    for name in ("one_f1_0", "two_f1_0"):
         kernel = keras.ops.convert_to_numpy(model.get_layer(name).kernel)
-        expected = expected + expected @ kernel
+        expected = expected + np.maximum(expected @ kernel, 0)
     np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(delete_blocks(model, without_f)(x)),
+        keras.ops.convert_to_numpy(delete_blocks(model, lost)(data)),
         expected,
-        rtol=1e-5,
+        atol=1e-6,
     )
 
 
-def test_a_block_within_a_branch_stays_a_block():
+@pytest.mark.parametrize("shortcut", ["identity", "projection"])
+def test_a_block_within_a_branch_stays_a_block(shortcut):
     inputs = keras.Input((4,))
-    h = layers.Dense(4, name="inner_in")(inputs)
-    h = layers.Add(name="inner_add")([h, layers.Dense(4, name="inner_f")(h)])
+    s = h = layers.Dense(4, name="inner_in")(inputs)
+    if shortcut == "projection":
+        s = layers.Dense(4, name="inner_projection")(h)
+    f = layers.Dense(4, "relu", name="inner_f1")(h)
+    f = layers.Dense(4, name="inner_f2")(f)
+    h = layers.Add(name="inner_add")([s, f])
     model = keras.Model(inputs, layers.Add(name="outer_add")([inputs, h]))
     additions = [b.additions for b in residual_blocks(model)]
     assert additions == [("inner_add",), ("outer_add",)]

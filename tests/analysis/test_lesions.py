@@ -362,6 +362,17 @@ def test_the_name_that_keras_makes_is_no_other_network(tmp_path):
     assert found[0] == found[1]
     with pytest.raises(ValueError, match="'network': 'mine'"):
         lesion_study(model, dense_nets.data(), output=path, name="mine", **few)
+    longer = duplicate_blocks(model, ["stage1_block1"])  # of the same weights
+    with pytest.raises(ValueError, match="'network': 'functional_.*repeated"):
+        lesion_study(longer, dense_nets.data(), output=path, **few)
+
+
+def test_records_of_other_blocks_are_refused(model, records, tmp_path):
+    path = tmp_path / "lesions.csv"
+    lesion_study(model, dense_nets.data(), output=path, **FEW)
+    path.write_text(path.read_text().replace("stage1_block2", "other"))
+    with pytest.raises(ValueError, match="'stage1_block2' for .*'other'"):
+        lesion_study(model, dense_nets.data(), output=path, **FEW)
 
 
 def test_masks_are_refused():

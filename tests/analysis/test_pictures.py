@@ -147,6 +147,12 @@ def test_benchmark_prints_both_costs(trained, tmp_path, capsys):
     assert "3.50 x all blocks" in shared  # 6 + 5 + ... + 1
 
 
+def test_arguments_that_a_builder_does_not_have_are_refused():
+    network = ["untrained", "--builder", "ResNet", "--set", "dept=14"]
+    with pytest.raises(SystemExit, match="depth, width.*Received: .*dept=14"):
+        analyse.main([*network, "--benchmark"])
+
+
 def test_folder_without_a_recipe_is_refused(tmp_path):
     with pytest.raises(SystemExit, match="is no run"):
         analyse.main([str(tmp_path), "--benchmark"])

@@ -251,6 +251,8 @@ def test_paths_of_the_machine_are_cut_to_names():
         "/home/jane doe/runs/a",
         "--data-dir=/d/x y",
         r"C:\Users\jane\b",
+        "--data-dir=/mnt/k=v/x",
+        "/home/jane/lr=0.1/a/",
         "runs/c",
     ]
     assert shlex.split(package.without_local_paths(shlex.join(command))) == [
@@ -258,6 +260,8 @@ def test_paths_of_the_machine_are_cut_to_names():
         "a",
         "--data-dir=x y",
         "b",
+        "--data-dir=x",
+        "a",
         "runs/c",
     ]
 

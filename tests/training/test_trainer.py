@@ -241,7 +241,9 @@ def test_held_out_examples_choose_the_best_epoch(tmp_path):
     assert run.epochs.steps == (1437 - 200) // 256
     rows = run.train(verbose=0)
     keras.config.set_dtype_policy("float32")
-    network = session.build_network(recipe, 10, (8, 8, 1), "digits")
+    network = session.build_network(
+        recipe.builder, recipe.arguments, 10, (8, 8, 1), "digits"
+    )
     best = max(range(2), key=lambda epoch: rows[epoch]["val_accuracy"])
     files = {"best.weights.h5": best, "model.weights.h5": 1}
     for file, epoch in files.items():

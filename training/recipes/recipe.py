@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import itertools
+import json
 
 PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
 
@@ -169,13 +170,6 @@ class Recipe:
             restarts=moved(self.restarts),
         )
 
-    @classmethod
-    def from_json(cls, description):
-        """Returns the recipe that a run's recipe.json describes."""
-        fields = {field.name for field in dataclasses.fields(cls)}
-        known = {k: v for k, v in description.items() if k in fields}
-        return cls(**known)
-
     def with_settings(self, settings):
         """Returns a copy changed as `--set` asks.
 
@@ -201,6 +195,32 @@ class Recipe:
                 value = {**arguments, key: value}
             changes[field] = value
         return self.replace(**changes)
+
+
+def differences(begun, now):
+    """In what the recipe.json of a run and another make two different runs.
+
+    Fields that are younger than one of them have their defaults there.
+
+    Args:
+        begun, now: dicts, as in recipe.json.
+
+    Returns:
+        A dict from the names of fields to pairs of values.
+    """
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(Recipe)
+        if field.default is not dataclasses.MISSING
+    }
+    # As JSON has them: tuples become lists.
+    defaults = json.loads(json.dumps(defaults))
+    begun, now = defaults | begun, defaults | now
+    return {
+        name: (begun[name], now[name])
+        for name in sorted((begun.keys() & now.keys()) - FREE)
+        if begun[name] != now[name]
+    }
 
 
 def parse_setting(text):
