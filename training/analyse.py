@@ -288,17 +288,17 @@ def benchmark(model, examples):
         "one forward pass, block by block": lambda: [
             runner.predict(batch, deletion(chain, []))
         ],
-        "all single deletions, one by one": lambda: [
-            runner.predict(batch, layout) for layout in layouts
-        ],
         "all single deletions, sharing the intact inputs": lambda: (
             runner.predict_single_deletions(
                 batch, [(k, ()) for k in range(len(names))]
             )
         ),
+        "all single deletions, one by one": lambda: [
+            runner.predict(batch, layout) for layout in layouts
+        ],
     }
     print(f"{model.name}: {len(names)} blocks, {examples} images")
-    print(f"{keras.backend.backend()}, compilation not counted, best of 3")
+    print(f"{keras.backend.backend()}, compilation not counted")
     costs = {name: cost(run, runner) for name, run in ways.items()}
     unit = costs["one forward pass, the whole model"][0]
     for name, (seconds, blocks) in costs.items():
@@ -308,19 +308,20 @@ def benchmark(model, examples):
         )
 
 
-def cost(run, runner, repeats=3):
-    """Seconds, the best of some, and evaluations of blocks."""
+def cost(run, runner, enough=10.0):
+    """Seconds, and evaluations of blocks.
+
+    The best of four times, the first of which may compile; once is enough for
+    what takes long, whose blocks were compiled for what came before.
+    """
     import keras
 
-    def finished():
-        return [keras.ops.convert_to_numpy(x) for x in run()]
-
-    finished()
     seconds = []
-    for _ in range(repeats):
+    while len(seconds) < 4 and sum(seconds) < enough:
         runner.evaluations = 0
         start = time.perf_counter()
-        finished()
+        for x in run():
+            keras.ops.convert_to_numpy(x)
         seconds.append(time.perf_counter() - start)
     return min(seconds), runner.evaluations
 

@@ -141,7 +141,7 @@ def test_benchmark_prints_both_costs(trained, tmp_path, capsys):
         run = make_run(tmp_path / "run", "ResNet", {"depth": 14})
         network = [str(run)]
     analyse.main([*network, "--benchmark", "--batch-size", "2"])
-    *_, naive, shared = capsys.readouterr().out.splitlines()
+    *_, shared, naive = capsys.readouterr().out.splitlines()
     assert naive.startswith("all single deletions, one by one")
     assert "5.00 x all blocks" in naive  # 6 lesions of 5 blocks each
     assert "3.50 x all blocks" in shared  # 6 + 5 + ... + 1
