@@ -188,7 +188,6 @@ def load_network(options):
         recipe = json.loads((path / "recipe.json").read_text())
         arguments = recipe["arguments"]
         return _load_weights(recipe["builder"], arguments, options.network)
-    find_builder(options.builder, options.network)
     return _load_weights(
         options.builder, builder_arguments(options), options.network
     )
@@ -199,6 +198,7 @@ def builder_arguments(options):
     from keras_resfam import registry
     from recipes import parse_setting
 
+    find_builder(options.builder, options.network)
     settings = map(parse_setting, options.set)
     arguments = {k.removeprefix("arguments."): v for k, v in settings}
     known = registry.defaults(options.builder)
