@@ -1,8 +1,9 @@
 """What tells one trained network from another, layer by layer.
 
-Keras's `.weights.h5` goes by position: `layers/conv2d_7/vars/0`. Where two
+Keras loads a `.weights.h5` by position: `layers/conv2d_7/vars/0`. Where two
 branches have swapped places, or a layer another name, values load into the
-wrong layer without a word. So a fingerprint goes by name: the SHA-256 of each
+wrong layer without a word. Here files are read by the layers' names, which
+Keras notes in them, and so goes a fingerprint: the SHA-256 of each
 variable's values as they are stored, under `"layer name/variable name"`, and
 the network's logits on an image that a formula makes.
 """
@@ -29,12 +30,22 @@ def stored(values):
     return np.asarray(values, "float16" if np.ndim(values) > 1 else "float32")
 
 
-def variables(model):
-    """Returns the model's variables by `"layer name/variable name"`."""
+def named(layers, values):
+    """Names values as a fingerprint does.
+
+    Args:
+        layers: iterable of Keras layers.
+        values: dict of lists by layer name, in the order of the weights.
+
+    Returns:
+        A dict from `"layer name/variable name"` to values.
+    """
     return {
-        f"{layer.name}/{variable.name}": variable
-        for layer in model.layers
-        for variable in layer.weights
+        f"{layer.name}/{variable.name}": value
+        for layer in layers
+        for variable, value in zip(
+            layer.weights, values[layer.name], strict=True
+        )
     }
 
 
@@ -49,12 +60,13 @@ def describe(model):
         `"shape"` and `"sha256"`.
     """
     entries = {}
-    for name, variable in variables(model).items():
-        values = stored(keras.ops.convert_to_numpy(variable))
+    values = {layer.name: layer.get_weights() for layer in model.layers}
+    for name, value in named(model.layers, values).items():
+        value = stored(value)
         entries[name] = {
-            "dtype": values.dtype.name,
-            "shape": list(values.shape),
-            "sha256": _digest(values),
+            "dtype": value.dtype.name,
+            "shape": list(value.shape),
+            "sha256": _digest(value),
         }
     return entries
 
@@ -68,8 +80,8 @@ def check_names(found, expected):
     """Checks that a network has just the layers that there are values for.
 
     Args:
-        found: iterable of names of layers or variables of the network.
-        expected: iterable of names that there are values for.
+        found: collection of the names of the network's layers.
+        expected: collection of the names that there are values for.
 
     Raises:
         ValueError: if not; the text names a layer.
@@ -77,39 +89,33 @@ def check_names(found, expected):
     for name in expected:
         if name not in found:
             raise ValueError(
-                f"Layer '{_layer(name)}': there are values for '{name}', and "
-                "the network has no such part."
+                f"Layer '{name}': there are values for it, and the network "
+                "has no such layer."
             )
     for name in found:
         if name not in expected:
-            raise ValueError(
-                f"Layer '{_layer(name)}': there are no values for '{name}'."
-            )
+            raise ValueError(f"Layer '{name}': there are no values for it.")
 
 
 def _layer(name):
     return name.split("/")[0]
 
 
-def check(model, expected):
-    """Checks that each layer holds the values published under its name.
+def check(found, expected):
+    """Checks that values are those published under their names.
 
     Args:
-        model: `keras.Model` of float32 variables.
+        found: dict of arrays, of the types that they are stored in, as
+            `named` returns.
         expected: dict as `describe` returns.
 
     Raises:
-        ValueError: if a layer is missing or holds other values; the text
-            names it.
+        ValueError: if some are not; the text names their layer.
     """
-    found = variables(model)
-    check_names(list(found), list(expected))
     owners = {entry["sha256"]: name for name, entry in expected.items()}
-    for name, entry in expected.items():
-        values = keras.ops.convert_to_numpy(found[name])
-        rounded = values.astype(entry["dtype"])
-        digest = _digest(rounded)
-        if digest == entry["sha256"] and np.array_equal(rounded, values):
+    for name, values in found.items():
+        digest = _digest(values)
+        if name in expected and expected[name]["sha256"] == digest:
             continue
         owner = owners.get(digest)
         instead = f", but those of '{owner}'" if owner else ""
@@ -122,8 +128,6 @@ def check(model, expected):
 def read_file(path):
     """Reads a `.weights.h5` file by the layer names that Keras notes in it.
 
-    Keras itself loads by position, and does not look at them.
-
     Args:
         path: str, or a file object of bytes.
 
@@ -131,12 +135,15 @@ def read_file(path):
         A dict from layer names to lists of arrays.
 
     Raises:
-        ValueError: if the file has no names.
+        ValueError: if the file has no names, or arrays that lie elsewhere.
     """
     with h5py.File(path, "r") as file:
-        groups = [group["vars"] for group in file["layers"].values()]
+        layers = _own(file, "layers")
+        groups = [_own(_own(layers, name), "vars") for name in layers]
         named = {
-            group.attrs.get("name"): [_array(group[k]) for k in _order(group)]
+            group.attrs.get("name"): [
+                _array(_own(group, key)) for key in sorted(group, key=int)
+            ]
             for group in groups
             if len(group)
         }
@@ -148,42 +155,28 @@ def read_file(path):
     return named
 
 
-def _order(group):
-    return sorted(group, key=int)
+def _own(group, name):
+    """A part of a file which is not a link to elsewhere."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"'{name}' in '{group.name}' is a link.")
+    return group[name]
 
 
 def _array(entry):
-    """An array of a file; HDF5 has no bfloat16, and Keras notes the name."""
+    """An array that lies in the file, whole.
+
+    HDF5 knows no bfloat16: Keras notes the name.
+    """
+    if (
+        entry.external
+        or entry.is_virtual
+        or entry.id.get_storage_size() < entry.nbytes  # or memory runs out
+    ):
+        raise ValueError(f"The values of '{entry.name}' are not in the file.")
     values = entry[()]
     if entry.attrs.get("dtype") == "bfloat16":
         return values.view("bfloat16").astype("float32")
     return values
-
-
-def check_layers(model, expected):
-    """Checks that each layer holds what a file stores under its name.
-
-    For files that come without a fingerprint.
-
-    Args:
-        model: `keras.Model` of float32 variables.
-        expected: dict as `read_file` returns.
-
-    Raises:
-        ValueError: if a layer is missing or holds other values; the text
-            names it.
-    """
-    found = {layer.name: layer for layer in model.layers if layer.weights}
-    check_names(list(found), list(expected))
-    for name, values in expected.items():
-        held = found[name].get_weights()
-        if len(held) != len(values) or not all(
-            map(np.array_equal, held, values)
-        ):
-            raise ValueError(
-                f"Layer '{name}' does not hold the values that the file "
-                "stores under its name."
-            )
 
 
 def fixed_images(input_shape, batch=2):

@@ -4,6 +4,8 @@
 upstream gradients over differently on TensorFlow and JAX.
 """
 
+import functools
+
 import keras
 
 
@@ -19,7 +21,7 @@ def replace_gradient(backward, *tensors):
         A tuple of tensors equal to `tensors`.
     """
     if keras.backend.backend() == "torch":
-        return _replace_gradient_torch(backward, *tensors)
+        return _torch_identity().apply(backward, *tensors)
 
     @keras.ops.custom_gradient
     def identity(*tensors):
@@ -32,16 +34,18 @@ def replace_gradient(backward, *tensors):
     return identity(*tensors)
 
 
-def _replace_gradient_torch(backward, *tensors):
+@functools.cache  # one class for all calls, or torch.compile gives up
+def _torch_identity():
     import torch
 
     class Identity(torch.autograd.Function):
         @staticmethod
-        def forward(context, *tensors):
+        def forward(context, backward, *tensors):
+            context.replacement = backward
             return tuple(tensor.view_as(tensor) for tensor in tensors)
 
         @staticmethod
         def backward(context, *upstream):
-            return tuple(backward(*upstream))
+            return None, *context.replacement(*upstream)
 
-    return Identity.apply(*tensors)
+    return Identity

@@ -29,9 +29,10 @@ class GradientModulation(keras.layers.Layer):
     the error above, so that one pass suffices. The uppermost layer of a chain
     leaves its error as it is.
 
-    An error below 1e-19, whose square float32 does not hold, passes unchanged.
-    The paper gives no number for a mismatch; the default is ours. Under data
-    parallelism each replica modulates by the moments of its own share.
+    An error below 1e-19 or above 1e19, whose square float32 does not hold,
+    passes unchanged. The paper gives no number for a mismatch; the default is
+    ours. Under data parallelism on TensorFlow each replica modulates by the
+    moments of its own share.
 
     Reference: Xie et al. 2017, [All You Need is Beyond a Good Init](
     https://arxiv.org/abs/1703.01827), section 4.
@@ -73,15 +74,15 @@ class GradientModulation(keras.layers.Layer):
 
     def _modulate(self, error, q_above):
         """Returns the modulated error and its second moment."""
-        q = _second_moment(error)
-        mismatch = (q_above > self.threshold * q) | (
-            q > self.threshold * q_above
-        )
+        wide = keras.ops.cast(error, "float32")  # as rho: float16 ends early
+        q = _second_moment(wide)
+        low, high = keras.ops.minimum(q, q_above), keras.ops.maximum(q, q_above)
+        mismatch = high > self.threshold * low
         # Above the uppermost layer there is no moment, and no ratio.
-        mismatch = mismatch & (keras.ops.minimum(q, q_above) > 0)
+        mismatch = mismatch & (low > 0) & (high < math.inf)
         ratio = q_above / keras.ops.maximum(q, TINY)
         rho = keras.ops.where(mismatch, keras.ops.sqrt(ratio), 1.0)
-        modulated = error * keras.ops.cast(rho, error.dtype)
+        modulated = keras.ops.cast(wide * rho, error.dtype)
         return modulated, keras.ops.where(mismatch, q_above, q)
 
     def compute_output_spec(self, x, link=None):
@@ -91,14 +92,12 @@ class GradientModulation(keras.layers.Layer):
         )
 
     def get_config(self):
-        config = super().get_config()
-        config.pop("autocast", None)
-        return {**config, "threshold": self.threshold}
+        return {**super().get_config(), "threshold": self.threshold}
 
 
 def _second_moment(error):
-    """The mean square in float32, as a product: it reads the error once."""
-    row = keras.ops.reshape(keras.ops.cast(error, "float32"), (-1,))
+    """The mean square, as a product: it reads the error once."""
+    row = keras.ops.reshape(error, (-1,))
     size = keras.ops.cast(math.prod(keras.ops.shape(error)), "float32")
     return keras.ops.vdot(row, row) / size
 

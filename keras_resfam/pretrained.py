@@ -3,8 +3,8 @@
 The weights of a network are a folder: `weights/<name>/` in a checkout of this
 project, a repository on the Hugging Face Hub. Its files are verified before
 HDF5 opens one; what is verified is what is opened, since the bytes are read
-once. Values are loaded into a private twin of the network, whose fingerprint
-is checked, and copied from there layer by layer, by name.
+once. Values go from there into the network layer by layer, by name, each
+compared with its fingerprint.
 """
 
 import contextlib
@@ -12,10 +12,7 @@ import dataclasses
 import io
 import json
 import os
-import tempfile
 from pathlib import Path
-
-import keras
 
 from keras_resfam import download, fingerprint, registry
 from keras_resfam.datasets import DATASETS
@@ -30,86 +27,70 @@ class Source:
 
     Attributes:
         where: str. What messages call them.
-        weights: bytes. A `.weights.h5` file.
+        layers: dict. Lists of arrays by layer name.
         dataset: str. What they were trained on, if known.
         preprocessing: str. The data set by whose channel moments the network
             normalises its images, if known.
-        classes: int, if known.
         input_shape: tuple. `(height, width, channels)`, if known.
         variables: dict. Their fingerprint, if there is one.
     """
 
     where: str
-    weights: bytes
+    layers: dict
     dataset: str = None
     preprocessing: str = None
-    classes: int = None
     input_shape: tuple = None
     variables: dict = None
 
-    def load_into(self, model, twin):
-        """Loads the weights into a model of the architecture.
+    @property
+    def classes(self):
+        """int. Those of the classifier, or `None` if there is none."""
+        top = self.layers.get("predictions")
+        return top[0].shape[-1] if top else None
+
+    @property
+    def channels(self):
+        """int. Those of the images."""
+        return self.layers["stem_conv"][0].shape[-2]
+
+    def load_into(self, network):
+        """Loads the weights into a network of the architecture.
 
         Args:
-            model: functional `keras.Model`, with or without its top, on any
-                input.
-            twin: callable of `(classes, input_shape)` that returns the
-                network on an input of its own; without its classifier where
-                `classes` is `None`.
+            network: list of its layers, with or without the classifier.
 
         Raises:
             ValueError: if a layer would not get the values that are its own;
-                the text names it. The model is then as it was.
+                the text names it. All are then as they were.
         """
-        trained = self._load_twin(twin)
-        layers = {layer.name: layer for layer in model.layers}
-        if "predictions" in layers.keys() - {x.name for x in trained.layers}:
+        targets = {layer.name: layer for layer in network if layer.weights}
+        layers = self.layers
+        if "predictions" not in targets:
+            layers = {k: v for k, v in layers.items() if k != "predictions"}
+        elif "predictions" not in layers:
             raise ValueError(
                 "`include_top` should be False with weights that have no "
                 f"classifier, as those of {self.where}. "
                 "Received: include_top=True"
             )
-        pairs = [
-            (layer, layers.get(layer.name))
-            for layer in trained.layers
-            if layer.weights
-            and (layer.name in layers or layer.name != "predictions")
-        ]
-        for source, target in pairs:
-            shapes = [tuple(weight.shape) for weight in source.weights]
-            found = target and [tuple(w.shape) for w in target.weights]
+        with _read_as_weights(self.where):
+            fingerprint.check_names(targets, layers)
+        for name, target in targets.items():
+            shapes = [values.shape for values in layers[name]]
+            found = [tuple(weight.shape) for weight in target.weights]
             if found != shapes:
                 raise ValueError(
-                    f"Layer '{source.name}' should have variables of the "
-                    f"shapes {shapes} to hold the weights of {self.where}: "
+                    f"Layer '{name}' should have variables of the shapes "
+                    f"{shapes} to hold the weights of {self.where}: "
                     "`input_shape` and `classes` should fit them. "
                     f"Received: {found}"
                 )
-        for source, target in pairs:
-            target.set_weights(source.get_weights())
-
-    def _load_twin(self, twin):
-        with tempfile.TemporaryDirectory() as folder, _full_precision():
-            path = os.path.join(folder, download.WEIGHTS)
-            Path(path).write_bytes(self.weights)
+        if self.variables is not None:
             with _read_as_weights(self.where):
-                return self._load_file(path, twin)
-
-    def _load_file(self, path, twin):
-        layers = fingerprint.read_file(path)
-        classes, shape = self.classes, self.input_shape
-        if self.variables is None:
-            classes, shape = _shape_of(layers)
-        trained = twin(classes, _formatted(shape))
-        # Keras would load a part, and say nothing of names.
-        names = [layer.name for layer in trained.layers if layer.weights]
-        fingerprint.check_names(names, list(layers))
-        trained.load_weights(path)
-        if self.variables is None:
-            fingerprint.check_layers(trained, layers)
-        else:
-            fingerprint.check(trained, self.variables)
-        return trained
+                named = fingerprint.named(targets.values(), layers)
+                fingerprint.check(named, self.variables)
+        for name, target in targets.items():
+            target.set_weights(layers[name])
 
 
 @contextlib.contextmanager
@@ -117,38 +98,27 @@ def _read_as_weights(where):
     """Has whatever is wrong with a file end in a ValueError that names it."""
     try:
         yield
-    except (ValueError, TypeError, OSError, KeyError, RuntimeError) as error:
+    except (
+        *(ValueError, TypeError, OSError, RuntimeError),
+        *(AttributeError, LookupError),
+    ) as error:
         raise ValueError(
             f"The weights of {where} are not those of this network. {error}"
         ) from error
 
 
-@contextlib.contextmanager
-def _full_precision():
-    """Has layers built in float32, whatever policy is set."""
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(policy)
-
-
-def _formatted(shape):
-    """A shape `(height, width, channels)` in Keras's data format."""
-    if keras.config.image_data_format() == "channels_first":
-        return (shape[-1], *shape[:-1])
-    return shape
-
-
-def _shape_of(layers):
-    """The classes, if any, and the input shape of the network a file is of."""
-    if "stem_conv" not in layers:
-        raise ValueError("Layer 'stem_conv' is not in the file.")
-    top = layers.get("predictions")
-    classes = top[0].shape[-1] if top else None
-    channels = layers["stem_conv"][0].shape[-2]
-    return classes, (None, None, channels)
+def _read_layers(where, weights):
+    """The arrays of a `.weights.h5` file, which is of a network of ours."""
+    with _read_as_weights(where):
+        layers = fingerprint.read_file(io.BytesIO(weights))
+        for name, rank in (("stem_conv", 4), ("predictions", 2)):
+            if name in layers and layers[name][0].ndim != rank:
+                raise ValueError(
+                    f"Layer '{name}' has no kernel of {rank} axes."
+                )
+        if "stem_conv" not in layers:
+            raise ValueError("Layer 'stem_conv' is not in the file.")
+        return layers
 
 
 def find(weights, family, arguments):
@@ -261,15 +231,13 @@ def _read_folder(folder, pins=None):
 
 def _read_file(path, family, arguments):
     """The `Source` of a file, with what the run that it lies in says of it."""
-    where, weights = repr(str(path)), path.read_bytes()
-    with _read_as_weights(where):
-        classes, _ = _shape_of(fingerprint.read_file(io.BytesIO(weights)))
-    known = {"classes": classes}
+    where = repr(str(path))
+    layers, known = _read_layers(where, path.read_bytes()), {}
     beside = path.with_name(download.RECIPE)
     if beside.is_file():
         try:
             recipe = json.loads(beside.read_text())
-            known |= _known(recipe)
+            known = _known(recipe)
             built = _built(recipe)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -278,7 +246,7 @@ def _read_file(path, family, arguments):
                 f"trained on ({error!r}). Received: weights={where}"
             ) from error
         _check_network(where, built, family, arguments)
-    return Source(where, weights, **known)
+    return Source(where, layers, **known)
 
 
 def _built(recipe):
@@ -308,7 +276,6 @@ def _known(recipe):
     return {
         "dataset": dataset,
         "preprocessing": moments if moments in DATASETS else None,
-        "classes": recipe["classes"],
         "input_shape": tuple(recipe["input_shape"]),
     }
 
@@ -327,4 +294,5 @@ def _source(where, files, family, arguments):
             f"({error!r}). Received: weights={where}"
         ) from error
     _check_network(where, built, family, arguments)
-    return Source(where, files[download.WEIGHTS], variables=variables, **known)
+    layers = _read_layers(where, files[download.WEIGHTS])
+    return Source(where, layers, variables=variables, **known)

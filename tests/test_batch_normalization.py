@@ -40,7 +40,14 @@ def assert_close(ours, theirs, tolerance=1e-5):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"scale": False}, {"center": False}, {"axis": 3}, {"axis": 2}],
+    [
+        {},
+        {"scale": False},
+        {"center": False},
+        {"axis": 3},
+        {"axis": 2},
+        {"renorm": True},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("training", [True, False])
@@ -135,6 +142,18 @@ def test_dense_inputs_are_left_to_keras():
     theirs = keras.layers.BatchNormalization()
     x = ops.reshape(images(), (-1, 3))
     assert_close(ours(x, training=True), theirs(x, training=True))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_masks_are_left_to_keras(training):
+    ours, theirs = twins()
+    x = images()
+    mask = ops.arange(SHAPE[0]) < 4
+    mask = ops.broadcast_to(mask[:, None, None], SHAPE[:-1])
+    y = ours(x, training=training, mask=mask)
+    assert_close(y, theirs(x, training=training, mask=mask))
+    for mine, its in zip(ours.weights, theirs.weights, strict=True):
+        assert_close(mine, its)
 
 
 def test_saved_and_loaded(tmp_path):

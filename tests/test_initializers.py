@@ -28,7 +28,7 @@ def test_all_filters_are_orthonormal_where_they_fit(shape):
 
 
 def test_groups_are_orthonormal_where_filters_do_not_fit():
-    # The RGB stem of the ImageNet forms: 64 filters of 27 weights.
+    # As if an RGB stem put out 64 channels: filters of 27 weights.
     product = gram(Orthonormal(seed=1)((3, 3, 3, 64)))
     blocks = np.zeros((64, 64), bool)
     for start, stop in [(0, 27), (27, 54), (54, 64)]:

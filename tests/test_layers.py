@@ -54,6 +54,26 @@ def test_small_errors_are_modulated_as_far_as_float32_holds_their_squares():
     assert passed[2] == pytest.approx(arrived[2]) == passed[3] * 1e-24
 
 
+def test_errors_whose_squares_float32_does_not_hold_pass():
+    passed, arrived = chain_of_gains([1e-22, 1e22], threshold=2.0)
+    assert passed[1] == pytest.approx(arrived[1]) == passed[2] * 1e44
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_steep_fall_in_half_precision(dtype):
+    """A factor above float16's largest number, beside an error of zero."""
+    low, above = (GradientModulation(1.0, dtype=dtype) for _ in range(2))
+
+    def loss(x):
+        y, link = low(keras.ops.cast(x, dtype))
+        y, _ = above(keras.ops.relu(y) * 1e-5, link)
+        return keras.ops.sum(keras.ops.cast(y, "float32"))
+
+    (found,) = gradients(loss, [np.array([1, -1, 1, 1], "float32")])
+    expected = np.array([1, 0, 1, 1]) * np.sqrt(4 / 3)
+    np.testing.assert_allclose(found, expected, rtol=1e-2)
+
+
 def test_no_error_stays_no_error():
     layer, above = GradientModulation(), GradientModulation()
 
@@ -148,7 +168,9 @@ def test_the_forward_pass_is_the_identity_and_the_model_saves(dtype, tmp_path):
     assert not any(x.variables for x in layers)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", "mixed_bfloat16", "mixed_float16"]
+)
 def test_training_modulates_under_fit(dtype):
     """One SGD step: the lowest kernel moves as if the 1e-3 were not there."""
     rng = np.random.default_rng(0)

@@ -84,7 +84,12 @@ def find(weights="digits"):
 
 
 def is_published(source, folder):
-    return source.weights == (folder / download.WEIGHTS).read_bytes()
+    layers = fingerprint.read_file(folder / download.WEIGHTS)
+    return source.layers.keys() == layers.keys() and all(
+        np.array_equal(ours, theirs)
+        for name in layers
+        for ours, theirs in zip(source.layers[name], layers[name], strict=True)
+    )
 
 
 def published_logits(folder):
@@ -440,51 +445,106 @@ def test_swapped_branches(folder, tmp_path):
 
 def two_branches(first, second, names=("stem_conv", "right")):
     """A net whose file Keras reads in the order of `first` and `second`."""
-
-    def twin(classes, input_shape):
-        image = keras.Input(input_shape)
-        branches = [
-            keras.layers.Conv2D(2, 3, name=name)(image) for name in names
-        ]
-        x = keras.layers.Add()([branches[first], branches[second]])
-        x = keras.layers.GlobalAveragePooling2D()(x)
-        x = keras.layers.Dense(classes, name="predictions")(x)
-        return keras.Model(image, x)
-
-    return twin
+    image = keras.Input((8, 8, 1))
+    branches = [keras.layers.Conv2D(2, 3, name=name)(image) for name in names]
+    x = keras.layers.Add()([branches[first], branches[second]])
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, keras.layers.Dense(3, name="predictions")(x))
 
 
-@pytest.mark.parametrize("bare", [False, True])
-@pytest.mark.parametrize(
-    ("twin", "named"),
-    [
-        (two_branches(1, 0), "stem_conv|right"),
-        (two_branches(0, 1, ("stem_conv", "other")), "right"),
-    ],
-    ids=["swapped", "renamed"],
-)
-def test_a_graph_that_keras_would_misload(tmp_path, bare, twin, named):
+@pytest.fixture
+def two_branched(tmp_path):
+    """A net, and the `Source` of its file without and with a fingerprint."""
     path = tmp_path / "net.weights.h5"
-    right = two_branches(0, 1)
-    net = right(3, (8, 8, 1))
+    net = two_branches(0, 1)
     for layer in net.layers:
         layer.set_weights([fingerprint.stored(w) for w in layer.get_weights()])
     net.save_weights(path)
-    victim = twin(3, (8, 8, 1))
+    bare = pretrained.Source("net", fingerprint.read_file(path))
+    return net, bare, path
+
+
+def test_a_graph_that_keras_would_misload(two_branched):
+    net, source, path = two_branched
+    swapped = two_branches(1, 0)
+    swapped.load_weights(path)  # without a word
+    kernels = [m.get_layer("right").get_weights()[0] for m in (net, swapped)]
+    assert not np.array_equal(*kernels)
+    source.load_into(swapped.layers)
+    for layer in filter(lambda x: x.weights, net.layers):
+        for ours, theirs in zip(
+            layer.get_weights(),
+            swapped.get_layer(layer.name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_layer_of_another_name(two_branched):
+    _, source, path = two_branched
+    victim = two_branches(0, 1, ("stem_conv", "other"))
     victim.load_weights(path)  # without a word
     before = victim.get_weights()
-    source = pretrained.Source(
-        "net",
-        path.read_bytes(),
-        classes=3,
-        input_shape=(8, 8, 1),
-        variables=None if bare else fingerprint.describe(net),
-    )
-    with pytest.raises(ValueError, match=f"Layer '({named})'"):
-        source.load_into(victim, twin)
+    with pytest.raises(ValueError, match="Layer 'right'"):
+        source.load_into(victim.layers)
     for ours, theirs in zip(before, victim.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    source.load_into(right(3, (8, 8, 1)), right)
+
+
+def external(entry):
+    group, key = entry.parent, entry.name.split("/")[-1]
+    shape, size = entry.shape, entry.nbytes
+    del group[key]
+    group.create_dataset(
+        key, shape, "float32", external=[("/etc/passwd", 0, size)]
+    )
+
+
+def bomb(entry):
+    group, key = entry.parent, entry.name.split("/")[-1]
+    del group[key]
+    group.create_dataset(key, (2**24, 2**24), "float32", chunks=(1, 2**10))
+
+
+def linked(entry):
+    group, key = entry.parent, entry.name.split("/")[-1]
+    del group[key]
+    group[key] = h5py.ExternalLink("other.h5", "/values")
+
+
+def flat(entry):
+    group, key = entry.parent, entry.name.split("/")[-1]
+    del group[key]
+    group[key] = np.zeros(3, "float32")
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (external, "not in the file"),
+        (bomb, "not in the file"),
+        (linked, "is a link"),
+        (flat, "stem_conv"),
+    ],
+    ids=["external", "bomb", "linked", "flat"],
+)
+def test_files_that_are_none_of_keras(home, tmp_path, damage, named):
+    path = shutil.copy(home / "runs" / "digits" / "model.weights.h5", tmp_path)
+    with h5py.File(path, "r+") as file:
+        for group in file["layers"].values():
+            if group["vars"].attrs.get("name") == "stem_conv":
+                damage(group["vars"]["0"])
+    with pytest.raises(ValueError, match=named):
+        DMRNet(depth=8, weights=path, include_preprocessing=False)
+
+
+def test_a_recipe_that_lies_about_its_classes(folder, tmp_path):
+    def more(path):
+        recipe = json.loads(path.read_text())
+        path.write_text(json.dumps(recipe | {"classes": 10**14}))
+
+    copy = altered(folder, tmp_path, download.RECIPE, more)
+    assert DMRNet(depth=8, weights=copy).output_shape == (None, 10)
 
 
 def test_a_folder_that_lies_about_its_depth(folder, tmp_path):

@@ -1,9 +1,6 @@
 """What the builders' depths and widths mean."""
 
-import math
-import numbers
-
-from keras_resfam.checks import is_integer
+from keras_resfam.checks import check_number, is_integer
 
 
 def blocks_from_depth(depth, layers_outside, formula):
@@ -26,14 +23,5 @@ def blocks_from_depth(depth, layers_outside, formula):
 
 def widened(width, *channels):
     """Returns `channels` times the widening factor `width`, as integers."""
-    minimum = 1 / min(channels)
-    if (
-        not isinstance(width, numbers.Real)
-        or isinstance(width, bool)
-        or not minimum <= width < math.inf
-    ):
-        raise ValueError(
-            "`width` should be a number above 0 that leaves each stage at "
-            f"least one channel: {minimum:g} or more. Received: width={width!r}"
-        )
+    check_number("width", width, 1 / min(channels))  # no stage without any
     return tuple(int(width * channel) for channel in channels)

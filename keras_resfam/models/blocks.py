@@ -151,8 +151,12 @@ class Layers:
         x = self.conv(x, 64, 7, 2, name="stem_conv")
         if bn_relu:
             x = self.bn_relu(x, prefix="stem")
-        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-        return keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+        return stem_pool(x)
+
+
+def stem_pool(x):
+    x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+    return keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
 
 
 def relu(x, *, name):

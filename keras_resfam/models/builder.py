@@ -95,16 +95,15 @@ def image_classifier(dataset="cifar10"):
 
         @functools.wraps(architecture)
         def builder(*args, **kwargs):
-            arguments = signature.bind(*args, **kwargs)
-            arguments.apply_defaults()
-            options = {k: plain(v) for k, v in arguments.arguments.items()}
-            family = {p.name: options.pop(p.name) for p in own}
-            return _build(
-                functools.partial(architecture, **family),
-                builder,
-                record,
-                **options,
-            )
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                name = architecture.__name__
+                raise TypeError(f"{name}() {error}") from None
+            bound.apply_defaults()
+            options = {k: plain(v) for k, v in bound.arguments.items()}
+            arguments = {p.name: options.pop(p.name) for p in own}
+            return _build(architecture, arguments, record, **options)
 
         builder.__signature__ = signature
         builder.__doc__ = _document(architecture, record)
@@ -131,7 +130,7 @@ def _document(architecture, record):
 
 def _build(
     architecture,
-    builder,
+    arguments,
     defaults,
     include_top=True,
     weights=None,
@@ -146,15 +145,15 @@ def _build(
     check_flag("include_top", include_top)
     check_choice("pooling", pooling, (None, "avg", "max"))
     _check_name(name)
-    family = builder.__name__
-    source = _find_weights(weights, family, architecture.keywords)
+    family = architecture.__name__
+    source = _find_weights(weights, family, arguments)
     classes = _resolve_classes(classes, source, include_top, defaults)
     _check_activation(classifier_activation, source, include_top)
-    inputs, x = _make_inputs(input_tensor, input_shape, source, defaults)
-    _check_channels(x, source)
+    inputs, image = _make_inputs(input_tensor, input_shape, source, defaults)
+    _check_channels(image, source)
 
-    x = _normalise(x, include_preprocessing, source, defaults)
-    x, layers = architecture(x)
+    x = _normalise(image, include_preprocessing, source, defaults)
+    x, layers = architecture(x, **arguments)
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
         x = layers.dense(
@@ -167,7 +166,8 @@ def _build(
     model = keras.Model(inputs, x, name=name or _unique_name(family))
 
     if source is not None:
-        source.load_into(model, functools.partial(_twin, builder, architecture))
+        users = keras.Model(inputs, image).layers
+        source.load_into([x for x in model.layers if x not in users])
     return model
 
 
@@ -178,17 +178,6 @@ def _find_weights(weights, family, arguments):
     from keras_resfam import pretrained
 
     return pretrained.find(weights, family, arguments)
-
-
-def _twin(builder, architecture, classes, input_shape):
-    """The network on an input of its own, to load weights into."""
-    return builder(
-        **architecture.keywords,
-        include_top=classes is not None,
-        classes=classes,
-        input_shape=input_shape,
-        name="twin",
-    )
 
 
 def _check_name(name):
@@ -239,7 +228,7 @@ def _check_activation(activation, source, include_top):
 
 
 def _minimum_size(record):
-    """The smallest image whose last feature map is one pixel at least."""
+    """Smaller images shrink to one pixel before the last stage's strides."""
     return 32 if record.image_shape[0] > 32 else 4
 
 
@@ -254,10 +243,13 @@ def _make_inputs(input_tensor, input_shape, source, defaults):
         _check_shape("input_shape", input_shape, input_shape, defaults)
         x = keras.Input(tuple(input_shape), name="image")
         return x, x
-    if not keras.backend.is_keras_tensor(input_tensor):
+    if not (
+        keras.backend.is_keras_tensor(input_tensor)
+        and isinstance(keras.utils.get_source_inputs(input_tensor), list)
+    ):
         raise ValueError(
-            "`input_tensor` should be a KerasTensor, such as keras.Input "
-            f"returns. Received: input_tensor={input_tensor!r}"
+            "`input_tensor` should be a KerasTensor, such as keras.Input or a "
+            f"layer returns. Received: input_tensor={input_tensor!r}"
         )
     shape = tuple(input_tensor.shape[1:])
     if input_shape is not None:
@@ -274,11 +266,13 @@ def _make_inputs(input_tensor, input_shape, source, defaults):
 
 def _check_channels(x, source):
     """Refuses images that the weights' first layer does not take."""
-    trained = source.input_shape if source is not None else None
-    if trained and x.shape[channel_axis()] != trained[-1]:
+    if source is None:
+        return
+    channels = source.channels
+    if x.shape[channel_axis()] != channels:
         raise ValueError(
             "`input_shape` should be of as many channels as the weights: "
-            f"{trained[-1]} channel{'s' if trained[-1] > 1 else ''}. "
+            f"{channels} channel{'s' if channels > 1 else ''}. "
             f"Received: images of shape {tuple(x.shape[1:])}"
         )
 

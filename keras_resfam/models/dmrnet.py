@@ -72,15 +72,20 @@ def DMRNet(x, depth=56, width=1, branches=2, mapping=MERGE):
 
     layers = _layers()
     x = layers.conv_bn_relu(x, filters[0], 3, prefix="stem")
-    streams = [x] * branches
-    *blocks, last = stages([n] * 3, filters)
-    for prefix, f, strides in blocks:
-        streams = merge_and_run_block(
-            layers, streams, basic(f, strides), prefix=prefix, mapping=mapping
-        )
-    prefix, f, strides = last
-    x = merge_block(layers, streams, basic(f, strides), prefix=prefix)
+    blocks = stages([n] * 3, filters)
+    x = _merge_and_run(layers, x, blocks, basic, branches, mapping)
     return x, layers
+
+
+def _merge_and_run(layers, x, blocks, convs, branches=2, mapping=MERGE):
+    """From the stem's output to the last block's, which is one tensor."""
+    streams = [x] * branches
+    *blocks, (last, filters, strides) = blocks
+    for prefix, *shape in blocks:
+        streams = merge_and_run_block(
+            layers, streams, convs(*shape), prefix=prefix, mapping=mapping
+        )
+    return merge_block(layers, streams, convs(filters, strides), prefix=last)
 
 
 def merge_and_run_block(layers, streams, convs, *, prefix, mapping=MERGE):
@@ -162,14 +167,9 @@ def DMRNet44(x):
     Mappings](https://arxiv.org/abs/1611.07718v2), section 4.4
     """
     layers = _layers()
-    streams = [layers.imagenet_stem(x)] * 2
-    *blocks, last = stages((2, 2, 8, 2), BOTTLENECK_FILTERS)
-    for prefix, f, strides in blocks:
-        convs = bottleneck(f, strides)
-        streams = merge_and_run_block(layers, streams, convs, prefix=prefix)
-    prefix, f, strides = last
-    x = merge_block(layers, streams, bottleneck(f, strides), prefix=prefix)
-    return x, layers
+    blocks = stages((2, 2, 8, 2), BOTTLENECK_FILTERS)
+    x = layers.imagenet_stem(x)
+    return _merge_and_run(layers, x, blocks, bottleneck), layers
 
 
 @image_classifier("imagenet2012")

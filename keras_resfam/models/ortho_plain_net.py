@@ -9,7 +9,13 @@ from keras_resfam.models.arguments import (
     blocks_from_depth,
     widened,
 )
-from keras_resfam.models.blocks import Layers, basic, bottleneck, stages
+from keras_resfam.models.blocks import (
+    Layers,
+    basic,
+    bottleneck,
+    stages,
+    stem_pool,
+)
 from keras_resfam.models.builder import image_classifier
 from keras_resfam.models.resnet import BASIC_FILTERS, BOTTLENECK_FILTERS
 from keras_resfam.regularizers import OrthonormalRegularizer
@@ -101,7 +107,7 @@ def OrthoPlainNet101(x, orthonormality=1e-4, modulation=True):
 def _imagenet_plain_net(x, blocks, filters, convs, orthonormality, modulation):
     layers = _layers(orthonormality)
     chain = _Chain(layers, modulation)
-    x = chain.modulate(layers.imagenet_stem(x), name="stem_modulation")
+    x = stem_pool(chain(x, (64, 7, 2), prefix="stem"))
     return chain.run(x, stages(blocks, filters), convs), layers
 
 
@@ -132,16 +138,14 @@ class _Chain:
 
     def __call__(self, x, conv, *, prefix, index=""):
         x = self.layers.conv_bn_relu(x, *conv, prefix=prefix, index=index)
-        return self.modulate(x, name=f"{prefix}_modulation{index}")
+        if self.modulates:
+            name = f"{prefix}_modulation{index}"
+            modulation = GradientModulation(**self.options, name=name)
+            x, self.link = modulation(x, self.link)
+        return x
 
     def run(self, x, blocks, convs):
         for prefix, filters, strides in blocks:
             for k, conv in enumerate(convs(filters, strides), start=1):
                 x = self(x, conv, prefix=prefix, index=k)
-        return x
-
-    def modulate(self, x, *, name):
-        if self.modulates:
-            modulation = GradientModulation(**self.options, name=name)
-            x, self.link = modulation(x, self.link)
         return x

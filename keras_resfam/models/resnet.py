@@ -31,7 +31,8 @@ def ResNet(x, depth=110, width=1, preactivation=False, shortcut="identity"):
 
     Three stages of `16, 32, 64` channels (times `width`) with `(depth - 2) /
     6` blocks of two 3x3 convolutions each. With `preactivation=True` and
-    depth 110 it is the network whose 54 blocks Veit et al. 2016 studied.
+    depth 110 it has the 54 blocks that Veit et al. 2016 studied, whose code
+    has BN and ReLU in the stem besides, and draws kernels by their fan-out.
 
     References:
     - [Deep Residual Learning for Image Recognition](
@@ -95,7 +96,8 @@ def imagenet_resnet(x, blocks, filters, convs, shortcuts=True):
             neither BN nor ReLU in the stem, it is Zhao et al.'s baseline.
             Defaults to `True`.
     """
-    layers = Layers()
+    # As in the code of those whose network it is.
+    layers = Layers(epsilon=1e-5 if shortcuts else 2e-5)
     x = layers.imagenet_stem(x, bn_relu=shortcuts)
     for prefix, f, strides in stages(blocks, filters):
         block = convs(f, strides)

@@ -38,7 +38,8 @@ def WideResNet(x, depth=28, width=10, block=(3, 3), blocks=None, dropout=0.0):
 
     Args:
         depth: int, 6N + 4. 16, 22, 28 and 40 in the paper. N follows from it
-            whatever the block, as in table 2. Defaults to `28`.
+            whatever the block, as in table 2, unless `blocks` is given.
+            Defaults to `28`.
         width: number. The widening factor k; `int(16 * k)` channels and so
             on. Defaults to `10`.
         block: tuple of ints. B(M): the kernel sizes of a block's
@@ -46,19 +47,20 @@ def WideResNet(x, depth=28, width=10, block=(3, 3), blocks=None, dropout=0.0):
             `(1, 3, 1)`, `(1, 3)`, `(3, 1)`, `(3, 1, 1)` (table 2), `(3,)`,
             `(3, 3, 3)` and `(3, 3, 3, 3)` (table 3). The first carries the
             stride. Defaults to `(3, 3)`.
-        blocks: int or `None`. N, where it is not `(depth - 4) / 6`: table 3
-            has WRN-40-2 with 12 blocks of `(3,)`, 4 of `(3, 3, 3)`, 3 of
-            `(3, 3, 3, 3)`. Defaults to `None`.
+        blocks: int or `None`. N, where all convolutions of a block count,
+            and `depth` is `3 * blocks * len(block) + 4`: table 3 has WRN-40-2
+            with 12 blocks of `(3,)`, 4 of `(3, 3, 3)`, 3 of `(3, 3, 3, 3)`.
+            Defaults to `None`.
         dropout: float, 0 or more and below 1. The rate of dropout before the
             second convolution of each branch: 0.3 for CIFAR, 0.4 for SVHN in
             the paper (section 2.4). Defaults to `0.0`.
     """
-    n = blocks_from_depth(depth, 4, "6N + 4")
-    if blocks is not None:
-        check_integer("blocks", blocks)
-        n = blocks
     filters = widened(width, 16, 32, 64)
     _check_block(block)
+    if blocks is None:
+        blocks = blocks_from_depth(depth, 4, "6N + 4")
+    else:
+        _check_blocks(blocks, block, depth)
     check_number("dropout", dropout, 0, below=1)
     if dropout and len(block) < 2:
         raise ValueError(
@@ -69,7 +71,7 @@ def WideResNet(x, depth=28, width=10, block=(3, 3), blocks=None, dropout=0.0):
 
     layers = Layers()
     x = layers.conv(x, 16, 3, name="stem_conv")
-    for prefix, f, strides in stages([n] * 3, filters):
+    for prefix, f, strides in stages([blocks] * 3, filters):
         convs = [(f, block[0], strides)] + [(f, size, 1) for size in block[1:]]
         x = preactivation_block(
             layers, x, convs, prefix=prefix, dropout=dropout
@@ -86,6 +88,17 @@ def _check_block(block):
         raise ValueError(
             "`block` should be a tuple of odd kernel sizes such as (3, 3). "
             f"Received: block={block!r}"
+        )
+
+
+def _check_blocks(blocks, block, depth):
+    check_integer("blocks", blocks)
+    layers = 3 * blocks * len(block) + 4
+    if depth != layers:
+        raise ValueError(
+            f"`depth` should be {layers}, 3 * blocks * len(block) + 4, where "
+            f"`blocks` is given. Received: depth={depth!r}, blocks={blocks!r}, "
+            f"block={block!r}"
         )
 
 

@@ -34,6 +34,13 @@ def test_layers_stand_in_triples():
     assert strided == ["stage2_block1_conv1", "stage3_block1_conv1"]
 
 
+def test_the_stem_is_modulated_below_its_maximum(quick_initializers):
+    model = keras_resfam.OrthoPlainNet34(input_shape=(32, 32, 3))
+    names = [layer.name for layer in model.layers]
+    stem = [f"stem_{x}" for x in "bn relu modulation pool_pad pool".split()]
+    assert names[names.index("stem_bn") :][:5] == stem
+
+
 def test_all_kernels_start_orthonormal_and_are_regularised():
     model = keras_resfam.OrthoPlainNet(8, orthonormality=0.5, input_shape=SHAPE)
     assert len(kernels(model)) == 8

@@ -93,7 +93,7 @@ def test_strided_convolutions_are_padded_alike_on_both_sides():
         )
 
 
-def test_the_net_of_veit_et_al():
+def test_the_preactivation_net():
     model = keras_resfam.ResNet(110, preactivation=True)
     adds = [x for x in model.layers if isinstance(x, keras.layers.Add)]
     assert len(adds) == 54
@@ -132,6 +132,7 @@ def test_resnet98_has_no_shortcut_where_the_shape_changes(quick_initializers):
     names = [layer.name for layer in model.layers]
     assert "stem_bn" not in names
     assert not any("shortcut" in name for name in names)
+    assert model.get_layer("stage1_block1_bn1").epsilon == 2e-5
 
 
 def test_resnet101_is_torchvisions(quick_initializers):

@@ -137,6 +137,7 @@ def test_wide_resnet_50_2_widens_only_inside(quick_initializers):
         (dict(block=(3, 0)), "`block`"),
         (dict(blocks=0), "`blocks`.*blocks=0"),
         (dict(blocks=2.0), "`blocks`.*blocks=2.0"),
+        (dict(blocks=1), "`depth`.*be 10.*depth=28, blocks=1"),
         (dict(dropout=1), "`dropout`.*below 1.*dropout=1"),
         (dict(dropout=-0.1), "`dropout`.*dropout=-0.1"),
         (dict(dropout="x"), "`dropout`.*dropout='x'"),
