@@ -1,5 +1,6 @@
 """The README's Python runs as it stands."""
 
+import json
 import math
 import pathlib
 import re
@@ -9,7 +10,10 @@ import pytest
 
 import analyse
 import benchmark
+import benchmark_input
 import evaluate
+import package
+import publish
 import train
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -20,6 +24,7 @@ def section(title):
     return re.search(rf"\n## {title}\n(.*?)(\n## |\Z)", README, re.S)[1]
 
 
+RECIPES = sorted(ROOT.glob("weights/*/recipe.json"))
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
@@ -70,6 +75,9 @@ def parse_training(arguments):
         ("evaluate", evaluate.parse_arguments),
         ("analyse", analyse.parse_arguments),
         ("benchmark", benchmark.parse),
+        ("benchmark_input", benchmark_input.parse_arguments),
+        ("package", package.parse_arguments),
+        ("publish", publish.parse_arguments),
     ],
 )
 def test_commands_are_understood(script, parse):
@@ -77,6 +85,22 @@ def test_commands_are_understood(script, parse):
     assert found
     for arguments in found:
         parse(arguments)
+
+
+def test_trained_networks_are_those_of_weights():
+    rows = re.findall(
+        r"^\| `.*?\| [\d,]+ \|.*?\| ([\d.]+) % of .*?\| `(.*?)` "
+        r"\| \[log\]\((weights/\w+)/log.csv\) \|$",
+        section("Trained networks"),
+        re.M,
+    )
+    folders = {str(p.parent.relative_to(ROOT)) for p in RECIPES}
+    assert {folder for _, _, folder in rows} == folders
+    for error, command, folder in rows:
+        result = json.loads((ROOT / folder / "result.json").read_text())
+        recipe = json.loads((ROOT / folder / "recipe.json").read_text())
+        assert error == f"{result['error']:.2f}", folder
+        assert recipe["command"].removesuffix(" --quiet") == command, folder
 
 
 def test_parameter_counts_are_those_of_the_builders(quick_initializers):

@@ -29,18 +29,24 @@ def parse_arguments(arguments=None):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+
+    def count(name, default, text):
+        add(name, type=int, default=default, help=f"{text} ({default})")
+
     evaluate.add_network(add)
     add("--out", type=pathlib.Path, help="the folder to write to")
     add("--data-dir", metavar="PATH", help="as for train.py")
     add("--split", help="of the data set (default: its test split)")
-    add("--examples", type=int, help="the first so many; default: all")
-    add("--gradient-examples", type=int, default=100)
-    add("--gradient-samples", type=int, default=10, help="draws per image")
-    add("--deletions", type=int, default=20, help="most random deletions")
-    add("--swaps", type=int, default=10, help="most random swaps")
-    add("--repetitions", type=int, default=10, help="most blocks run twice")
-    add("--trials", type=int, default=10, help="for each count")
-    add("--batch-size", type=int, default=100)
+    add("--examples", type=int, help="the first so many images (default: all)")
+    count(
+        "--gradient-examples", 100, "images whose gradients are split by length"
+    )
+    count("--gradient-samples", 10, "draws of paths for each of those images")
+    count("--deletions", 20, "delete 1, 2, ... so many random blocks at once")
+    count("--swaps", 10, "swap 1, 2, ... so many random pairs of blocks")
+    count("--repetitions", 10, "run 1, 2, ... so many random blocks twice")
+    count("--trials", 10, "random trials of each such number")
+    count("--batch-size", 100, "images at a time")
     add("--seed", type=int, default=0)
     add("--backend", choices=["tensorflow", "jax", "torch"])
     add("--benchmark", action="store_true", help="print costs and stop")

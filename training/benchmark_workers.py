@@ -4,7 +4,7 @@ A process answers requests over a connection, so that the measurements of
 several implementations alternate: one works while the others wait.
 """
 
-import importlib.metadata
+import importlib
 import math
 import os
 import resource
@@ -46,7 +46,7 @@ def serve(connection, kind, options, network, precision, batch):
 
 
 def describe(error):
-    absent = isinstance(error, Absent | ImportError)
+    absent = isinstance(error, Absent | ModuleNotFoundError)
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return {"absent" if absent else "failed": reason[0]}
 
@@ -119,11 +119,11 @@ class KerasResfam:
 
         end = time.perf_counter()
         self.keras, self.package = keras, keras_resfam
-        packages = ["keras-resfam", "keras", self.backend]
+        modules = "keras_resfam", "keras", self.backend
         return {
             "import": end - start,
             "package import": end - middle,
-            "versions": versions(*packages),
+            "versions": versions(*modules),
             "device": self.device(),
         }
 
@@ -236,8 +236,9 @@ class KerasResfam:
         return 2 * n**3 * times / min(product(times) for _ in range(3))
 
 
-def versions(*packages):
-    return {name: importlib.metadata.version(name) for name in packages}
+def versions(*modules):
+    """By the modules: tensorflow may come from tensorflow-cpu, and so on."""
+    return {name: importlib.import_module(name).__version__ for name in modules}
 
 
 def torch_device_name(torch):

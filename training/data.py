@@ -63,7 +63,13 @@ def npz_path(name, data_dir):
 
 def _digits(split):
     """A fixed split of scikit-learn's digits: 1,437 to train, 360 to test."""
-    from sklearn.datasets import load_digits
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ValueError(
+            "The digits come with scikit-learn, which is not installed: "
+            'pip install -e ".[digits]". Received: dataset=digits'
+        ) from error
 
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))

@@ -11,7 +11,7 @@ result.json, which the model card is made from.
 """
 
 import argparse
-import importlib.metadata
+import importlib
 import json
 import pathlib
 import shlex
@@ -327,7 +327,7 @@ def provenance():
     return {
         "backend": backend,
         "versions": {
-            package: importlib.metadata.version(package)
+            package: importlib.import_module(package).__version__
             for package in ("keras", backend, "numpy")
         },
         "command": shlex.join(["python", *sys.argv]),

@@ -50,7 +50,7 @@ SHORT_NAMES = {
 }
 
 
-def main(arguments=None):
+def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -61,7 +61,11 @@ def main(arguments=None):
         default="",
         help="names a variant of a network that is already in weights/",
     )
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    options = parse_arguments(arguments)
     try:
         folder = package(options.run, options.suffix)
     except ValueError as error:

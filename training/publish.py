@@ -29,7 +29,7 @@ from keras_resfam.download import HubError, describe, hub_errors
 BRANCH = "main"
 
 
-def main(arguments=None):
+def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -49,7 +49,11 @@ def main(arguments=None):
     parser.add_argument(
         "--dry-run", action="store_true", help="show what would be sent"
     )
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    options = parse_arguments(arguments)
     try:
         run(options, options.folder.resolve())
     except (ValueError, HubError) as error:

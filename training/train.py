@@ -59,7 +59,7 @@ def parse_arguments(arguments=None):
         metavar="PATH",
         help="a data_dir of TensorFlow Datasets (default: its own), or an "
         ".npz file of uint8 images x_train, x_test and labels y_train, "
-        "y_test, which needs no TensorFlow",
+        "y_test (or a folder with <data set>.npz), which needs no TensorFlow",
     )
     add(
         "--run-dir",
