@@ -100,6 +100,13 @@ def fetch(repository, revision, pins=None):
                 wrong = f"commit {commit} was asked for, and not served"
             if wrong is None:
                 return files
+            if constants.HF_HUB_OFFLINE:
+                raise HubError.about(
+                    repository,
+                    revision,
+                    f"the copy in the cache is damaged: {wrong}.",
+                    "unset HF_HUB_OFFLINE, and it is fetched again.",
+                )
             _remove(paths)
     raise HubError.about(
         repository,

@@ -17,6 +17,8 @@ def replacing(path):
     partial = path.with_name(f"partial-{path.name}")
     try:
         yield partial
+        with open(partial, "rb") as file:  # or a power cut leaves it empty
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -199,7 +199,6 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers one connection; `hub` is set on a subclass."""
 
     protocol_version = "HTTP/1.1"
-    routes = []
 
     def log_message(self, *arguments):
         """Keeps the tests' output quiet."""

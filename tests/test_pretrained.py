@@ -231,6 +231,19 @@ def test_offline(client, folder, monkeypatch):
     assert is_published(find(), folder)
 
 
+def test_a_damaged_cache_offline(client, folder, monkeypatch):
+    find()
+    (cached,) = Path(hub.constants.HF_HUB_CACHE).rglob(
+        f"snapshots/*/{download.WEIGHTS}"
+    )
+    flip(cached.resolve())
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="(?s)damaged: model.*unset HF_HUB_O"):
+        find()
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    assert is_published(find(), folder)
+
+
 def test_a_branch_is_one_commit_though_it_moves(
     client, folder, server, monkeypatch
 ):
@@ -838,4 +851,10 @@ def test_a_builder_that_has_learnt_an_argument(client):
 def test_the_networks_of_the_project(network):
     folder = PROJECT / "weights" / network.name
     package.check(folder)
-    assert network.files == package.entry(folder).files
+    told = package.entry(folder, network.repository, network.commit)
+    assert network == told
+
+
+def test_every_folder_of_the_project_is_registered():
+    folders = {p.parent.name for p in PROJECT.glob("weights/*/config.json")}
+    assert folders == {network.name for network in registry.read()}

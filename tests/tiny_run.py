@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 import keras_resfam
-from keras_resfam import pretrained, registry
+from keras_resfam import download, pretrained, registry
 
 RESULT = {
     "dataset": "digits",
@@ -77,6 +77,7 @@ def make(folder, builder="DMRNet", arguments=None, name="tiny"):
         "builder": builder,
         "arguments": arguments,
         "dataset": "digits",
+        "test_split": "test",
         "classes": 10,
         "input_shape": [8, 8, 1],
         "preprocessing": "digits",
@@ -85,6 +86,8 @@ def make(folder, builder="DMRNet", arguments=None, name="tiny"):
         "command": "python training/train.py",
     }
     (folder / "recipe.json").write_text(json.dumps(recipe))
-    (folder / "result.json").write_text(json.dumps(RESULT))
+    weights = download.describe((folder / download.WEIGHTS).read_bytes())
+    result = RESULT | {"weights": weights}
+    (folder / "result.json").write_text(json.dumps(result))
     (folder / "log.csv").write_text("epoch,loss,val_accuracy\n1,0.5,0.975\n")
     return folder

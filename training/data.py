@@ -175,14 +175,33 @@ def classes_of(name, labels):
     Raises:
         ValueError: If there are labels of more classes than it has.
     """
-    seen = int(labels.max()) + 1
-    classes = DATASETS[name].classes if name in DATASETS else seen
-    if seen > classes:
+    known = name in DATASETS
+    classes = DATASETS[name].classes if known else int(labels.max()) + 1
+    check_labels(name, labels, classes)
+    return classes
+
+
+def check_labels(name, labels, classes):
+    """Refuses labels of no class."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
         raise ValueError(
             f"The labels of {name} should be 0 to {classes - 1}. "
-            f"Received: labels up to {seen - 1}"
+            f"Received: labels from {low} to {high}"
         )
-    return classes
+
+
+def split_in_two(split, count):
+    """The TFDS names of a split without its last examples, and of those.
+
+    Args:
+        split: String. Parts joined by "+".
+        count: Integer. Examples to hold out; 0 for none, which is `None`.
+    """
+    if not count:
+        return split, None
+    *others, last = split.split("+")
+    return "+".join([*others, f"{last}[:-{count}]"]), f"{last}[-{count}:]"
 
 
 def class_names(name, data_dir=None):
@@ -235,6 +254,7 @@ class Epochs:
         self.mixup = mixup
         self.shard = shard
         self.steps = len(images) // batch_size
+        self.drawn = None, None
 
     def epoch(self, epoch, skip=0):
         """Returns the batches of an epoch, for `fit`.
@@ -243,23 +263,32 @@ class Epochs:
             epoch: Integer, from 0.
             skip: Integer. Batches to leave out at the start.
         """
-        rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(len(self.images))
-        draws = augmentation.draw(rng, len(self.images), self.mixup)
-        batches = _Batches(self, order, draws, skip)
+        batches = _Batches(self, epoch, skip)
         if keras.backend.backend() == "tensorflow":
             return as_tf_data(batches)
         return batches
+
+    def order_and_draws(self, epoch):
+        """The order of an epoch's examples, and what augments them.
+
+        Kept for one epoch: TensorFlow never forgets the batches of any.
+        """
+        known, drawn = self.drawn
+        if known != epoch:
+            rng = np.random.default_rng([self.seed, epoch])
+            order = rng.permutation(len(self.images))
+            drawn = order, augmentation.draw(rng, len(order), self.mixup)
+            self.drawn = epoch, drawn
+        return drawn
 
 
 class _Batches(keras.utils.PyDataset):
     """One epoch of `Epochs`."""
 
-    def __init__(self, epochs, order, draws, skip):
+    def __init__(self, epochs, epoch, skip):
         super().__init__()
         self.epochs = epochs
-        self.order = order
-        self.draws = draws
+        self.epoch = epoch
         self.skip = skip
 
     def __len__(self):
@@ -270,8 +299,9 @@ class _Batches(keras.utils.PyDataset):
         part, parts = self.epochs.shard
         start = (index + self.skip) * size + part * size // parts
         rows = slice(start, start + size // parts)
-        chosen = self.order[rows]
-        inputs = self.epochs.images[chosen], self.draws[rows]
+        order, draws = self.epochs.order_and_draws(self.epoch)
+        chosen = order[rows]
+        inputs = self.epochs.images[chosen], draws[rows]
         return inputs, self.epochs.labels[chosen]
 
 

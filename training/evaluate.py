@@ -24,17 +24,16 @@ import command_line
 BINS = 15  # of the calibration error
 
 
-def evaluate(model, batches, class_names=None, from_logits=False):
+def evaluate(model, batches, class_names=None):
     """Measures a classifier.
 
     Args:
-        model: `keras.Model` from raw images to `(batch, classes)`.
+        model: `keras.Model` from raw images to logits of shape `(batch,
+            classes)`.
         batches: Iterable of `(images, labels)`, to be gone through once: an
             array of shape `(batch, height, width, channels)` and integers of
             shape `(batch,)`.
         class_names: Sequence of strings. Defaults to the numbers.
-        from_logits: Boolean. Whether the model's outputs are logits, not
-            probabilities. Defaults to `False`.
 
     Returns:
         Dict. "examples"; in percent "accuracy", "error", "top5_error" (an
@@ -43,16 +42,22 @@ def evaluate(model, batches, class_names=None, from_logits=False):
         errors by class name; "nll" is the mean negative log-likelihood, in
         nats.
     """
+    import data
+
     outputs, answers = [], []
     for x, y in batches:
+        sizes = zip(model.input_shape, x.shape, strict=False)
+        if x.ndim != 4 or any(own not in (None, size) for own, size in sizes):
+            raise ValueError(
+                f"Images should be of the shape {model.input_shape[1:]}, which "
+                f"the network takes. Received: images of {x.shape[1:]}"
+            )
         outputs.append(np.asarray(model.predict_on_batch(x), "float64"))
         answers.append(np.asarray(y).reshape(-1))
     outputs, answers = np.concatenate(outputs), np.concatenate(answers)
-    if from_logits:
-        outputs = outputs - outputs.max(axis=1, keepdims=True)
-        logs = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
-    else:
-        logs = np.log(np.maximum(outputs, np.finfo("float32").tiny))
+    data.check_labels("the data set", answers, outputs.shape[-1])
+    outputs = outputs - outputs.max(axis=1, keepdims=True)
+    logs = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
     return measures(logs, answers, class_names)
 
 
@@ -142,26 +147,33 @@ def main(arguments=None):
     options = parse_arguments(arguments)
     command_line.choose_backend(options.backend)
     try:
+        check_output(options.output)
         model, recipe = load_network(options)
+        own = own_split(recipe, options.data_dir)
         dataset = options.dataset or recipe["dataset"]
-        split = options.split or recipe["test_split"]
+        split = options.split or own
         batches, names = load_data(dataset, split, recipe, options.data_dir)
         check_classes(model, dataset, names)
+        about = provenance(options)
+        measured = evaluate(model, batches, names)
     except command_line.refusals() as error:
         sys.exit(f"evaluate.py: {error}")
-    result = {
-        "dataset": dataset,
-        "split": split,
-        **evaluate(model, batches, class_names=names, from_logits=True),
-        **provenance(),
-    }
+    result = {"dataset": dataset, "split": split, **measured, **about}
     print(json.dumps(result, indent=2))
     output = options.output
-    own = dataset == recipe["dataset"] and split == recipe["test_split"]
-    if output is None and own and _is_run(options.network):
+    usual = dataset == recipe["dataset"] and split == own
+    if output is None and usual and _is_run(options.network):
         output = pathlib.Path(options.network) / "result.json"
     if output is not None:
         output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def check_output(path):
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(
+            f"`--output` should be a file in a folder that exists. "
+            f"Received: --output {path}"
+        )
 
 
 def _is_run(network):
@@ -172,6 +184,16 @@ def _is_run(network):
     ).exists()
 
 
+def run_file(options):
+    """The weights of a run that are meant; `None` for weights of elsewhere."""
+    path = pathlib.Path(options.network)
+    is_file = path.name.endswith(".weights.h5")
+    file = path if is_file else path / "model.weights.h5"
+    if _is_run(file.parent) and (is_file or options.builder is None):
+        return file
+    return None
+
+
 def load_network(options):
     """Returns the network, with logits for outputs, and its recipe, a dict."""
     if options.set and options.builder is None:
@@ -179,10 +201,8 @@ def load_network(options):
             "`--set` should come with `--builder`, whose arguments it gives. "
             f"Received: --set {options.set[0]}"
         )
-    path = pathlib.Path(options.network)
-    is_file = path.name.endswith(".weights.h5")
-    file = path if is_file else path / "model.weights.h5"
-    if _is_run(file.parent) and (is_file or options.builder is None):
+    file, path = run_file(options), pathlib.Path(options.network)
+    if file is not None:
         return _load_run(file)
     if options.builder is None and (path / "recipe.json").is_file():
         recipe = json.loads((path / "recipe.json").read_text())
@@ -270,6 +290,23 @@ def find_builder(name, weights):
     return builder
 
 
+def own_split(recipe, data_dir):
+    """What a network is measured on: its recipe's test split.
+
+    Of a data set that has none, what the run has held out.
+    """
+    import data
+    from keras_resfam.datasets import DATASETS
+
+    split, count = recipe["test_split"], recipe.get("validation")
+    dataset = recipe["dataset"]
+    if not count or dataset in DATASETS or data.npz_path(dataset, data_dir):
+        return split
+    if split in data.tfds_builder(dataset, data_dir).info.splits:
+        return split
+    return data.split_in_two(recipe["train_split"], count)[1]
+
+
 def load_data(dataset, split, recipe, data_dir):
     """Returns the batches of a data set, and the names of its classes."""
     import data
@@ -319,12 +356,15 @@ def first(batches, examples=None):
     return images[:examples], labels[:examples]
 
 
-def provenance():
-    """What produced the numbers."""
+def provenance(options):
+    """What the numbers are of; of a run, its file of weights too."""
     import keras
 
-    backend = keras.backend.backend()
-    return {
+    from keras_resfam import download
+
+    backend, file = keras.backend.backend(), run_file(options)
+    known = {"weights": download.describe(file.read_bytes())} if file else {}
+    return known | {
         "backend": backend,
         "versions": {
             package: importlib.import_module(package).__version__

@@ -154,9 +154,7 @@ of `fingerprint.json` that changes no logit by more than {change:.2g}."""
 
 
 def _versions(result):
-    versions = result["versions"]
-    if isinstance(versions, dict):
-        versions = ", ".join(f"{k} {v}" for k, v in versions.items())
+    versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
     return f"{versions}, the backend {result['backend']},"
 
 

@@ -158,7 +158,7 @@ def build(recipe, steps):
         nesterov=recipe.nesterov,
         coupled_decay=recipe.weight_decay,
         restarts=[epoch * steps for epoch in recipe.drops]
-        if recipe.restart_momentum and recipe.schedule == "steps"
+        if recipe.restart_momentum
         else (),
         global_clipnorm=recipe.clip_norm,
     )

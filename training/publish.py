@@ -58,6 +58,12 @@ def main(arguments=None):
         run(options, options.folder.resolve())
     except (ValueError, HubError) as error:
         raise SystemExit(f"Not published. {error}") from None
+    except NotTagged as error:
+        raise SystemExit(f"Published and pinned, not tagged. {error}") from None
+
+
+class NotTagged(Exception):
+    """The commit was made, and its tag was not."""
 
 
 def run(options, folder):
@@ -69,9 +75,15 @@ def run(options, folder):
     if options.dry_run:
         print(plan(folder, repository))
         return
-    commit = publish(folder, repository, options.private, options.revision)
+    tag = options.revision
+    commit = publish(folder, repository, options.private, tag)
     package.register(package.entry(folder, repository, commit))
     print(f"Published and pinned: hf://{repository}@{commit}")
+    if tag:
+        try:
+            put_tag(repository, tag, commit)
+        except HubError as error:
+            raise NotTagged(str(error)) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +171,7 @@ def publish(folder, repository, private=False, tag=None):
         folder: Path.
         repository: String. `organisation/name`; created if it is not there.
         private: Boolean. Whether it has to be private.
-        tag: String. A tag for the commit, or `None`.
+        tag: String. A tag that the commit is to have, or `None`.
 
     Returns:
         The commit that holds the folder's files.
@@ -168,7 +180,7 @@ def publish(folder, repository, private=False, tag=None):
         ValueError: If the repository is public and should be private, or the
             tag is another commit's.
         HubError: If the Hub does not take it; the repository is then as it
-            was, or whole.
+            was, or new and empty, or whole.
     """
     api = HfApi()
     wanted = plan(folder, repository)
@@ -179,7 +191,12 @@ def publish(folder, repository, private=False, tag=None):
             raise ValueError(
                 f"{repository} is public already. Received: --private"
             )
-        tagged = tag and _tagged(api, wanted, tag)
+        on = _tags(api, repository).get(tag) if wanted.head else None
+        if on and (on != wanted.head or wanted.send or wanted.remove):
+            raise ValueError(
+                f"A tag should stay where it is; this one is on {on}. "
+                f"Received: --revision {tag}"
+            )
         commit = wanted.head
         if wanted.send or wanted.remove:
             commit = api.create_commit(
@@ -191,25 +208,21 @@ def publish(folder, repository, private=False, tag=None):
                 commit_message=f"Publish {folder.name}",
                 parent_commit=wanted.head,
             ).oid
-        if tag and not tagged:
-            api.create_tag(repository, tag=tag, revision=commit)
     return commit
 
 
-def _tagged(api, wanted, tag):
-    """Whether the tag is there already, on the commit it should be on."""
-    tags = {
-        ref.name: ref.target_commit
-        for ref in api.list_repo_refs(wanted.repository).tags
-    }
-    if tag not in tags:
-        return False
-    if tags[tag] != wanted.head or wanted.send or wanted.remove:
-        raise ValueError(
-            f"A tag should stay where it is; this one is on {tags[tag]}. "
-            f"Received: --revision {tag}"
-        )
-    return True
+def put_tag(repository, tag, commit):
+    """Gives a commit a tag, unless it has it."""
+    api = HfApi()
+    with hub_errors(repository, tag):
+        if _tags(api, repository).get(tag) != commit:
+            api.create_tag(repository, tag=tag, revision=commit)
+
+
+def _tags(api, repository):
+    """The commits of a repository's tags."""
+    refs = api.list_repo_refs(repository)
+    return {ref.name: ref.target_commit for ref in refs.tags}
 
 
 if __name__ == "__main__":

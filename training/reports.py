@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import time
 
 from keras_resfam.files import replacing
 
@@ -20,6 +21,15 @@ def write(folder, rows):
         draw_curves(folder / "curves.png", rows)
 
 
+def read(folder):
+    """Returns the rows of a run's `log.csv`."""
+    with open(folder / "log.csv", newline="") as file:
+        return [
+            {name: float(value) for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
 def write_csv(path, rows):
     """Writes the rows, so that a kill leaves the old file or the new."""
     with (
@@ -32,19 +42,28 @@ def write_csv(path, rows):
 
 
 def write_events(folder, row):
-    """Adds an epoch's numbers to the TensorBoard events in a folder."""
+    """Adds an epoch's numbers to the TensorBoard events in a folder.
+
+    To one file, of records as TensorBoard's own writer makes them, which
+    opens a file, and a thread, each time.
+    """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
     values = [
         Summary.Value(tag=name, simple_value=value)
         for name, value in row.items()
         if name != "epoch"
     ]
-    writer = EventFileWriter(str(folder))
-    writer.add_event(Event(step=row["epoch"], summary=Summary(value=values)))
-    writer.close()
+    event = Event(
+        wall_time=time.time(),
+        step=row["epoch"],
+        summary=Summary(value=values),
+    )
+    folder.mkdir(exist_ok=True)
+    with open(folder / "events.out.tfevents.training", "ab") as file:
+        RecordWriter(file).write(event.SerializeToString())
 
 
 def draw_curves(path, rows):

@@ -44,6 +44,7 @@ def prepare(
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(recipe.precision)
     task = load_task(recipe, seed, data_dir, devices)
+    check_colours(recipe, task.input_shape[-1])
     source = pretrained.find(recipe.weights, recipe.builder, recipe.arguments)
     preprocessing = preprocessing_of(recipe, source, task.input_shape[-1])
     description = describe(recipe, seed, task, preprocessing)
@@ -107,6 +108,17 @@ def check_devices(recipe, devices):
         )
 
 
+def check_colours(recipe, channels):
+    """Refuses changes of colour to images that have none."""
+    for field in ("jitter", "lighting"):
+        value = getattr(recipe, field)
+        if value and channels != 3:
+            raise ValueError(
+                f"A recipe's `{field}` should be 0 for images of {channels} "
+                f"channels. Received: {field}={value}"
+            )
+
+
 @dataclasses.dataclass
 class Task:
     """The data of a recipe: what `fit` and `evaluate` take."""
@@ -139,6 +151,7 @@ def load_task(recipe, seed, data_dir, devices):
         train = tuple(part[:cut] for part in train)
     else:
         evaluation = data.load(recipe.dataset, recipe.test_split, data_dir)
+    data.check_labels(recipe.dataset, evaluation[1], classes)
     size = devices.multiple(500)
     in_order = data.InOrder(
         *evaluation, size, devices.shard, full=devices.count > 1
@@ -157,7 +170,7 @@ def _streamed_task(recipe, seed, data_dir, devices):
     builder = data.tfds_builder(recipe.dataset, data_dir)
     import streams
 
-    _, held_out = streams.train_and_held_out(recipe)
+    _, held_out = data.split_in_two(recipe.train_split, recipe.validation)
     split = held_out or recipe.test_split
     size = devices.multiple(100)
     in_order = streams.in_order(
@@ -230,6 +243,12 @@ def with_blocks_dropped(network, recipe, seed):
     """The network as it is trained, if on some of its blocks at a time."""
     if recipe.drop_blocks is None:
         return None
+    unknown = recipe.drop_blocks.keys() - {"active", "survival", "scale"}
+    if unknown:
+        raise ValueError(
+            "A recipe's `drop_blocks` should have active or survival, and "
+            f"scale. Received: drop_blocks={recipe.drop_blocks}"
+        )
     if recipe.drop_blocks.get("scale") == "inference":
         raise ValueError(
             "A recipe's `drop_blocks` should scale in training or not at all: "
@@ -247,6 +266,7 @@ def describe(recipe, seed, task, preprocessing):
         **dataclasses.asdict(recipe),
         "classes": task.classes,
         "input_shape": list(task.input_shape),
+        "steps_per_epoch": task.epochs.steps,
         "preprocessing": preprocessing,
         "seed": seed,
         "backend": keras.backend.backend(),

@@ -35,7 +35,7 @@ class Stream:
         self.recipe = recipe
         self.seed = seed
         self.part = part
-        split, _ = train_and_held_out(recipe)
+        split, _ = data.split_in_two(recipe.train_split, recipe.validation)
         self.split = tfds.even_splits(split, parts, drop_remainder=True)[part]
         self.batch_size = recipe.batch_size // parts
         self.examples = builder.info.splits[self.split].num_examples
@@ -107,15 +107,6 @@ def in_order(builder, split, size, devices=None, batch_size=100):
         .batch(batch_size)
         .prefetch(tf.data.AUTOTUNE)
     )
-
-
-def train_and_held_out(recipe):
-    """The TFDS names of what a recipe trains on and what it holds out."""
-    split, count = recipe.train_split, recipe.validation
-    if not count:
-        return split, None
-    *others, last = split.split("+")
-    return "+".join([*others, f"{last}[:-{count}]"]), f"{last}[-{count}:]"
 
 
 def read(builder, split, seed=None):

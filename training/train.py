@@ -112,6 +112,11 @@ def parse_arguments(arguments=None):
             "--save-every should be at least 1. "
             f"Received: --save-every {options.save_every}"
         )
+    if options.distribute is not None and options.distribute < 0:
+        parser.error(
+            "--distribute should be at least 0. "
+            f"Received: --distribute {options.distribute}"
+        )
     return options
 
 

@@ -103,7 +103,9 @@ class Trainer(keras.Model):
                 targets = augmentation.mix(targets, x[1])
             smoothing = self.recipe.label_smoothing
             targets = (1 - smoothing) * targets + smoothing / self.classes
-        return super().compute_loss(x, targets, y_pred, sample_weight)
+            return super().compute_loss(x, targets, y_pred, sample_weight)
+        # Of the labels alone: penalties of weights are for training.
+        return self.loss(targets, y_pred, sample_weight)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         logs = super().compute_metrics(x, y, y_pred, sample_weight)

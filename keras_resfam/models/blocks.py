@@ -4,6 +4,8 @@ Names are a public contract: `stage2_block3_conv1`, `stage2_block3_bn1`, ...;
 where a block has several branches, `stage2_block3_branch1_conv1`.
 """
 
+import random
+
 import keras
 
 from keras_resfam.initializers import FanInNormal, FanInUniform
@@ -234,7 +236,10 @@ def preactivation_block(
         if k > 1:
             residual = layers.bn_relu(residual, prefix=prefix, index=k)
         if k == 2 and dropout:
-            drop = keras.layers.Dropout(dropout, name=f"{prefix}_dropout")
-            residual = drop(residual)
+            # Without a seed of its own, torch's state would be the dropout's,
+            # which no checkpoint holds.
+            residual = keras.layers.Dropout(
+                dropout, seed=random.getrandbits(31), name=f"{prefix}_dropout"
+            )(residual)
         residual = layers.conv(residual, *conv, name=f"{prefix}_conv{k}")
     return add([residual, skip], prefix=prefix)

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+import weakref
 
 import keras
 import numpy as np
@@ -97,8 +98,10 @@ def test_labels_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="12 in x_train, 11 in y_train"):
         data.load("cifar10", "train", tmp_path / "less.npz")
     assert data.classes_of("cifar10", labels[:10]) == 10
-    with pytest.raises(ValueError, match="cifar10 .*0 to 9.*labels up to 11"):
+    with pytest.raises(ValueError, match="0 to 9.*labels from 0 to 11"):
         data.classes_of("cifar10", labels)
+    with pytest.raises(ValueError, match="labels from -1 to 3"):
+        data.classes_of("cifar10", np.array([3, -1]))
 
 
 def test_tfds_arrays_are_what_its_files_hold(tmp_path):
@@ -171,6 +174,16 @@ def test_digits_need_no_tensorflow(pytestconfig):
     ).stdout
     assert "(360, 8, 8, 1)" in output
     assert "tensorflow is not installed" in output
+
+
+def test_epochs_that_are_over_are_forgotten():
+    epochs = data.Epochs(*arrays(12), batch_size=4, seed=0)
+    batches_of(epochs.epoch(0))
+    _, draws = epochs.order_and_draws(0)
+    gone = weakref.ref(draws)
+    del draws
+    batches_of(epochs.epoch(1))
+    assert gone() is None
 
 
 def test_an_epoch_is_a_permutation_set_by_seed_and_epoch():

@@ -9,7 +9,7 @@ import pytest
 
 import evaluate
 import session
-from keras_resfam import pretrained
+from keras_resfam import download, pretrained
 from recipes import find
 
 RNG = np.random.default_rng(0)
@@ -56,23 +56,32 @@ def test_certain_answers_fall_in_the_last_bin():
     assert evaluate.calibration_error(np.ones(4), right) == 25
 
 
-def test_logits_and_probabilities_give_the_same():
+def test_evaluates_logits_in_batches_of_any_size():
     images = RNG.integers(0, 256, (30, 4, 4, 1), dtype="uint8")
     labels = RNG.integers(0, 3, 30)
     inputs = keras.Input((4, 4, 1))
     x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
-    logits = keras.layers.Dense(3)(x)
-    raw = keras.Model(inputs, logits)
-    soft = keras.Model(inputs, keras.layers.Softmax()(logits))
-    whole = [(images, labels)]
-    first = evaluate.evaluate(raw, whole, from_logits=True)
-    second = evaluate.evaluate(soft, whole)
-    batches = evaluate.in_batches(images, labels, 7)
-    third = evaluate.evaluate(soft, batches, class_names=("a", "b", "c"))
-    assert first["error"] == second["error"] == third["error"]
-    assert first["nll"] == pytest.approx(second["nll"], rel=1e-5)
-    assert third["nll"] == pytest.approx(second["nll"], rel=1e-5)
-    assert list(third["per_class"]) == ["a", "b", "c"]
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    kernel, bias = model.get_weights()
+    powers = np.exp(images.reshape(30, 16) / 255 @ kernel + bias)
+    logs = np.log(powers / powers.sum(axis=1, keepdims=True))
+    expected = evaluate.measures(logs, labels, ("a", "b", "c"))
+    for size in (7, 30):
+        batches = evaluate.in_batches(images, labels, size)
+        found = evaluate.evaluate(model, batches, ("a", "b", "c"))
+        assert found["error"] == expected["error"]
+        assert found["nll"] == pytest.approx(expected["nll"], rel=1e-5)
+        assert list(found["per_class"]) == ["a", "b", "c"]
+
+
+def test_images_and_labels_that_do_not_fit():
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    images = np.zeros((2, 4, 4, 1), "uint8")
+    with pytest.raises(ValueError, match=r"\(4, 4, 1\), .*\(4, 4, 3\)"):
+        evaluate.evaluate(model, [(np.zeros((2, 4, 4, 3)), [0, 1])])
+    for labels in ([0, -1], [0, 16]):
+        with pytest.raises(ValueError, match="should be 0 to 15"):
+            evaluate.evaluate(model, [(images, labels)])
 
 
 @pytest.mark.parametrize("examples", [1, 7, 8, 30, 99, None])
@@ -102,11 +111,13 @@ def test_script_measures_a_run(run, monkeypatch, capsys):
     written = json.loads((folder / "result.json").read_text())
     assert printed == written
     images, labels = session.data.load("digits", "test")
-    expected = evaluate.evaluate(network, [(images, labels)], from_logits=True)
+    expected = evaluate.evaluate(network, [(images, labels)])
+    weights = (folder / "model.weights.h5").read_bytes()
     assert written == {
         **expected,
         "dataset": "digits",
         "split": "test",
+        "weights": download.describe(weights),
         "backend": backend,
         "versions": written["versions"],
         "command": f"python training/evaluate.py {folder}",
@@ -187,6 +198,7 @@ def test_a_file_alone_does_not_say_how_to_normalise(run, tmp_path):
     ("arguments", "told"),
     [
         (["nowhere"], "Received: --builder None"),
+        ([str(FOLDER), "--output", "no/x.json"], "--output no/x.json"),
         (["nowhere", "--builder", "VGG"], "Received: --builder VGG"),
         (["no_such_set", "--builder", "DMRNet"], "no_such_set"),
         (["cifar10", "--builder", "DMRNet", "--set", "depth"], "--set depth"),

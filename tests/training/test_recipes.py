@@ -184,6 +184,8 @@ def test_orthonormality_takes_the_place_of_decay():
 
 
 def test_names_are_unique_and_listed():
+    modules = recipes.MODULES
+    assert len(recipes.RECIPES) == sum(len(m.RECIPES) for m in modules)
     table = recipes.table()
     for name, recipe in recipes.RECIPES.items():
         assert name == recipe.name

@@ -15,7 +15,12 @@ def log(folder):
 
 
 # Besides momentum, averages and augmentation: the state of random layers.
-OPTIONS = (*runs.TINY, "--set=drop_blocks={'active': 2}")
+OPTIONS = (
+    *runs.TINY,
+    "--set=builder=WideResNet",
+    "--set=arguments={'depth': 10, 'width': 1, 'dropout': 0.3}",
+    "--set=drop_blocks={'active': 2}",
+)
 
 
 def test_interrupted_run_ends_as_an_undisturbed_one(tmp_path):

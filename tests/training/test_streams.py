@@ -156,7 +156,7 @@ def test_fine_tuning_that_was_cut_ends_as_if_it_were_not(folder, tmp_path):
 
 def test_held_out_of_joined_splits_is_not_trained_on(builder):
     recipe = RECIPE.replace(train_split="train+test", validation=4)
-    split, held_out = streams.train_and_held_out(recipe)
+    split, held_out = data.split_in_two(recipe.train_split, recipe.validation)
     assert (split, held_out) == ("train+test[:-4]", "test[-4:]")
     counts = [builder.info.splits[s].num_examples for s in (split, held_out)]
     assert counts == [18 + 14, 4]
@@ -165,7 +165,7 @@ def test_held_out_of_joined_splits_is_not_trained_on(builder):
 def test_held_out_is_not_trained_on(builder):
     recipe = RECIPE.replace(validation=6)
     stream = streams.Stream(builder, recipe, seed=0)
-    _, held_out = streams.train_and_held_out(recipe)
+    _, held_out = data.split_in_two(recipe.train_split, recipe.validation)
     kept = streams.in_order(builder, held_out, 8)
     kept = {int(y) for _, ys in kept.as_numpy_iterator() for y in ys}
     assert len(kept) == 6

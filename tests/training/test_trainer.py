@@ -3,11 +3,13 @@
 import json
 import math
 import resource
+import shutil
 import signal
 
 import keras
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 
 import augmentation
 import checkpoints
@@ -27,9 +29,12 @@ class Linear(keras.layers.Layer):
     """A network as small as can be: logits linear in the pixels."""
 
     scale = 1.0
+    regularizer = None
 
     def build(self, shape):
-        self.kernel = self.add_weight(shape=(64, 10), name="kernel")
+        self.kernel = self.add_weight(
+            shape=(64, 10), regularizer=self.regularizer, name="kernel"
+        )
 
     def call(self, x):
         return keras.ops.reshape(x / 255, (-1, 64)) @ self.kernel * self.scale
@@ -71,8 +76,10 @@ def test_training_loss_is_of_smoothed_and_mixed_labels():
     assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_evaluation_loss_is_of_the_labels_alone():
+def test_evaluation_loss_is_of_the_labels_alone(monkeypatch):
+    monkeypatch.setattr(Linear, "regularizer", keras.regularizers.L2(0.1))
     trainer = trainer_of(RECIPE.replace(label_smoothing=0.1, mixup=0.5))
+    assert len(trainer.losses) == 1
     kernel = np.array(trainer.network.get_weights()[0], "float64")
     logs = log_softmax(IMAGES.reshape(8, 64) / 255 @ kernel)
     result = trainer.evaluate(IMAGES, LABELS, verbose=0, return_dict=True)
@@ -204,12 +211,14 @@ def test_disk_without_room_stops_the_run_in_a_line(tmp_path, monkeypatch, what):
 
 
 def test_complete_run_is_left_as_it_is(tmp_path):
-    run = prepared(tmp_path)
-    run.epoch = 1
-    result = tmp_path / "model.weights.h5"
-    result.write_bytes(b"what was trained")
-    run.train(verbose=0)
-    assert result.read_bytes() == b"what was trained"
+    rows = prepared(tmp_path, batch_size=1437).train(verbose=0)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    again = prepared(tmp_path, batch_size=1437)
+    again.restore()
+    assert again.train(verbose=0) == [pytest.approx(row) for row in rows]
+    after = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    assert after == before
 
 
 def test_folder_of_another_run_is_refused(tmp_path):
@@ -256,5 +265,9 @@ def test_held_out_examples_choose_the_best_epoch(tmp_path):
     assert description["seed"] == 0
     assert description["input_shape"] == [8, 8, 1]
     assert math.isfinite(rows[-1]["loss"])
-    for name in ("log.csv", "curves.png", "tensorboard"):
+    for name in ("log.csv", "curves.png"):
         assert (tmp_path / name).exists(), name
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    told = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert told == [(k + 1, pytest.approx(rows[k]["loss"])) for k in range(2)]

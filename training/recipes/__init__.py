@@ -21,17 +21,10 @@ __all__ = [
     "table",
 ]
 
+MODULES = digits, wide_resnet, dmrnet, ortho_plain_net, resnet, fine_tune
+
 RECIPES = {
-    recipe.name: recipe
-    for module in (
-        digits,
-        wide_resnet,
-        dmrnet,
-        ortho_plain_net,
-        resnet,
-        fine_tune,
-    )
-    for recipe in module.RECIPES
+    recipe.name: recipe for module in MODULES for recipe in module.RECIPES
 }
 
 

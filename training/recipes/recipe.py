@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import itertools
 import json
+import math
 
 PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
 
@@ -122,8 +123,12 @@ class Recipe:
         _check_choice("decay", self.decay, ("all", "kernels"))
         _check_choice("padding", self.padding, ("mean", "reflect"))
         _check_choice("precision", self.precision, PRECISIONS)
-        for field in ("epochs", "batch_size", "learning_rate"):
-            _check(getattr(self, field) > 0, field, "above 0", self)
+        for field in (
+            *("epochs", "batch_size", "learning_rate", "drop_factor"),
+            *("clip_norm", "image_size"),
+        ):
+            value = getattr(self, field)
+            _check(value is None or value > 0, field, "above 0", self)
         for field in (
             "validation",
             "warmup",
@@ -133,7 +138,8 @@ class Recipe:
             "cutout",
             "mixup",
         ):
-            _check(getattr(self, field) >= 0, field, "at least 0", self)
+            fits = 0 <= getattr(self, field) < math.inf
+            _check(fits, field, "a number of at least 0", self)
         for field in ("momentum", "jitter", "label_smoothing", "average"):
             _check(0 <= getattr(self, field) < 1, field, "in [0, 1)", self)
         if self.schedule == "steps":
@@ -142,6 +148,8 @@ class Recipe:
             _check(not self.restarts, "restarts", "() with 'steps'", self)
         else:
             _check(not self.drops, "drops", "() with 'cosine'", self)
+            kept = not self.restart_momentum
+            _check(kept, "restart_momentum", "False with 'cosine'", self)
         for field in ("drops", "restarts"):
             points = [0, *getattr(self, field), self.epochs]
             growing = all(isinstance(point, int) for point in points) and all(
@@ -149,6 +157,13 @@ class Recipe:
             )
             allowed = f"epochs in growing order between 0 and {self.epochs}"
             _check(growing, field, allowed, self)
+        area = [0, *self.crop_area, 1]
+        fits = (
+            len(area) == 4
+            and all(isinstance(share, int | float) for share in area)
+            and 0 < area[1] <= area[2] <= 1
+        )
+        _check(fits, "crop_area", "(least, largest) above 0, up to 1", self)
         first = [*self.restarts, self.epochs][0]
         _check(self.warmup <= first, "warmup", f"at most {first}", self)
 
