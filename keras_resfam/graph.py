@@ -56,13 +56,14 @@ def read(model, like=None):
     Returns:
         A `Graph`.
     """
-    view, steps = shell(model), []
+    view, steps, readings = shell(model), [], {}
     if like is not None:
         inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in like]
         like = keras.tree.pack_sequence_as(view.input, inputs)
 
     def record(operation, *args, **kwargs):
-        outputs = operation(*args, **kwargs)
+        reading = readings.setdefault(id(operation), Reading(operation))
+        outputs = reading(*args, **kwargs)
         step = Step(operation, args, kwargs, tensors_in(outputs))
         steps.append(step)
         return outputs
@@ -71,6 +72,21 @@ def read(model, like=None):
         view, like, clone_function=lambda layer: layer, call_function=record
     )
     return Graph(clone.inputs, clone.outputs, steps, model.name)
+
+
+class Reading(keras.Operation):
+    """Stands in for an operation, which is left without another node.
+
+    Args:
+        operation: layer or op of `keras.ops`.
+    """
+
+    def __init__(self, operation):
+        super().__init__(name=operation.name)
+        self.operation = operation
+
+    def compute_output_spec(self, *args, **kwargs):
+        return self.operation.compute_output_spec(*args, **kwargs)
 
 
 def shell(model):
@@ -184,6 +200,8 @@ def read_single(model, sizes=None):
         shape = (image.shape[0], *(own or size for own, size in pairs))
         like = [keras.KerasTensor(shape, image.dtype)]
     graph = flat(read(keras.Model(image, answer, name=model.name), like))
+    # A model among the layers may have outputs that nothing reads.
+    graph.steps = needed(graph.steps, graph.outputs)
     check_names(graph)
     return graph
 

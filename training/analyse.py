@@ -31,20 +31,29 @@ def parse_arguments(arguments=None):
     add = parser.add_argument
 
     def count(name, default, text):
-        add(name, type=int, default=default, help=f"{text} ({default})")
+        text = f"{text} (default: {default})"
+        add(name, type=positive, default=default, help=text)
+
+    def most(name, default, text):
+        text = f"{text} (default: {default}; 0: none)"
+        add(name, type=int, default=default, help=text)
 
     evaluate.add_network(add)
     add("--out", type=pathlib.Path, help="the folder to write to")
     add("--data-dir", metavar="PATH", help="as for train.py")
     add("--split", help="of the data set (default: its test split)")
-    add("--examples", type=int, help="the first so many images (default: all)")
+    add(
+        "--examples",
+        type=positive,
+        help="the first so many images (default: all)",
+    )
     count(
         "--gradient-examples", 100, "images whose gradients are split by length"
     )
     count("--gradient-samples", 10, "draws of paths for each of those images")
-    count("--deletions", 20, "delete 1, 2, ... so many random blocks at once")
-    count("--swaps", 10, "swap 1, 2, ... so many random pairs of blocks")
-    count("--repetitions", 10, "run 1, 2, ... so many random blocks twice")
+    most("--deletions", 20, "delete 1, 2, ... so many random blocks at once")
+    most("--swaps", 10, "swap 1, 2, ... so many random pairs of blocks")
+    most("--repetitions", 10, "run 1, 2, ... so many random blocks twice")
     count("--trials", 10, "random trials of each such number")
     count("--batch-size", 100, "images at a time")
     add("--seed", type=int, default=0)
@@ -54,6 +63,13 @@ def parse_arguments(arguments=None):
     if not options.benchmark and options.out is None:
         parser.error("--out is required (or --benchmark)")
     return options
+
+
+def positive(text):
+    """An argument's integer of at least 1."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"should be at least 1, not {text}")
+    return int(text)
 
 
 def main(arguments=None):
@@ -117,6 +133,7 @@ def analyse(model, recipe, images, labels, options):
                 images[: options.gradient_examples],
                 labels[: options.gradient_examples],
                 samples=options.gradient_samples,
+                batch_size=options.batch_size,
                 seed=options.seed,
             ),
         )

@@ -40,7 +40,7 @@ class Block:
 
     name: str
     stage: int
-    branches: dict
+    branches: dict = dataclasses.field(hash=False)
     shortcut: tuple
     merge: str | None
     additions: tuple
@@ -185,8 +185,19 @@ def plain_layers(model):
 
     Returns:
         A list of `Block` with no additions.
+
+    Raises:
+        ValueError: If the model has residual blocks.
     """
-    chain = plain_chain(graphs.read_single(model))
+    graph = graphs.read_single(model)
+    blocks = residual_chain(graph).units
+    if blocks:
+        raise ValueError(
+            "`model` should be plain; `residual_blocks` finds what takes the "
+            f"layers' place. Received: model={graph.name} with {len(blocks)} "
+            "residual blocks"
+        )
+    chain = plain_chain(graph)
     return [unit.block for unit in chain.units]
 
 
@@ -212,19 +223,27 @@ def residual_chain(graph):
     graph = with_sums_joined(graph)
     family = Ancestry(graph)
     chain = Chain(graph, *cut_at(graph, family, side_by_side(graph, family)))
-    carried, stage, channels = [], 0, None
+    carried = []
     for unit in chain.units:
         unit.entry = ordered(graphs.reads(unit.body), carried)
         unit.joins.sort(key=lambda join: family.stream(join, unit.entry))
         unit.exit = [last_of(unit.body, join) for join in unit.joins]
         carried = unit.exit
-        if channel_count(unit.exit[0]) != channels:
-            stage, channels = stage + 1, channel_count(unit.exit[0])
-        unit.block = describe(unit, stage, family)
+        unit.block = describe(unit, family)
     for unit, following in itertools.pairwise([*chain.units, None]):
         count_copies(unit, following)
+    number_stages(chain.units)
     make_unique(chain.units)
     return chain
+
+
+def number_stages(units):
+    """Counts the stages, of which one ends where the channels change."""
+    stage, channels = 0, None
+    for unit in units:
+        if channel_count(unit.exit[0]) != channels:
+            stage, channels = stage + 1, channel_count(unit.exit[0])
+        unit.block = dataclasses.replace(unit.block, stage=stage)
 
 
 class Ancestry:
@@ -464,8 +483,8 @@ def channel_count(tensor):
     return tensor.shape[1 if first and len(tensor.shape) > 3 else -1]
 
 
-def describe(unit, stage, family):
-    """The public record of a residual unit."""
+def describe(unit, family):
+    """The public record of a residual unit, but for its stage."""
     shortcuts = [x for join in unit.joins for x in join.shortcuts]
     ways = family.within(unit.body, family.of(shortcuts))
     merge = next((s for s in ways if is_merge(s)), None)
@@ -485,7 +504,7 @@ def describe(unit, stage, family):
     name = name or additions[0]
     return Block(
         name=name,
-        stage=stage,
+        stage=0,
         branches=named(branches, name),
         shortcut=tuple(s.name for s in ways if s is not merge),
         merge=merge and merge.name,
@@ -575,7 +594,7 @@ def plain_chain(graph):
             unit = Unit(lead, layer, [], entry, exits)
             unit.block = Block(
                 name=next(s.name for s in layer if graphs.kernels(s.operation)),
-                stage=len({channel_count(u.exit[0]) for u in units + [unit]}),
+                stage=0,
                 branches={},
                 shortcut=(),
                 merge=None,
@@ -587,6 +606,7 @@ def plain_chain(graph):
             lead = []
         else:
             lead = lead + layer
+    number_stages(units)
     make_unique(units)
     return Chain(graph, units, lead)
 

@@ -1,11 +1,12 @@
 """Training with residual blocks switched on and off for every mini-batch."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_resfam import graph as graphs
 from keras_resfam.analysis.blocks import residual_chain
-from keras_resfam.checks import is_integer
+from keras_resfam.checks import check_integer, check_number, is_integer
 
 SCALINGS = (None, "training", "inference")
 
@@ -54,7 +55,13 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
     Returns:
         A `keras.Model` that shares the layers of `model`.
     """
-    chain = residual_chain(graphs.read_single(model))
+    graph = graphs.read_single(model)
+    if any(isinstance(step.operation, BlockSwitches) for step in graph.steps):
+        raise ValueError(
+            "`model` should not drop blocks already. "
+            f"Received: model={graph.name}"
+        )
+    chain = residual_chain(graph)
     survival = checked_survival(len(chain.units), active, survival, scale)
     inputs, values = graphs.fresh_input(chain.graph)
     switches = BlockSwitches(
@@ -90,11 +97,14 @@ def linear_survival(blocks, last=0.5):
 
     Args:
         blocks: int. The number of residual blocks.
-        last: float. The last block's survival. Defaults to `0.5`.
+        last: float within 0 and 1. The last block's survival. Defaults to
+            `0.5`.
 
     Returns:
         A list of floats.
     """
+    check_integer("blocks", blocks)
+    check_number("last", last, 0, below=1 + 1e-9)
     return [1 - k / blocks * (1 - last) for k in range(1, blocks + 1)]
 
 
@@ -117,13 +127,14 @@ def checked_survival(blocks, active, survival, scale):
                 f"number of blocks. Received: active={active!r}"
             )
         return [active / blocks] * blocks
-    survival = [float(p) for p in survival]
-    if len(survival) != blocks or not all(0 <= p <= 1 for p in survival):
+    survival = np.asarray(survival, "float64")
+    fits = survival.shape == (blocks,)
+    if not fits or not np.all((0 <= survival) & (survival <= 1)):
         raise ValueError(
             f"`survival` should be {blocks} probabilities, one for each "
-            f"block. Received: survival={survival}"
+            f"block. Received: survival={survival.tolist()}"
         )
-    return survival
+    return survival.tolist()
 
 
 @keras.saving.register_keras_serializable("keras_resfam")

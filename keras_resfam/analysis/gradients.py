@@ -10,11 +10,7 @@ from keras import ops
 from keras_resfam import graph as graphs
 from keras_resfam.analysis import backends
 from keras_resfam.analysis.blocks import residual_chain
-from keras_resfam.analysis.lesions import (
-    arrays,
-    check_classifier,
-    check_labels,
-)
+from keras_resfam.analysis.lesions import arrays, check_classifier
 from keras_resfam.checks import check_integer, is_integer
 
 
@@ -58,8 +54,8 @@ def gradient_by_path_length(
             softmax probabilities or logits.
         x: array of images.
         y: array of labels: ints, or one-hot rows.
-        lengths: sequence of ints, from 0 to the number of blocks, or `None`
-            for all of them.
+        lengths: int or sequence of ints, from 0 to the number of blocks, or
+            `None` for all of them.
         samples: int or `"all"`. Draws for each image and length; `"all"`
             takes every choice of `k` blocks (in small networks). Defaults to
             `10`.
@@ -72,7 +68,8 @@ def gradient_by_path_length(
         A dict of arrays, one item for each length: `length`, in blocks;
         `log10_paths`, of the number of choices; `log10_gradient`, of the mean
         norm (`-inf` where no gradient arrives); `log10_contribution`, their
-        sum; and `share` of the contribution of all lengths.
+        sum; and `share` of the contribution of all these lengths. A path here
+        is a choice of blocks, also where a block joins several streams.
 
     Raises:
         ValueError: If an argument is not allowed, a gradient is not finite
@@ -87,11 +84,13 @@ def gradient_by_path_length(
             f"Received: samples={samples!r}"
         )
     gradient = PathGradient(model)
-    images, labels = arrays((x, y))
-    check_labels(gradient.chain, labels)
+    images, labels = arrays((x, y), gradient.chain)
     gradient.check_logits(images[:2])
     n = gradient.blocks
-    lengths = list(range(n + 1) if lengths is None else lengths)
+    lengths = range(n + 1) if lengths is None else lengths
+    if is_integer(lengths, 0):
+        lengths = [lengths]
+    lengths = list(lengths)
     if not lengths or not all(is_integer(k, 0) and k <= n for k in lengths):
         raise ValueError(
             f"`lengths` should be integers within 0 and {n}, the number of "
@@ -109,6 +108,7 @@ def gradient_by_path_length(
     return summary(n, lengths, [decay.known[k] for k in lengths])
 
 
+SOFTMAX = keras.activations.softmax, keras.ops.softmax
 SMALL = 2.0**-20  # of norms: far above what float32 loses
 MOST_OF_A_GATE = 100  # largest exponent of the factor of one switch
 
@@ -234,12 +234,21 @@ def effective_lengths(result, mass=0.95):
 
     Returns:
         A tuple `(first, last)` of lengths in blocks.
+
+    Raises:
+        ValueError: If `mass` is not allowed, or if `result` has no gradient,
+            or gaps between its lengths.
     """
     if not 0 < mass <= 1:
         raise ValueError(
             f"`mass` should be above 0 and at most 1. Received: mass={mass}"
         )
     lengths, total = result["length"], np.cumsum([0, *result["share"]])
+    if np.any(np.diff(lengths) != 1):
+        raise ValueError(
+            "`result` should be of lengths without gaps. "
+            f"Received: lengths={list(lengths)}"
+        )
     if not total[-1]:
         raise ValueError(
             "`result` should have a gradient at some length. "
@@ -262,8 +271,8 @@ class PathGradient:
     it returns an array of the images' shape. Where a mask is 0 a block passes
     the error on through its shortcut, where it is 1 through its residual
     branches. Each image has its own loss. The result is multiplied by two to
-    the power of `exponent`, of which those blocks and the loss each take a
-    share.
+    the power of `exponent`, of which the loss and all that comes out of each
+    of those blocks' places take a share.
 
     Args:
         model: functional `keras.Model`.
@@ -281,9 +290,7 @@ class PathGradient:
         check_classifier(chain)
         self.chain = chain
         self.blocks = len(chain.units)
-        steps = without_softmax(chain.graph.steps)
-        self._told = steps != chain.graph.steps
-        self._gated = with_path_switches(chain, steps)
+        self._gated, self._told = with_path_switches(chain)
         self.dtype = self._gated.inputs[0].dtype
         self._gradient = backends.input_gradient(self._gated, cross_entropy)
 
@@ -335,10 +342,15 @@ def cross_entropy(logits, labels):
     )
 
 
-def with_path_switches(chain, steps):
-    """The chain's logits, with switches at every addition and at the loss.
+def with_path_switches(chain):
+    """The chain's logits, with switches at additions and gates behind blocks.
 
-    They are a second input: a column for each block, and one for the loss.
+    They are a second input: a column for each block, and one for the loss. A
+    gate multiplies the error of whatever is read behind its block, so that
+    each path meets it once, also one that goes round the block's addition.
+
+    Returns:
+        A `keras.Model`, and whether a softmax was found and taken away.
     """
     (source,) = chain.graph.inputs
     floats = "float" in source.dtype
@@ -357,18 +369,34 @@ def with_path_switches(chain, steps):
             switches[id(join.step)] = graphs.Step(
                 switch, (tensors,), {}, join.step.outputs
             )
+    pieces = [[*unit.lead, *unit.body] for unit in chain.units] + [chain.head]
+    every = [step for piece in pieces for step in piece]
+    steps = without_softmax(every)
     values = {id(source): images, id(masks): masks}
-    graphs.run([switches.get(id(step), step) for step in steps], values)
+    done = 0
+    for k, piece in enumerate(pieces):
+        done += len(piece)
+        now, rest = steps[done - len(piece) : done], steps[done:]
+        graphs.run([switches.get(id(step), step) for step in now], values)
+        for x in [*graphs.reads(rest), *chain.graph.outputs]:
+            if id(x) in values and len(x.shape) and "float" in x.dtype:
+                gate = Gate(k, dtype=x.dtype)
+                values[id(x)] = gate([values[id(x)], masks])
     logits = values[id(chain.graph.outputs[0])]
-    gate = LossGate(len(chain.units), dtype=logits.dtype)
-    return keras.Model([images, masks], gate([logits, masks]))
+    return keras.Model([images, masks], logits), steps != every
 
 
 def without_softmax(steps):
-    """The steps of a classifier, its last activation taken away."""
+    """The steps of a classifier, its softmax taken away."""
     last = len(steps) - 1
     while is_identity(steps[last].operation):
         last -= 1
+    activation = getattr(steps[last].operation, "activation", None)
+    if activation not in (None, keras.activations.linear, *SOFTMAX):
+        raise ValueError(
+            "`model` should end in a softmax layer, or in logits. Received: "
+            f"model with {steps[last].name}, of the activation {activation}"
+        )
     return [*steps[:last], before_softmax(steps[last]), *steps[last + 1 :]]
 
 
@@ -383,8 +411,7 @@ def is_identity(operation):
 def before_softmax(step):
     """The last step of a classifier without its softmax."""
     layer = step.operation
-    kinds = keras.activations.softmax, keras.ops.softmax
-    softmax = getattr(layer, "activation", None) in kinds
+    softmax = getattr(layer, "activation", None) in SOFTMAX
     # The operation behind `keras.ops.softmax` has no public name.
     if type(layer).__name__ == "Softmax" or (
         softmax and isinstance(layer, keras.layers.Activation)
@@ -424,24 +451,21 @@ class PathSwitch(keras.layers.Layer):
         *tensors, masks = inputs
         skip = total(tensors[: self.shortcuts])
         residual = total(tensors[self.shortcuts :])
-        mask = ops.cast(masks[:, self.block], skip.dtype)
-        mask = ops.reshape(mask, [-1] + [1] * (len(skip.shape) - 1))
-        through_skip = ops.cast(ops.equal(mask, 0), skip.dtype)
-        return (
-            ops.stop_gradient(skip + residual)
-            + mask * without_value(residual)
-            + through_skip * without_value(skip)
+        column = column_of(masks, self.block, skip)
+        return ops.stop_gradient(skip + residual) + ops.where(
+            column == 0, without_value(skip), without_value(residual)
         )
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
 
 
-class LossGate(keras.layers.Layer):
+class Gate(keras.layers.Layer):
     """The identity, whose error is multiplied.
 
     Args:
-        column: int. The column of the masks that holds the factor.
+        column: int. The column of the masks that holds the factor; where it
+            is 0, the error passes as it is.
     """
 
     def __init__(self, column, **kwargs):
@@ -450,11 +474,18 @@ class LossGate(keras.layers.Layer):
 
     def call(self, inputs):
         x, masks = inputs
-        factor = ops.cast(masks[:, self.column], x.dtype)[:, None]
+        factor = column_of(masks, self.column, x)
+        factor = ops.where(factor == 0, ops.ones_like(factor), factor)
         return ops.stop_gradient(x) + factor * without_value(x)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
+
+
+def column_of(masks, column, x):
+    """A column of the masks, to be joined with a tensor image by image."""
+    column = ops.cast(masks[:, column], x.dtype)
+    return ops.reshape(column, [-1] + [1] * (len(x.shape) - 1))
 
 
 def total(tensors):

@@ -54,7 +54,8 @@ def lesion_study(
     - `"intact"`: the network as it is.
     - `"deletion"`: every block by itself (figure 3).
     - `"branch"`: every branch of the blocks that have several, by itself.
-    - `"deletions"`: `count` random blocks at once (figure 5a).
+    - `"deletions"`: `count` random blocks at once (figure 5a, which leaves
+      out the trials that touch the first block of a stage).
     - `"swaps"`: `count` random swaps, one after another, each of two blocks
       of one stage (figure 5b). Neither the first block takes part nor those
       that change the shape, as in the authors' code.
@@ -78,7 +79,8 @@ def lesion_study(
         model: functional `keras.Model` that classifies: its output is of
             shape `(batch, classes)`.
         data: tuple `(images, labels)` of arrays, or an iterable of such
-            batches. Labels are ints, or one-hot rows.
+            batches, which are put together in memory. Labels are ints, or
+            one-hot rows.
         max_deletions: int. Random deletions are made of 1, 2, ... blocks up
             to this many. 0 leaves the study out. Defaults to `20`.
         max_swaps: int, likewise. Defaults to `10`.
@@ -119,14 +121,14 @@ def lesion_study(
         ("seed", seed, 0),
     ):
         check_integer(argument, value, minimum)
-    images, labels = arrays(data)
+    images, labels = read_data(data)
     chain = chain_of(model, images.shape[1:])
     check_classifier(chain)
-    check_labels(chain, labels)
+    labels = class_numbers(labels, chain)
     common = {
         "network": name or model.name,
         "weights": digest(model.get_weights()),
-        "data": digest([images, labels]),
+        "data": digest_data(images, labels, chain),
         "examples": len(labels),
         "seed": seed,
     }
@@ -286,15 +288,6 @@ def check_classifier(chain):
         )
 
 
-def check_labels(chain, labels):
-    classes = chain.graph.outputs[0].shape[-1]
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"Labels should be within 0 and {classes - 1}, as the classes of "
-            f"`model`. Received: {labels.min()} to {labels.max()}"
-        )
-
-
 class Scorer:
     """Measures top-1 errors, in percent, over all batches of a data set."""
 
@@ -345,8 +338,35 @@ def percent(wrong, labels):
     return round(100.0 * int(wrong) / len(labels), 6)
 
 
-def arrays(data):
-    """Images and integer labels as two arrays."""
+def arrays(data, chain):
+    """Images, and labels as the numbers of a chain's classes."""
+    images, labels = read_data(data)
+    return images, class_numbers(labels, chain)
+
+
+def class_numbers(labels, chain):
+    """Labels as integers, which may be one-hot rows.
+
+    Raises:
+        ValueError: If they are something else, or not of the classes.
+    """
+    classes = chain.graph.outputs[0].shape[-1]
+    if labels.ndim == 2 and labels.shape[1] == classes:
+        labels = labels.argmax(-1)
+    numbers = labels.reshape(-1)
+    if len(numbers) != len(labels) or not np.all(
+        (0 <= numbers) & (numbers < classes) & (numbers == np.floor(numbers))
+    ):
+        raise ValueError(
+            f"Labels should be integers within 0 and {classes - 1}, the "
+            "classes of `model`, or one-hot rows of as many. Received: labels "
+            f"of shape {labels.shape} from {labels.min()} to {labels.max()}"
+        )
+    return numbers.astype("int64")
+
+
+def read_data(data):
+    """Images and labels as two arrays."""
     pair = isinstance(data, tuple) or (
         isinstance(data, list) and all(hasattr(x, "shape") for x in data)
     )
@@ -358,11 +378,9 @@ def arrays(data):
             for batch in data
         ]
         images, labels = (
-            np.concatenate(part) for part in zip(*batches, strict=True)
+            np.concatenate([batch[k] for batch in batches] or [[]])
+            for k in range(2)
         )
-    if labels.ndim > 1:
-        one_hot = labels.shape[-1] > 1
-        labels = labels.argmax(-1) if one_hot else labels[..., 0]
     if not len(images) or len(images) != len(labels):
         raise ValueError(
             "There should be as many images as labels, at least one. "
@@ -377,6 +395,14 @@ def digest(arrays):
     for array in arrays:
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:16]
+
+
+def digest_data(images, labels, chain):
+    """The digest of data as the network takes them, whatever their type."""
+    dtype = chain.graph.inputs[0].dtype
+    if dtype == "bfloat16":  # which NumPy does not know
+        dtype = "float32"
+    return digest([*(image.astype(dtype) for image in images), labels])
 
 
 def read_records(path):

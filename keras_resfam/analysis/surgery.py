@@ -6,6 +6,8 @@ as a pair of its position in the model and the names of the residual branches
 that are kept (`None` for all).
 """
 
+from collections.abc import Iterable
+
 import keras
 
 from keras_resfam import graph as graphs
@@ -88,7 +90,7 @@ def duplicate_blocks(model, blocks):
 
 
 def check_list(argument, blocks):
-    if isinstance(blocks, (str, Block)):
+    if isinstance(blocks, (str, Block)) or not isinstance(blocks, Iterable):
         raise ValueError(
             f"`{argument}` should be a list of blocks or of their names. "
             f"Received: {argument}={blocks!r}"

@@ -423,6 +423,38 @@ def test_plain_layers_of_orthoplainnet(modulation):
     assert len(plain_layers(model)) == 10  # 12 less two that halve the size
 
 
+def test_a_stage_of_a_plain_network_ends_where_the_channels_change():
+    x = inputs = keras.Input((8, 8, 8))
+    for k, filters in enumerate([8, 8, 16, 16, 8, 8, 16, 16]):
+        x = layers.Conv2D(filters, 3, padding="same", name=f"c{k}")(x)
+    found = {b.name: b.stage for b in plain_layers(keras.Model(inputs, x))}
+    assert found == {"c0": 1, "c1": 1, "c3": 2, "c5": 3, "c7": 4}
+
+
+def test_residual_networks_have_no_plain_layers():
+    with pytest.raises(ValueError, match="`model` should be plain.*3 res"):
+        plain_layers(dense_nets.build(3))
+
+
+def test_outputs_that_nothing_reads_make_no_blocks():
+    inner = dense_nets.build(4)
+    tap = inner.get_layer("stage1_block2_add").output
+    backbone = keras.Model(inner.input, [tap, inner.output])
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, layers.Dense(3)(backbone(inputs)[0]))
+    names = [block.name for block in residual_blocks(model)]
+    assert names == ["stage1_block1", "stage1_block2"]
+
+
+def test_reading_leaves_the_layers_as_they_are():
+    model = dense_nets.build(3)
+    layer = model.get_layer("stage1_block1_in")
+    blocks = residual_blocks(model)
+    path_lengths(model)
+    assert len(layer._inbound_nodes) == 1
+    assert len({*blocks, *blocks}) == 3  # they can be told from each other
+
+
 def test_what_is_no_functional_model_is_refused():
     with pytest.raises(ValueError, match="functional"):
         residual_blocks(keras.layers.Dense(2))

@@ -173,6 +173,15 @@ def test_scaling_at_inference_and_in_training():
 
 def test_linear_survival_ends_at_one_half():
     assert linear_survival(4) == [0.875, 0.75, 0.625, 0.5]
+    assert linear_survival(2, last=1) == [1, 1]
+    with pytest.raises(ValueError, match="`last`.*last=3"):
+        linear_survival(4, last=3)
+
+
+def test_blocks_are_dropped_once():
+    dropped = drop_blocks(dense_nets.build(3), active=2)
+    with pytest.raises(ValueError, match="should not drop blocks already"):
+        drop_blocks(dropped, active=1)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +192,7 @@ def test_linear_survival_ends_at_one_half():
         (dict(active=4), "Received: active=4"),
         (dict(active=2.5), "Received: active=2.5"),
         (dict(survival=[0.5]), "3 probabilities"),
+        (dict(survival=0.5), "3 probabilities"),
         (dict(survival=[0.5, 2, 1]), "3 probabilities"),
         (dict(active=1, scale="test"), "Received: scale='test'"),
     ],

@@ -190,6 +190,47 @@ def test_nothing_underflows(exponent, lengths):
     )
 
 
+def parallel():
+    """(x + f(h)) + g(h): what the second block adds goes round the first."""
+    x = inputs = keras.Input((4,))
+    h = keras.layers.Dense(4, "tanh", name="lead")(x)
+    a = keras.layers.Add()([x, keras.layers.Dense(4)(h)])
+    a = keras.layers.Add()([a, keras.layers.Dense(4)(h)])
+    return keras.Model(inputs, keras.layers.Dense(3)(a))
+
+
+def nested():
+    """A block within the branch of another."""
+    x = inputs = keras.Input((4,))
+    f = keras.layers.Dense(4)(x)
+    f = keras.layers.Add()([f, keras.layers.Dense(4)(f)])
+    a = keras.layers.Add()([x, keras.layers.Dense(4)(f)])
+    return keras.Model(inputs, keras.layers.Dense(3)(a))
+
+
+def several_taps():
+    """What each block gives goes to the head as well."""
+    x = inputs = keras.Input((4,))
+    taps = [x]
+    for _ in range(3):
+        x = keras.layers.Add()([x, keras.layers.Dense(4, "tanh")(x)])
+        taps.append(x)
+    x = keras.layers.Concatenate()(taps)
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize("build", [parallel, nested, several_taps])
+def test_the_scale_is_that_of_every_path(build):
+    keras.utils.set_random_seed(0)
+    gradient = PathGradient(build())
+    x, y = np.random.default_rng(0).normal(size=(2, 4)), np.array([0, 2])
+    for mask in all_masks(gradient.blocks):
+        plain, scaled = (
+            gradient(x, y, rows(mask, 2), exponent) for exponent in (0, 12)
+        )
+        np.testing.assert_allclose(scaled / 2**12, plain, rtol=1e-4)
+
+
 def test_dead_branches_carry_nothing():
     result = gradient_by_path_length(
         decaying(0.0, blocks=4), *dense_nets.data(2), verbose=0
@@ -217,6 +258,8 @@ def test_effective_lengths_are_the_shortest_range():
     assert effective_lengths(result, 1.0) == (3, 9)
     with pytest.raises(ValueError, match="Received: mass=0"):
         effective_lengths(result, 0)
+    with pytest.raises(ValueError, match="without gaps.*lengths="):
+        effective_lengths({**result, "length": np.arange(0, 14, 2)})
 
 
 @pytest.mark.parametrize(
@@ -239,7 +282,7 @@ def test_wrong_arguments_are_refused(arguments, message):
 
 def test_labels_of_no_class_are_refused():
     x, _ = dense_nets.data(2)
-    with pytest.raises(ValueError, match="within 0 and 3.*Received: 0 to 4"):
+    with pytest.raises(ValueError, match="within 0 and 3.*from 0 to 4"):
         gradient_by_path_length(dense_nets.build(3), x, np.array([0, 4]))
 
 
@@ -252,6 +295,14 @@ def test_softmax_that_the_graph_does_not_show_is_refused():
         gradient_by_path_length(
             keras.Model(model.input, odd), *dense_nets.data(2), verbose=0
         )
+
+
+def test_another_activation_is_refused():
+    model = dense_nets.build(2)
+    outputs = keras.layers.Dense(4, "sigmoid")(model.output)
+    model = keras.Model(model.input, outputs)
+    with pytest.raises(ValueError, match="softmax.*sigmoid"):
+        gradient_by_path_length(model, *dense_nets.data(2), verbose=0)
 
 
 def test_one_class_is_refused():

@@ -433,8 +433,27 @@ def test_data_that_do_not_fit_are_refused(model):
     x, y = dense_nets.data()
     with pytest.raises(ValueError, match="20 images, 19 labels"):
         lesion_study(model, (x, y[:-1]), **FEW)
-    with pytest.raises(ValueError, match="within 0 and 3.*Received: 1 to 4"):
-        lesion_study(model, (x, np.arange(20) % 4 + 1), **FEW)
+    for labels in (
+        np.arange(20) % 4 + 1,
+        y + 0.5,
+        np.where(y, y, np.nan),
+        np.stack([y, y], 1),
+        np.eye(7)[y],
+    ):
+        with pytest.raises(ValueError, match="within 0 and 3.*Received: lab"):
+            lesion_study(model, (x, labels), **FEW)
+    with pytest.raises(ValueError, match="at least one.*0 images"):
+        lesion_study(model, [], **FEW)
+
+
+def test_data_of_another_type_are_the_same(model, records, tmp_path):
+    x, y = dense_nets.data()
+    path = tmp_path / "lesions.csv"
+    lesion_study(model, (x, y), output=path, **FEW)
+    before = path.read_bytes()
+    others = x.astype("float64"), y[:, None].astype("float32")
+    assert lesion_study(model, others, output=path, **FEW) == records
+    assert path.read_bytes() == before
 
 
 def test_what_has_no_classes_is_refused():
