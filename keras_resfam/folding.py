@@ -51,7 +51,8 @@ def fold_batch_norm(model):
     pre-activation networks, where it precedes the convolution and a ReLU lies
     between), one called with `training=True`, a shared layer, a subclass of
     the layers above, and a quantized or LoRA layer. Models inside `model` are
-    merged in the same way.
+    merged in the same way, if they are functional or sequential and not
+    called with `training=True`.
 
     Left out, because they act in training only: `GradientModulation`, and the
     initializers, regularizers and constraints of the layers above. So where
@@ -67,8 +68,8 @@ def fold_batch_norm(model):
         `model`, and weights of its own. It is not compiled.
 
     Raises:
-        ValueError: If `model` is neither functional nor sequential, or not
-            built.
+        ValueError: If `model` is neither functional nor sequential (or has
+            a `call` of its own), or not built.
         Exception: What Keras raises for a layer that its own config cannot
             rebuild, such as a `Lambda` of a Python function.
 
@@ -91,11 +92,15 @@ def fold_batch_norm(model):
     norm_after = _foldable(graph)
     gone = {norm: _identity for norm in norm_after.values()}
     gone |= {layer: _unlinked for layer in _modulations(graph)}
+    in_training = {s.operation for s in graph.steps if s.kwargs.get("training")}
+
+    def is_folded(layer):
+        return graphs.is_graph(layer) and layer not in in_training
 
     def clone(layer):
         if layer in gone:
             return gone[layer]
-        if graphs.is_graph(layer):
+        if is_folded(layer):
             return fold_batch_norm(layer)
         config = layer.get_config()
         if type(layer) in LINEAR:
@@ -106,8 +111,8 @@ def fold_batch_norm(model):
 
     copy = keras.models.clone_model(model, _clone_inputs(model), clone)
     for layer in copy.layers:
-        if not graphs.is_graph(layer):
-            original = model.get_layer(layer.name)
+        original = model.get_layer(layer.name)
+        if not is_folded(original):
             _set_weights(layer, _weights(original, norm_after.get(original)))
     return copy
 

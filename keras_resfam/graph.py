@@ -1,6 +1,7 @@
 """A functional model's graph as plain data, and how to run it again."""
 
 import dataclasses
+import functools
 import inspect
 
 import keras
@@ -103,10 +104,19 @@ def shell(model):
 
 
 def is_graph(layer):
-    """Whether a layer is a functional or sequential model."""
-    return isinstance(layer, keras.Model) and (
-        isinstance(layer, keras.Sequential) or hasattr(layer, "operations")
-    )
+    """Whether a layer is a functional or sequential model, and no more."""
+    if not isinstance(layer, keras.Model):
+        return False
+    if isinstance(layer, keras.Sequential):
+        return type(layer).call is keras.Sequential.call
+    return hasattr(layer, "operations") and type(layer).call is _functional()
+
+
+@functools.cache
+def _functional():
+    """What functional models, whose class has no public name, do in a call."""
+    image = keras.Input((1,), name="image")
+    return type(keras.Model(image, image, name="functional")).call
 
 
 def flat(graph):
@@ -183,7 +193,7 @@ def read_single(model, sizes=None):
     Raises:
         ValueError: if it is another, or if layers of one name come together.
     """
-    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+    if not is_graph(model) or not getattr(model, "inputs", None):
         raise ValueError(
             "`model` should be a functional Keras model (or a built "
             f"Sequential one). Received: model={model}"

@@ -236,6 +236,35 @@ def test_norm_that_uses_batch_statistics_is_left_alone():
     check(keras.Model(inputs, y), left=["bn"])
 
 
+def test_models_called_in_training_are_left_alone():
+    inner = keras.Sequential([layers.Input((6, 6, 3)), conv(), norm()])
+    inputs = layers.Input((6, 6, 3))
+    model = keras.Model(inputs, inner(inputs, training=True))
+    folded = keras_resfam.fold_batch_norm(model)
+    (left,) = [x for x in folded.layers if isinstance(x, keras.Sequential)]
+    assert len(left.layers) == 2
+    x = np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype("float32")
+    np.testing.assert_allclose(
+        *(keras.ops.convert_to_numpy(m(x)) for m in (folded, model)), atol=1e-5
+    )
+
+
+class Twice(keras.Model):
+    """Functional, and more than its graph tells."""
+
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
+def test_a_model_with_a_call_of_its_own_is_no_graph():
+    inputs = layers.Input((6, 6, 3))
+    twice = Twice(inputs, norm()(conv()(inputs)))
+    with pytest.raises(ValueError, match="`model` should be .* Received: mod"):
+        keras_resfam.fold_batch_norm(twice)
+    with pytest.raises(ValueError, match="functional"):
+        keras_resfam.analysis.residual_blocks(twice)
+
+
 def test_norm_called_by_keyword_or_frozen():
     inputs = layers.Input((6, 6, 3))
     y = norm(trainable=False)(inputs=conv()(inputs), training=False)
