@@ -292,8 +292,8 @@ def benchmark(model, examples):
     import keras
     import numpy as np
 
-    from keras_resfam.analysis.blocks import chain_of
     from keras_resfam.analysis.execution import BlockRunner
+    from keras_resfam.analysis.plain import chain_of
     from keras_resfam.analysis.surgery import deletion
 
     chain = chain_of(model)

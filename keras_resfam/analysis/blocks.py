@@ -11,12 +11,11 @@ network, make up one block.
 import collections
 import dataclasses
 import itertools
-import os
-import re
 
 import keras
 
 from keras_resfam import graph as graphs
+from keras_resfam.analysis.names import common, make_unique, named, natural
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,52 +170,6 @@ def residual_blocks(model):
     """
     chain = residual_chain(graphs.read_single(model))
     return [unit.block for unit in chain.units]
-
-
-def plain_layers(model):
-    """Finds the layers of a plain network that can be taken out, in order.
-
-    A layer here is one layer with a kernel and what follows it up to the next
-    one (normalization, activation, dropout), where all of that gives the
-    shape that it takes.
-
-    Args:
-        model: functional or sequential `keras.Model`.
-
-    Returns:
-        A list of `Block` with no additions.
-
-    Raises:
-        ValueError: If the model has residual blocks.
-    """
-    graph = graphs.read_single(model)
-    blocks = residual_chain(graph).units
-    if blocks:
-        raise ValueError(
-            "`model` should be plain; `residual_blocks` finds what takes the "
-            f"layers' place. Received: model={graph.name} with {len(blocks)} "
-            "residual blocks"
-        )
-    chain = plain_chain(graph)
-    return [unit.block for unit in chain.units]
-
-
-def chain_of(model, sizes=None):
-    """The model cut at its residual blocks, or at its layers if it is plain.
-
-    Args:
-        model: functional or sequential `keras.Model`.
-        sizes: tuple. Of images, where the model leaves them open.
-    """
-    graph = graphs.read_single(model, sizes)
-    chain = residual_chain(graph)
-    chain = chain if chain.units else plain_chain(graph)
-    if not chain.units:
-        raise ValueError(
-            "`model` should have residual blocks, or layers that keep the "
-            f"shape. Received: model={graph.name}"
-        )
-    return chain
 
 
 def residual_chain(graph):
@@ -398,12 +351,6 @@ def side_by_side(graph, family):
     ]
 
 
-def natural(name):
-    """A sorting key by which "branch2" comes before "branch10"."""
-    words = re.split(r"(\d+)", name)
-    return [int(word) if word.isdigit() else word for word in words]
-
-
 def cut_at(graph, family, groups):
     """Cuts the graph into a unit for each group of joins, and the head."""
     units, rest = [], list(graph.steps)
@@ -518,51 +465,6 @@ def is_merge(step):
     return isinstance(step.operation, keras.layers.Average)
 
 
-def common(names):
-    """The leading words that all names share."""
-    words = os.path.commonprefix([name.split("_") for name in names])
-    return "_".join(words)
-
-
-def named(branches, block):
-    """Names the branches of a block: as its layers are, or by number."""
-    if len(branches) == 1:
-        return {block: branches[0]}
-    names = [common(layers) for layers in branches]
-    told = all(name.startswith(f"{block}_") for name in names)
-    if not told or len(set(names)) < len(names):
-        names = [f"{block}_branch{k}" for k in range(1, len(names) + 1)]
-    return dict(zip(names, branches, strict=True))
-
-
-def make_unique(units):
-    """Renames blocks of one name: by their additions, or by their turns.
-
-    Layers with no telling names have telling additions; where layers run
-    repeatedly, their additions do too.
-    """
-    alike = collections.defaultdict(list)
-    for unit in units:
-        alike[unit.block.name].append(unit)
-    for name, group in alike.items():
-        names = [unit.block.additions[:1] for unit in group]
-        if len(set(names)) == len(group) > 1:
-            for unit, (addition,) in zip(group, names, strict=True):
-                branches = list(unit.block.branches.values())
-                rename(unit, addition, named(branches, addition))
-            continue
-        for turn, unit in enumerate(group[1:], start=2):
-            branches = {
-                f"{branch}_run{turn}": layers
-                for branch, layers in unit.block.branches.items()
-            }
-            rename(unit, f"{name}_run{turn}", branches)
-
-
-def rename(unit, name, branches):
-    unit.block = dataclasses.replace(unit.block, name=name, branches=branches)
-
-
 def count_copies(unit, following):
     """Counts the merge once for every stream that it stands for.
 
@@ -582,56 +484,3 @@ def count_copies(unit, following):
     if first_of_streams or last_of_streams:
         for join in unit.joins:
             join.copies = branches
-
-
-def plain_chain(graph):
-    """The graph cut at the layers of a plain network that keep the shape."""
-    units, lead = [], []
-    for layer in plain_pieces(graph):
-        entry, exits = graphs.reads(layer), layer[-1].outputs
-        kept = shapes(entry) == shapes(exits)
-        if kept and any(graphs.kernels(s.operation) for s in layer):
-            unit = Unit(lead, layer, [], entry, exits)
-            unit.block = Block(
-                name=next(s.name for s in layer if graphs.kernels(s.operation)),
-                stage=0,
-                branches={},
-                shortcut=(),
-                merge=None,
-                additions=(),
-                input_shapes=shapes(entry),
-                output_shapes=shapes(exits),
-            )
-            units.append(unit)
-            lead = []
-        else:
-            lead = lead + layer
-    number_stages(units)
-    make_unique(units)
-    return Chain(graph, units, lead)
-
-
-def plain_pieces(graph):
-    """The steps in pieces of one layer, cut where one tensor carries all.
-
-    Scalars that run along, as between the layers of `GradientModulation`, do
-    not count.
-    """
-    last_use = {id(x): len(graph.steps) for x in graph.outputs}
-    for position, step in enumerate(graph.steps):
-        for x in step.inputs:
-            last_use[id(x)] = max(position, last_use.get(id(x), 0))
-    pieces, piece, carried = [], [], {id(x) for x in graph.inputs}
-    for position, step in enumerate(graph.steps):
-        piece.append(step)
-        carried.update(id(x) for x in step.outputs if len(x.shape))
-        carried = {x for x in carried if last_use.get(x, 0) > position}
-        if len(carried) > 1:
-            continue
-        heavy = any(graphs.kernels(s.operation) for s in piece)
-        if pieces and not heavy and all(keeps_shape(s) for s in piece):
-            pieces[-1] += piece
-        else:
-            pieces.append(piece)
-        piece = []
-    return pieces

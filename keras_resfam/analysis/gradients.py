@@ -10,7 +10,7 @@ from keras import ops
 from keras_resfam import graph as graphs
 from keras_resfam.analysis import backends
 from keras_resfam.analysis.blocks import residual_chain
-from keras_resfam.analysis.lesions import arrays, check_classifier
+from keras_resfam.analysis.data import arrays, check_classifier
 from keras_resfam.checks import check_integer, is_integer
 
 

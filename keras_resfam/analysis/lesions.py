@@ -1,33 +1,21 @@
 """Lesion studies: what a network can lose, swap or repeat (Veit, section 4)."""
 
-import csv
-import hashlib
-import json
-import pathlib
-import re
-
 import keras
 import numpy as np
 
 from keras_resfam.analysis import surgery
-from keras_resfam.analysis.blocks import chain_of
+from keras_resfam.analysis.data import (
+    check_classifier,
+    class_numbers,
+    digest,
+    digest_data,
+    read_data,
+)
 from keras_resfam.analysis.execution import BlockRunner
+from keras_resfam.analysis.plain import chain_of
+from keras_resfam.analysis.records import TYPES, Tally, Writer, key, resume
 from keras_resfam.checks import check_integer
-from keras_resfam.files import replacing
 
-TYPES = {
-    "network": str,
-    "weights": str,
-    "data": str,
-    "study": str,
-    "count": int,
-    "trial": int,
-    "blocks": str,
-    "kendall_tau": float,
-    "error": float,
-    "examples": int,
-    "seed": int,
-}
 STUDIES = ("intact", "deletion", "branch", "deletions", "swaps", "repetitions")
 
 
@@ -168,10 +156,6 @@ def lesion_study(
     return sorted((done[key(plan)] for plan in asked), key=key_order)
 
 
-def key(row):
-    return row["study"], row["count"], row["trial"]
-
-
 def key_order(row):
     return STUDIES.index(row["study"]), row["count"], row["trial"]
 
@@ -279,15 +263,6 @@ def kendall_tau(order):
     return float(np.mean(np.sign(order[later] - order[earlier])))
 
 
-def check_classifier(chain):
-    shape = chain.graph.outputs[0].shape
-    if len(shape) != 2 or shape[-1] == 1:
-        raise ValueError(
-            "`model` should have an output of shape (batch, classes), of two "
-            f"classes at least. Received: output shape={shape}"
-        )
-
-
 class Scorer:
     """Measures top-1 errors, in percent, over all batches of a data set."""
 
@@ -338,98 +313,6 @@ def percent(wrong, labels):
     return round(100.0 * int(wrong) / len(labels), 6)
 
 
-def arrays(data, chain):
-    """Images, and labels as the numbers of a chain's classes."""
-    images, labels = read_data(data)
-    return images, class_numbers(labels, chain)
-
-
-def class_numbers(labels, chain):
-    """Labels as integers, which may be one-hot rows.
-
-    Raises:
-        ValueError: If they are something else, or not of the classes.
-    """
-    classes = chain.graph.outputs[0].shape[-1]
-    if labels.ndim == 2 and labels.shape[1] == classes:
-        labels = labels.argmax(-1)
-    numbers = labels.reshape(-1)
-    if len(numbers) != len(labels) or not np.all(
-        (0 <= numbers) & (numbers < classes) & (numbers == np.floor(numbers))
-    ):
-        raise ValueError(
-            f"Labels should be integers within 0 and {classes - 1}, the "
-            "classes of `model`, or one-hot rows of as many. Received: labels "
-            f"of shape {labels.shape} from {labels.min()} to {labels.max()}"
-        )
-    return numbers.astype("int64")
-
-
-def read_data(data):
-    """Images and labels as two arrays."""
-    pair = isinstance(data, tuple) or (
-        isinstance(data, list) and all(hasattr(x, "shape") for x in data)
-    )
-    if pair and len(data) == 2:
-        images, labels = (keras.ops.convert_to_numpy(part) for part in data)
-    else:
-        batches = [
-            [keras.ops.convert_to_numpy(part) for part in batch[:2]]
-            for batch in data
-        ]
-        images, labels = (
-            np.concatenate([batch[k] for batch in batches] or [[]])
-            for k in range(2)
-        )
-    if not len(images) or len(images) != len(labels):
-        raise ValueError(
-            "There should be as many images as labels, at least one. "
-            f"Received: {len(images)} images, {len(labels)} labels"
-        )
-    return images, labels
-
-
-def digest(arrays):
-    """The start of the SHA-256 of some arrays, in their order."""
-    found = hashlib.sha256()
-    for array in arrays:
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()[:16]
-
-
-def digest_data(images, labels, chain):
-    """The digest of data as the network takes them, whatever their type."""
-    dtype = chain.graph.inputs[0].dtype
-    if dtype == "bfloat16":  # which NumPy does not know
-        dtype = "float32"
-    return digest([*(image.astype(dtype) for image in images), labels])
-
-
-def read_records(path):
-    """Reads the records that `lesion_study` wrote to a CSV file.
-
-    Args:
-        path: path of the file.
-
-    Returns:
-        A list of dicts, as `lesion_study` returns it.
-
-    Raises:
-        ValueError: If the file has other columns.
-    """
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        if rows.fieldnames not in (None, list(TYPES)):
-            raise ValueError(
-                f"`path` should be a file with the columns {', '.join(TYPES)}. "
-                f"Received: {path} with {', '.join(rows.fieldnames)}"
-            )
-        return [
-            {name: kind(row[name]) for name, kind in TYPES.items()}
-            for row in rows
-        ]
-
-
 def check_blocks(plan, row, output):
     if row["blocks"] != plan["blocks"]:
         raise ValueError(
@@ -437,102 +320,3 @@ def check_blocks(plan, row, output):
             f"{plan['blocks']!r} for {key(plan)}. Received: output={output} "
             f"with {row['blocks']!r}"
         )
-
-
-def resume(path, common, named=True):
-    """The records that a file already holds, by key.
-
-    Args:
-        path: path or `None`.
-        common: dict. What records of the study have in common.
-        named: bool. Whether the network's name is the user's: of one of
-            Keras's the number behind it does not count. Defaults to `True`.
-    """
-
-    def identity(row):
-        network = row["network"]
-        if not named:
-            network = re.sub(r"_\d+$", "", network)
-        return {**{name: row[name] for name in common}, "network": network}
-
-    if path is None or not pathlib.Path(path).exists():
-        return {}
-    drop_half_line(pathlib.Path(path))
-    rows = read_records(path)
-    for row in rows:
-        if identity(row) != identity(common):
-            raise ValueError(
-                f"`output` should hold records of {identity(common)}, or not "
-                f"exist. Received: output={path} with records of "
-                f"{identity(row)}"
-            )
-    return {key(row): row for row in rows}
-
-
-def drop_half_line(path):
-    """Removes what a full disk or a power cut left of a record."""
-    text, header = path.read_bytes(), ",".join(TYPES).encode()
-    whole = text[: text.rfind(b"\n") + 1]
-    if text != whole and (text.startswith(header) or header.startswith(text)):
-        path.write_bytes(whole)
-
-
-class Tally:
-    """Mistakes counted so far, in a file beside the records while it lasts.
-
-    Args:
-        output: path of the records, or `None` for no file.
-        study: dict. What is measured: counts of another are of no use.
-        lesions: list. What the counts are of.
-    """
-
-    def __init__(self, output, study, lesions):
-        self.path = output and pathlib.Path(f"{output}.partial")
-        study = json.dumps({**study, "lesions": lesions}, default=int)
-        self.study = json.loads(study)
-
-    def read(self):
-        """Returns how many batches were counted, and the counts."""
-        if self.path and self.path.exists():
-            kept = json.loads(self.path.read_text())
-            if kept["study"] == self.study:
-                return kept["batches"], kept["wrong"]
-        return 0, [0] * len(self.study["lesions"])
-
-    def write(self, batches, wrong):
-        if self.path:
-            kept = {"study": self.study, "batches": batches, "wrong": wrong}
-            with replacing(self.path) as partial:
-                partial.write_text(json.dumps(kept))
-
-    def remove(self):
-        if self.path:
-            self.path.unlink(missing_ok=True)
-
-
-class Writer:
-    """Appends records to a CSV file, one by one, if there is a path."""
-
-    def __init__(self, path):
-        self.path = path and pathlib.Path(path)
-
-    def __enter__(self):
-        self.file = None
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            new = not self.path.exists() or not self.path.stat().st_size
-            self.file = open(self.path, "a", newline="", encoding="utf-8")
-            self.rows = csv.DictWriter(self.file, list(TYPES))
-            if new:
-                self.rows.writeheader()
-        return self.write
-
-    def write(self, row):
-        if self.file:
-            self.rows.writerow(row)
-            self.file.flush()
-        return row
-
-    def __exit__(self, *_):
-        if self.file:
-            self.file.close()

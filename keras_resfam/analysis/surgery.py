@@ -11,7 +11,8 @@ from collections.abc import Iterable
 import keras
 
 from keras_resfam import graph as graphs
-from keras_resfam.analysis.blocks import Block, chain_of
+from keras_resfam.analysis.blocks import Block
+from keras_resfam.analysis.plain import chain_of
 
 
 def delete_blocks(model, blocks):

@@ -14,8 +14,8 @@ from keras_resfam.analysis import (
     plain_layers,
     residual_blocks,
 )
-from keras_resfam.analysis.blocks import chain_of
 from keras_resfam.analysis.execution import BlockRunner
+from keras_resfam.analysis.plain import chain_of
 from keras_resfam.analysis.surgery import deletion
 
 SHAPE = (16, 16, 3)

@@ -17,9 +17,9 @@ from keras_resfam.analysis import (
     read_records,
     residual_blocks,
 )
-from keras_resfam.analysis.blocks import chain_of
 from keras_resfam.analysis.execution import BlockRunner
 from keras_resfam.analysis.lesions import kendall_tau, plans
+from keras_resfam.analysis.plain import chain_of
 from keras_resfam.analysis.surgery import deletion, intact, permutation
 
 FEW = dict(

@@ -32,8 +32,8 @@ CIFAR = Recipe(
 )
 
 IMAGENET = CIFAR.replace(
-    name="ortho_plain_101_imagenet",
-    builder="OrthoPlainNet101",
+    name="ortho_plain_34_imagenet",
+    builder="OrthoPlainNet34",
     arguments={"orthonormality": 1e-4, "modulation": True},
     dataset="imagenet2012",
     test_split="validation",
@@ -45,8 +45,6 @@ IMAGENET = CIFAR.replace(
     # He et al. 2015, 3.4: 224 pixels of a shorter side of 256 to 480, of 4:3.
     crop_area=(0.16, 0.57),
     lighting=0.1,  # He et al. 2015, section 3.4
-    error=30.0,
-    note="by a summary of the paper",
 )
 
 # "msra init + L2 reg" of the figures, and what the paper puts in its place.
@@ -55,6 +53,9 @@ VARIANTS = {
     "orthonormal_plain": {"orthonormality": 1e-4, "modulation": False},
     "ortho_plain": {"orthonormality": 1e-4, "modulation": True},
 }
+
+# He et al. 2015, where no orthonormality takes its place.
+DECAYS = {"plain": 1e-4, "orthonormal_plain": 0.0, "ortho_plain": 0.0}
 
 # Without augmentation: figure 5, left, and a summary of the paper.
 ERRORS = {
@@ -72,12 +73,23 @@ def _cifar(variant, depth, augmented):
     return CIFAR.replace(
         name=f"{variant}_{depth}_cifar10" + ("" if augmented else "_noaug"),
         arguments={"depth": depth, **VARIANTS[variant]},
-        # He et al. 2015, where no orthonormality takes its place.
-        weight_decay=1e-4 if variant == "plain" else 0.0,
+        weight_decay=DECAYS[variant],
         flip=augmented,
         crop=4 if augmented else 0,
         error=error,
         note=note,
+    )
+
+
+def _imagenet_101(variant):
+    told = variant == "ortho_plain"
+    return IMAGENET.replace(
+        name=f"{variant}_101_imagenet",
+        builder="OrthoPlainNet101",
+        arguments=VARIANTS[variant],
+        weight_decay=DECAYS[variant],
+        error=30.0 if told else None,
+        note="by a summary of the paper" if told else "",
     )
 
 
@@ -103,11 +115,6 @@ RECIPES = (
         for augmented in (True, False)
     ),
     IMAGENET,
-    IMAGENET.replace(
-        name="ortho_plain_34_imagenet",
-        builder="OrthoPlainNet34",
-        error=None,
-        note="",
-    ),
+    *map(_imagenet_101, VARIANTS),
     SHORT,
 )

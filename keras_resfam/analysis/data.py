@@ -1,0 +1,82 @@
+"""Images and labels for the instruments, whatever form they come in."""
+
+import hashlib
+
+import keras
+import numpy as np
+
+
+def arrays(data, chain):
+    """Images, and labels as the numbers of a chain's classes."""
+    images, labels = read_data(data)
+    return images, class_numbers(labels, chain)
+
+
+def class_numbers(labels, chain):
+    """Labels as integers, which may be one-hot rows.
+
+    Raises:
+        ValueError: If they are something else, or not of the classes.
+    """
+    classes = chain.graph.outputs[0].shape[-1]
+    if labels.ndim == 2 and labels.shape[1] == classes:
+        labels = labels.argmax(-1)
+    numbers = labels.reshape(-1)
+    if len(numbers) != len(labels) or not np.all(
+        (0 <= numbers) & (numbers < classes) & (numbers == np.floor(numbers))
+    ):
+        raise ValueError(
+            f"Labels should be integers within 0 and {classes - 1}, the "
+            "classes of `model`, or one-hot rows of as many. Received: labels "
+            f"of shape {labels.shape} from {labels.min()} to {labels.max()}"
+        )
+    return numbers.astype("int64")
+
+
+def read_data(data):
+    """Images and labels as two arrays."""
+    pair = isinstance(data, tuple) or (
+        isinstance(data, list) and all(hasattr(x, "shape") for x in data)
+    )
+    if pair and len(data) == 2:
+        images, labels = (keras.ops.convert_to_numpy(part) for part in data)
+    else:
+        batches = [
+            [keras.ops.convert_to_numpy(part) for part in batch[:2]]
+            for batch in data
+        ]
+        images, labels = (
+            np.concatenate([batch[k] for batch in batches] or [[]])
+            for k in range(2)
+        )
+    if not len(images) or len(images) != len(labels):
+        raise ValueError(
+            "There should be as many images as labels, at least one. "
+            f"Received: {len(images)} images, {len(labels)} labels"
+        )
+    return images, labels
+
+
+def check_classifier(chain):
+    shape = chain.graph.outputs[0].shape
+    if len(shape) != 2 or shape[-1] == 1:
+        raise ValueError(
+            "`model` should have an output of shape (batch, classes), of two "
+            f"classes at least. Received: output shape={shape}"
+        )
+
+
+def digest(arrays):
+    """The start of the SHA-256 of some arrays, in their order."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+def digest_data(images, labels, chain):
+    """The digest of data as the network takes them, whatever their type."""
+    dtype = chain.graph.inputs[0].dtype
+    if dtype == "bfloat16":  # which NumPy does not know
+        dtype = "float32"
+    return digest([*(image.astype(dtype) for image in images), labels])

@@ -1,0 +1,57 @@
+"""What blocks are called: by what the names of their layers share."""
+
+import collections
+import dataclasses
+import os
+import re
+
+
+def natural(name):
+    """A sorting key by which "branch2" comes before "branch10"."""
+    words = re.split(r"(\d+)", name)
+    return [int(word) if word.isdigit() else word for word in words]
+
+
+def common(names):
+    """The leading words that all names share."""
+    words = os.path.commonprefix([name.split("_") for name in names])
+    return "_".join(words)
+
+
+def named(branches, block):
+    """Names the branches of a block: as its layers are, or by number."""
+    if len(branches) == 1:
+        return {block: branches[0]}
+    names = [common(layers) for layers in branches]
+    told = all(name.startswith(f"{block}_") for name in names)
+    if not told or len(set(names)) < len(names):
+        names = [f"{block}_branch{k}" for k in range(1, len(names) + 1)]
+    return dict(zip(names, branches, strict=True))
+
+
+def make_unique(units):
+    """Renames blocks of one name: by their additions, or by their turns.
+
+    Layers with no telling names have telling additions; where layers run
+    repeatedly, their additions do too.
+    """
+    alike = collections.defaultdict(list)
+    for unit in units:
+        alike[unit.block.name].append(unit)
+    for name, group in alike.items():
+        names = [unit.block.additions[:1] for unit in group]
+        if len(set(names)) == len(group) > 1:
+            for unit, (addition,) in zip(group, names, strict=True):
+                branches = list(unit.block.branches.values())
+                rename(unit, addition, named(branches, addition))
+            continue
+        for turn, unit in enumerate(group[1:], start=2):
+            branches = {
+                f"{branch}_run{turn}": layers
+                for branch, layers in unit.block.branches.items()
+            }
+            rename(unit, f"{name}_run{turn}", branches)
+
+
+def rename(unit, name, branches):
+    unit.block = dataclasses.replace(unit.block, name=name, branches=branches)

@@ -1,0 +1,150 @@
+"""The records of lesion studies: rows of a CSV file, written one by one."""
+
+import csv
+import json
+import pathlib
+import re
+
+from keras_resfam.files import replacing
+
+TYPES = {
+    "network": str,
+    "weights": str,
+    "data": str,
+    "study": str,
+    "count": int,
+    "trial": int,
+    "blocks": str,
+    "kendall_tau": float,
+    "error": float,
+    "examples": int,
+    "seed": int,
+}
+
+
+def read_records(path):
+    """Reads the records that `lesion_study` wrote to a CSV file.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        A list of dicts, as `lesion_study` returns it.
+
+    Raises:
+        ValueError: If the file has other columns.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        if rows.fieldnames not in (None, list(TYPES)):
+            raise ValueError(
+                f"`path` should be a file with the columns {', '.join(TYPES)}. "
+                f"Received: {path} with {', '.join(rows.fieldnames)}"
+            )
+        return [
+            {name: kind(row[name]) for name, kind in TYPES.items()}
+            for row in rows
+        ]
+
+
+def key(row):
+    return row["study"], row["count"], row["trial"]
+
+
+def resume(path, common, named=True):
+    """The records that a file already holds, by key.
+
+    Args:
+        path: path or `None`.
+        common: dict. What records of the study have in common.
+        named: bool. Whether the network's name is the user's: of one of
+            Keras's the number behind it does not count. Defaults to `True`.
+    """
+
+    def identity(row):
+        network = row["network"]
+        if not named:
+            network = re.sub(r"_\d+$", "", network)
+        return {**{name: row[name] for name in common}, "network": network}
+
+    if path is None or not pathlib.Path(path).exists():
+        return {}
+    drop_half_line(pathlib.Path(path))
+    rows = read_records(path)
+    for row in rows:
+        if identity(row) != identity(common):
+            raise ValueError(
+                f"`output` should hold records of {identity(common)}, or not "
+                f"exist. Received: output={path} with records of "
+                f"{identity(row)}"
+            )
+    return {key(row): row for row in rows}
+
+
+def drop_half_line(path):
+    """Removes what a full disk or a power cut left of a record."""
+    text, header = path.read_bytes(), ",".join(TYPES).encode()
+    whole = text[: text.rfind(b"\n") + 1]
+    if text != whole and (text.startswith(header) or header.startswith(text)):
+        path.write_bytes(whole)
+
+
+class Tally:
+    """Mistakes counted so far, in a file beside the records while it lasts.
+
+    Args:
+        output: path of the records, or `None` for no file.
+        study: dict. What is measured: counts of another are of no use.
+        lesions: list. What the counts are of.
+    """
+
+    def __init__(self, output, study, lesions):
+        self.path = output and pathlib.Path(f"{output}.partial")
+        study = json.dumps({**study, "lesions": lesions}, default=int)
+        self.study = json.loads(study)
+
+    def read(self):
+        """Returns how many batches were counted, and the counts."""
+        if self.path and self.path.exists():
+            kept = json.loads(self.path.read_text())
+            if kept["study"] == self.study:
+                return kept["batches"], kept["wrong"]
+        return 0, [0] * len(self.study["lesions"])
+
+    def write(self, batches, wrong):
+        if self.path:
+            kept = {"study": self.study, "batches": batches, "wrong": wrong}
+            with replacing(self.path) as partial:
+                partial.write_text(json.dumps(kept))
+
+    def remove(self):
+        if self.path:
+            self.path.unlink(missing_ok=True)
+
+
+class Writer:
+    """Appends records to a CSV file, one by one, if there is a path."""
+
+    def __init__(self, path):
+        self.path = path and pathlib.Path(path)
+
+    def __enter__(self):
+        self.file = None
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            new = not self.path.exists() or not self.path.stat().st_size
+            self.file = open(self.path, "a", newline="", encoding="utf-8")
+            self.rows = csv.DictWriter(self.file, list(TYPES))
+            if new:
+                self.rows.writeheader()
+        return self.write
+
+    def write(self, row):
+        if self.file:
+            self.rows.writerow(row)
+            self.file.flush()
+        return row
+
+    def __exit__(self, *_):
+        if self.file:
+            self.file.close()
