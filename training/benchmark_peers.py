@@ -93,8 +93,6 @@ class PyTorch:
         net = copy.deepcopy(self.net).eval()
         if self.bfloat16:
             net = net.to(torch.bfloat16)
-        # Constant weights: the compiler folds batch normalizations, as we do.
-        torch._inductor.config.freezing = True
         self.call = torch.compile(net) if self.compiled else net
 
     def infer(self, x):
