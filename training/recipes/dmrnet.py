@@ -82,36 +82,34 @@ IMAGENET = Recipe(
     error=23.66,  # table 4
 )
 
-# A tenth of the paper's epochs. Depth 14 then gets 97.4 % of the augmented
-# training images right: more augmentation may pay, and is untried.
+# A fifth of the paper's epochs, in batches of twice its size: the learning rate
+# doubles with them.
 DMRNET_14_SHORT = CIFAR.replace(
     name="dmrnet_14_cifar10_short",
     source="this project",
     arguments={"depth": 14},
-    epochs=40,
+    epochs=80,
+    batch_size=128,
+    learning_rate=0.2,
     schedule="cosine",
     drops=(),
     warmup=2,
     weight_decay=5e-4,
     decay="kernels",
-    average=0.999,
+    average=0.998,
+    cutout=8,
     label_smoothing=0.05,
     error=6.48,
     note="in 400 epochs",
 )
 
-# A ninth of the paper's epochs, in batches of twice its size: the learning rate
-# doubles with them, the moving average spans as many images. The restart cuts
-# the training into two spells that each end in a network of use.
+# A ninth of the paper's epochs. The restart cuts the training into two spells
+# that each end in a network of use.
 DMRNET_56_SHORT = DMRNET_14_SHORT.replace(
     name="dmrnet_56_cifar10_short",
     arguments={"depth": 56},
     epochs=46,
     restarts=(22,),
-    batch_size=128,
-    learning_rate=0.2,
-    average=0.998,
-    cutout=8,
     error=4.96,
 )
 

@@ -67,7 +67,7 @@ SHORT = CIFAR.replace(
     note="in 164 epochs",
 )
 
-# What two processor cores do in an hour and a quarter: the paths' study on
+# What two processor cores do in under two hours: the paths' study on
 # CIFAR-10 without an accelerator.
 SHORT_56 = SHORT.replace(
     name="resnet_56_cifar10_short",
