@@ -5,6 +5,7 @@ the numbered ones are the ImageNet forms.
 """
 
 from keras_resfam import analysis, initializers, layers, regularizers
+from keras_resfam.copies import to_stock_layers
 from keras_resfam.datasets import decode_predictions
 from keras_resfam.folding import fold_batch_norm
 from keras_resfam.models.dmrnet import DILNet, DMRNet, DMRNet44, DMRNet50
@@ -46,4 +47,5 @@ __all__ = [
     "layers",
     "list_weights",
     "regularizers",
+    "to_stock_layers",
 ]

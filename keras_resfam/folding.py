@@ -6,8 +6,9 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_resfam import copies
 from keras_resfam import graph as graphs
-from keras_resfam.layers import BatchNormalization, GradientModulation
+from keras_resfam.layers import BatchNormalization, Conv2D
 
 # Depthwise kernels end in (inputs, multiplier), transposed ones in
 # (outputs, inputs), all others in (inputs, outputs).
@@ -21,6 +22,7 @@ LINEAR = (
     layers.Dense,
     layers.Conv1D,
     layers.Conv2D,
+    Conv2D,
     layers.Conv3D,
     layers.SeparableConv1D,
     layers.SeparableConv2D,
@@ -45,7 +47,9 @@ def fold_batch_norm(model):
     output of a `Dense`, `Conv`, `DepthwiseConv`, `SeparableConv` or
     `Conv…Transpose` layer of 1, 2 or 3 dimensions with linear activation,
     where nothing else reads that output, both layers are called once, and both
-    have one dtype policy. The linear layer keeps its name and gains a bias.
+    have one dtype policy. The linear layer keeps its name and gains a bias. So
+    does a `Conv2D` whose output is only added to another, of zeros: TensorFlow
+    then convolves and adds in one step.
 
     Left as it is: a `BatchNormalization` that follows anything else (as in
     pre-activation networks, where it precedes the convolution and a ReLU lies
@@ -55,9 +59,7 @@ def fold_batch_norm(model):
     called with `training=True`.
 
     Left out, because they act in training only: `GradientModulation`, and the
-    initializers, regularizers and constraints of the layers above. So where
-    no `BatchNormalization` of keras_resfam is left, the copy can be saved and
-    loaded without keras_resfam.
+    initializers, regularizers and constraints of the layers above.
 
     Args:
         model: `keras.Model`. A functional or sequential model. Its weights
@@ -82,63 +84,36 @@ def fold_batch_norm(model):
     fast.save("dmrnet56_folded.keras")
     ```
     """
-    if not graphs.is_graph(model) or not model.built:
-        raise ValueError(
-            "`model` should be a functional or sequential `keras.Model` that "
-            f"is built. Received: model={model}"
-        )
-    model = graphs.shell(model)
-    graph = graphs.read(model)
-    norm_after = _foldable(graph)
-    gone = {norm: _identity for norm in norm_after.values()}
-    gone |= {layer: _unlinked for layer in _modulations(graph)}
-    in_training = {s.operation for s in graph.steps if s.kwargs.get("training")}
+    graph = graphs.read(copies.checked(model))
+    norm_after, added = _foldable(graph), _added(graph)
 
-    def is_folded(layer):
-        return graphs.is_graph(layer) and layer not in in_training
-
-    def clone(layer):
-        if layer in gone:
-            return gone[layer]
-        if is_folded(layer):
-            return fold_batch_norm(layer)
+    def fold(layer):
         config = layer.get_config()
         if type(layer) in LINEAR:
-            config = _for_inference(config)
-        if layer in norm_after:
+            config = copies.for_inference(config, "zeros")  # quick
+        if layer in norm_after or layer in added:
             config["use_bias"] = True
         return type(layer).from_config(config)
 
-    copy = keras.models.clone_model(model, _clone_inputs(model), clone)
-    for layer in copy.layers:
-        original = model.get_layer(layer.name)
-        if not is_folded(original):
-            _set_weights(layer, _weights(original, norm_after.get(original)))
-    return copy
+    def weights(layer):
+        values = _weights(layer, norm_after.get(layer))
+        return [*values, np.zeros(layer.filters)] if layer in added else values
 
-
-def _identity(inputs, **kwargs):
-    return inputs
-
-
-def _unlinked(x, link=None):
-    return x, None
-
-
-def _modulations(graph):
-    """The layers of modulation whose link nothing else reads."""
-    chain = [s for s in graph.steps if type(s.operation) is GradientModulation]
-    others = [x for s in graph.steps if s not in chain for x in s.inputs]
-    read = {id(x) for x in [*graph.outputs, *others]}
-    exposed = {s.operation for s in chain if id(s.outputs[1]) in read}
-    return {s.operation for s in chain} - exposed
+    return copies.copy(
+        model,
+        graph,
+        fold,
+        weights,
+        fold_batch_norm,
+        gone=norm_after.values(),
+        whole={s.operation for s in graph.steps if s.kwargs.get("training")},
+    )
 
 
 def _foldable(graph):
     """Maps each linear layer to the `BatchNormalization` it can absorb."""
     calls = collections.Counter(step.operation for step in graph.steps)
-    read = [x for step in graph.steps for x in step.inputs]
-    readers = collections.Counter(id(x) for x in [*graph.outputs, *read])
+    readers = graphs.readers(graph)
     maker = {id(x): s.operation for s in graph.steps for x in s.outputs}
     pairs = {}
     for step in graph.steps:
@@ -159,6 +134,24 @@ def _foldable(graph):
     return pairs
 
 
+def _added(graph):
+    """The convolutions without bias whose outputs are only added to others.
+
+    With a bias, of zeros, TensorFlow makes the addition a part of them.
+    """
+    readers = graphs.readers(graph)
+    additions = [s for s in graph.steps if type(s.operation) is layers.Add]
+    terms = {id(x) for s in additions for x in s.inputs if readers[id(x)] == 1}
+    return {
+        step.operation
+        for step in graph.steps
+        if type(step.operation) in (layers.Conv2D, Conv2D)
+        and _is_linear(step.operation)
+        and not step.operation.use_bias
+        and not terms.isdisjoint(map(id, step.outputs))
+    }
+
+
 def _is_linear(layer):
     """Whether a layer is y = kernel * x + bias, and no more than that."""
     return (
@@ -171,30 +164,6 @@ def _is_linear(layer):
 def _channel_axis(layer, ndim):
     first = getattr(layer, "data_format", None) == "channels_first"
     return 1 if first and ndim > 2 else ndim - 1
-
-
-def _for_inference(config):
-    """Leaves out what acts on weights before they have their last values.
-
-    Stock layers then have nothing of keras_resfam, and load without it.
-    """
-    unused = {key: "zeros" for key in config if key.endswith("_initializer")}
-    judges = {
-        key: None
-        for key in config
-        if key.endswith(("_regularizer", "_constraint"))
-    }
-    return {**config, **unused, **judges}
-
-
-def _clone_inputs(model):
-    """New inputs in the structure of the model's, by the same names."""
-    clones = {
-        id(layer.output): type(layer).from_config(layer.get_config()).output
-        for layer in model.layers
-        if isinstance(layer, layers.InputLayer)
-    }
-    return keras.tree.map_structure(lambda x: clones[id(x)], model.input)
 
 
 def _weights(layer, norm):
@@ -221,9 +190,3 @@ def _weights(layer, norm):
 
 def _float64(weight):
     return keras.ops.convert_to_numpy(weight).astype("float64")
-
-
-def _set_weights(layer, weights):
-    layer.set_weights(weights)
-    if isinstance(layer, layers.Normalization):
-        layer.finalize_state()

@@ -1,5 +1,6 @@
 """A functional model's graph as plain data, and how to run it again."""
 
+import collections
 import dataclasses
 import functools
 import inspect
@@ -43,6 +44,12 @@ def tensors_in(structure):
     """The KerasTensors of a nested structure, in order."""
     leaves = keras.tree.flatten(structure)
     return [x for x in leaves if isinstance(x, keras.KerasTensor)]
+
+
+def readers(graph):
+    """How often each tensor is read, by `id`; as an output, once more."""
+    read = [x for step in graph.steps for x in step.inputs]
+    return collections.Counter(id(x) for x in [*graph.outputs, *read])
 
 
 def read(model, like=None):

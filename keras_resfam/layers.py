@@ -1,4 +1,4 @@
-"""Layers: modulation of the error, and a fast BatchNormalization."""
+"""Layers: modulation of the error, and two of Keras's, faster."""
 
 import math
 
@@ -6,7 +6,12 @@ import keras
 
 from keras_resfam.checks import check_number
 from keras_resfam.gradients import replace_gradient
-from keras_resfam.normalization import fused_batch_norm, fuses
+from keras_resfam.kernels import (
+    convolution,
+    convolves_views,
+    fused_batch_norm,
+    fuses_batch_norm,
+)
 
 TINY = 1.2e-38  # float32's smallest normal number
 
@@ -96,10 +101,10 @@ class GradientModulation(keras.layers.Layer):
 
 
 def _second_moment(error):
-    """The mean square, as a product: it reads the error once."""
+    """The mean square, by the norm: PyTorch has one kernel for it."""
     row = keras.ops.reshape(error, (-1,))
     size = keras.ops.cast(math.prod(keras.ops.shape(error)), "float32")
-    return keras.ops.vdot(row, row) / size
+    return keras.ops.square(keras.ops.norm(row)) / size
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
@@ -117,7 +122,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         own = self.renorm or self.synchronized or mask is not None
         last = self.axis in (-1, len(inputs.shape) - 1)
-        if own or not last or not fuses(inputs):
+        if own or not last or not fuses_batch_norm(inputs):
             return super().call(inputs, training=training, mask=mask)
         ones = keras.ops.ones_like(self.moving_mean)
         gamma = self.gamma if self.scale else ones
@@ -132,3 +137,29 @@ class BatchNormalization(keras.layers.BatchNormalization):
             kept = keras.ops.cast(average, "float32") * self.momentum
             average.assign(kept + moment * (1.0 - self.momentum))
         return outputs
+
+
+@keras.saving.register_keras_serializable(package="keras_resfam")
+class Conv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D`, by PyTorch's kernel without detours.
+
+    The same weights, arguments and results, to rounding. On TensorFlow and
+    JAX, with the channels first, and where strides meet `"same"`, the layer
+    is Keras's.
+    """
+
+    def call(self, inputs):
+        if self.data_format != "channels_last" or not convolves_views(
+            self.strides, self.padding
+        ):
+            return super().call(inputs)
+        outputs = convolution(
+            keras.ops.convert_to_tensor(inputs),
+            keras.ops.convert_to_tensor(self.kernel),
+            keras.ops.convert_to_tensor(self.bias) if self.use_bias else None,
+            self.strides,
+            self.padding,
+            self.dilation_rate,
+            self.groups,
+        )
+        return self.activation(outputs) if self.activation else outputs

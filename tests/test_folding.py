@@ -336,11 +336,15 @@ def test_what_acts_in_training_only_is_dropped():
     assert not folded.losses
 
 
-@pytest.mark.parametrize("builder", ["DMRNet", "OrthoPlainNet", "ResNet"])
-def test_copy_needs_keras_only(builder):
-    build = getattr(keras_resfam, builder)
-    folded = fold_batch_norm(build(depth=8, input_shape=(8, 8, 3)))
-    assert "keras_resfam" not in folded.to_json()
+def test_a_convolution_that_is_added_gains_a_bias_of_zeros():
+    inputs = layers.Input((6, 6, 3))
+    first = conv(use_bias=False, name="first")(inputs)
+    added = conv(use_bias=False, name="added")(inputs)
+    both = layers.Add()([first, added])
+    model = keras.Model(inputs, [layers.ReLU()(first), both])
+    folded = check(model)
+    assert not folded.get_layer("first").use_bias  # read elsewhere as well
+    np.testing.assert_array_equal(folded.get_layer("added").bias, np.zeros(3))
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])

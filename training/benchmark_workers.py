@@ -228,7 +228,7 @@ class KerasResfam:
             start = time.perf_counter()
             for _ in range(times):
                 b = ops.matmul(a, a)
-            ops.convert_to_numpy(b[0, 0])
+            ops.convert_to_numpy(ops.cast(b[0, 0], "float32"))
             return time.perf_counter() - start
 
         product(3)

@@ -239,23 +239,10 @@ def build(recipe, weights, **options):
 
 def without_training_parts(model, name):
     """A model of stock Keras layers only, with the same values, rounded."""
-    config = model.get_config()
-    config["name"] = name
-    stock = keras.saving.serialize_keras_object(
-        keras.layers.BatchNormalization()
-    )
-    for layer in config["layers"]:
-        if layer["class_name"] == "BatchNormalization":
-            layer |= {k: v for k, v in stock.items() if k != "config"}
-        for key in list(layer["config"]):
-            if key.endswith("_initializer"):
-                del layer["config"][key]
-            elif key.endswith(("_regularizer", "_constraint")):
-                layer["config"][key] = None
-    plain = keras.Model.from_config(config)
+    copy = keras_resfam.to_stock_layers(model)
+    plain = keras.Model(copy.input, copy.output, name=name)
     for layer in plain.layers:
-        values = model.get_layer(layer.name).get_weights()
-        layer.set_weights([fingerprint.stored(value) for value in values])
+        layer.set_weights([fingerprint.stored(v) for v in layer.get_weights()])
     return plain
 
 

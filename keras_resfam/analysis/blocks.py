@@ -283,8 +283,7 @@ def with_sums_joined(graph):
     """
     family = Ancestry(graph)
     makers = {id(x): step for step in graph.steps for x in step.outputs}
-    read = [x for step in graph.steps for x in step.inputs]
-    readers = collections.Counter(id(x) for x in [*graph.outputs, *read])
+    readers = graphs.readers(graph)
     gone = set()
 
     def is_inner_sum(x):

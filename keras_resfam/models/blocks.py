@@ -9,7 +9,7 @@ import random
 import keras
 
 from keras_resfam.initializers import FanInNormal, FanInUniform
-from keras_resfam.layers import BatchNormalization
+from keras_resfam.layers import BatchNormalization, Conv2D
 
 
 def channel_axis():
@@ -95,7 +95,7 @@ class Layers:
             padding = "valid"
             if size > 1:
                 x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
-        return keras.layers.Conv2D(
+        return Conv2D(
             filters,
             size,
             strides,

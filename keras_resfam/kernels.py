@@ -1,8 +1,11 @@
-"""A backend's own kernel for BatchNormalization.
+"""A backend's own kernels, where Keras takes a detour.
 
-Keras spells it out in elementwise operations, which on thin networks cost
-more than the convolutions. XLA fuses them on JAX; TensorFlow and PyTorch have
-a kernel.
+Keras spells batch normalization out in elementwise operations, which on thin
+networks cost more than the convolutions. XLA fuses them on JAX; TensorFlow
+and PyTorch have a kernel.
+
+Before each convolution on PyTorch, Keras copies the images to channels first,
+and back to channels last. PyTorch's kernel takes a view of them.
 """
 
 import math
@@ -13,14 +16,14 @@ from keras import ops
 FLOATS = "float16", "bfloat16", "float32"
 
 
-def fuses(x):
+def fuses_batch_norm(x):
     """Whether the backend has a kernel for `x`, of channels last.
 
     PyTorch's refuses one value a channel, TensorFlow's double precision, and
     both refuse integers.
     """
     return (
-        keras.backend.backend() in _KERNELS
+        keras.backend.backend() in _BATCH_NORMS
         and len(x.shape) == 4
         and tuple(x.shape[:-1]) != (1, 1, 1)
         and keras.backend.standardize_dtype(x.dtype) in FLOATS
@@ -45,7 +48,7 @@ def fused_batch_norm(x, gamma, beta, epsilon, moments=None):
     gamma, beta = (ops.cast(v, "float32") for v in (gamma, beta))
     if moments is not None:
         moments = [ops.cast(v, "float32") for v in moments]
-    kernel = _KERNELS[keras.backend.backend()]
+    kernel = _BATCH_NORMS[keras.backend.backend()]
     outputs, mean, variance = kernel(x, gamma, beta, epsilon, moments)
     if moments is None:
         # Keras averages the biased variance, the kernels give the other.
@@ -54,7 +57,7 @@ def fused_batch_norm(x, gamma, beta, epsilon, moments=None):
     return outputs, mean, variance
 
 
-def _tensorflow(x, gamma, beta, epsilon, moments):
+def _tensorflow_batch_norm(x, gamma, beta, epsilon, moments):
     import tensorflow as tf
 
     mean, variance = moments or ([], [])
@@ -70,7 +73,7 @@ def _tensorflow(x, gamma, beta, epsilon, moments):
     return outputs, tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
-def _torch(x, gamma, beta, epsilon, moments):
+def _torch_batch_norm(x, gamma, beta, epsilon, moments):
     import torch
 
     # The batch's moments are written into these.
@@ -88,4 +91,43 @@ def _torch(x, gamma, beta, epsilon, moments):
     return outputs.movedim(1, -1), mean, variance
 
 
-_KERNELS = {"tensorflow": _tensorflow, "torch": _torch}
+_BATCH_NORMS = {
+    "tensorflow": _tensorflow_batch_norm,
+    "torch": _torch_batch_norm,
+}
+
+
+def convolves_views(strides, padding):
+    """Whether `convolution` does what Keras does, with less copying.
+
+    Where the strides are not 1, Keras's `"same"` pads one side more.
+    """
+    return keras.backend.backend() == "torch" and (
+        padding == "valid" or set(strides) == {1}
+    )
+
+
+def convolution(x, kernel, bias, strides, padding, dilation, groups):
+    """Convolves images of channels last, on PyTorch.
+
+    Args:
+        x: tensor of shape `(batch, height, width, channels)`.
+        kernel: tensor of shape `(height, width, channels / groups, filters)`.
+        bias: tensor of shape `(filters,)`, or `None`.
+        strides: pair of ints.
+        padding: `"valid"`, or `"same"` with strides of 1.
+        dilation: pair of ints.
+        groups: int.
+    """
+    import torch
+
+    outputs = torch.nn.functional.conv2d(
+        x.movedim(-1, 1),
+        kernel.permute(3, 2, 0, 1),
+        bias,
+        strides,
+        padding,
+        dilation,
+        groups,
+    )
+    return outputs.movedim(1, -1)

@@ -1,0 +1,144 @@
+"""Copies of models for inference, without what acts in training only."""
+
+import keras
+
+from keras_resfam import graph as graphs
+from keras_resfam.layers import BatchNormalization, Conv2D, GradientModulation
+
+STOCK = {
+    BatchNormalization: keras.layers.BatchNormalization,
+    Conv2D: keras.layers.Conv2D,
+}
+
+
+def to_stock_layers(model):
+    """Returns a copy of a model that is made of Keras's own layers.
+
+    The copy computes what `model` computes, up to rounding, and can be saved,
+    and loaded where keras_resfam is not installed. `BatchNormalization` and
+    `Conv2D` of keras_resfam become those of Keras. Left out, because they act
+    in training only: `GradientModulation`, and the initializers, regularizers
+    and constraints of all layers. Models inside `model` are copied alike, if
+    they are functional or sequential. Layers that are neither Keras's nor
+    keras_resfam's stay what they are.
+
+    Args:
+        model: `keras.Model`. A functional or sequential model. Its weights
+            and its graph stay as they are.
+
+    Returns:
+        A functional `keras.Model` with the inputs, outputs and name of
+        `model`, and weights of its own. It is not compiled.
+
+    Raises:
+        ValueError: If `model` is neither functional nor sequential (or has
+            a `call` of its own), or not built.
+
+    Example:
+
+    ```python
+    model = keras_resfam.WideResNet(depth=16, width=4)
+    keras_resfam.to_stock_layers(model).save("wrn_16_4.keras")
+    ```
+    """
+    graph = graphs.read(checked(model))
+
+    def stock(layer):
+        kind = STOCK.get(type(layer), type(layer))
+        return kind.from_config(for_inference(layer.get_config()))
+
+    def weights(layer):
+        return layer.get_weights()
+
+    return copy(model, graph, stock, weights, to_stock_layers)
+
+
+def for_inference(config, initializer=None):
+    """A layer's config without what acts before weights have their last values.
+
+    Args:
+        config: dict.
+        initializer: str. Takes the place of all initializers. Defaults to
+            `None`, those that Keras has by default.
+    """
+    found = {}
+    for key, value in config.items():
+        if not key.endswith("_initializer"):
+            judges = key.endswith(("_regularizer", "_constraint"))
+            found[key] = None if judges else value
+        elif initializer is not None:
+            found[key] = initializer
+    return found
+
+
+def checked(model):
+    """The model, if it can be copied; a `ValueError` otherwise."""
+    if not graphs.is_graph(model) or not model.built:
+        raise ValueError(
+            "`model` should be a functional or sequential `keras.Model` that "
+            f"is built. Received: model={model}"
+        )
+    return model
+
+
+def copy(model, graph, copy_layer, weights, copy_model, gone=(), whole=()):
+    """Returns a copy of a model, made layer by layer.
+
+    Args:
+        model: functional or sequential `keras.Model`.
+        graph: `Graph` of it.
+        copy_layer: callable that returns a layer's place-taker.
+        weights: callable that returns the arrays for it.
+        copy_model: callable that copies the models among the layers.
+        gone: layers of one input that are left out, besides
+            `GradientModulation`.
+        whole: models that are copied as layers are.
+    """
+    model = graphs.shell(model)
+    passed = {layer: _identity for layer in gone}
+    passed |= {layer: _unlinked for layer in _modulations(graph)}
+
+    def is_copied_model(layer):
+        return graphs.is_graph(layer) and layer not in whole
+
+    def clone(layer):
+        if layer in passed:
+            return passed[layer]
+        make = copy_model if is_copied_model(layer) else copy_layer
+        return make(layer)
+
+    result = keras.models.clone_model(model, _clone_inputs(model), clone)
+    for layer in result.layers:
+        original = model.get_layer(layer.name)
+        if not is_copied_model(original):
+            layer.set_weights(weights(original))
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()
+    return result
+
+
+def _identity(inputs, **kwargs):
+    return inputs
+
+
+def _unlinked(x, link=None):
+    return x, None
+
+
+def _modulations(graph):
+    """The layers of modulation whose link nothing else reads."""
+    chain = [s for s in graph.steps if type(s.operation) is GradientModulation]
+    others = [x for s in graph.steps if s not in chain for x in s.inputs]
+    read = {id(x) for x in [*graph.outputs, *others]}
+    exposed = {s.operation for s in chain if id(s.outputs[1]) in read}
+    return {s.operation for s in chain} - exposed
+
+
+def _clone_inputs(model):
+    """New inputs in the structure of the model's, by the same names."""
+    clones = {
+        id(layer.output): type(layer).from_config(layer.get_config()).output
+        for layer in model.layers
+        if isinstance(layer, keras.layers.InputLayer)
+    }
+    return keras.tree.map_structure(lambda x: clones[id(x)], model.input)

@@ -1,0 +1,127 @@
+"""Conv2D by PyTorch's kernel against Keras's own."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from differentiate import gradients
+from keras_resfam.layers import Conv2D
+
+SHAPE = (2, 7, 6, 4)
+OPTIONS = [
+    {},
+    {"padding": "same"},
+    {"padding": "same", "kernel_size": (2, 3)},
+    {"strides": 2},
+    {"strides": 2, "padding": "same"},
+    {"strides": (1, 2), "padding": "same"},
+    {"dilation_rate": 2, "padding": "same"},
+    {"groups": 2},
+    {"use_bias": False},
+    {"activation": "relu"},
+]
+
+
+def twins(filters=6, kernel_size=3, **options):
+    """Our layer and Keras's, with the same weights."""
+    rng = np.random.default_rng(0)
+    pair = []
+    for kind in (Conv2D, keras.layers.Conv2D):
+        layer = kind(filters, kernel_size, **options)
+        layer.build(SHAPE)
+        pair.append(layer)
+    for ours, theirs in zip(pair[0].weights, pair[1].weights, strict=True):
+        value = rng.normal(size=ours.shape)
+        ours.assign(value)
+        theirs.assign(value)
+    return pair
+
+
+def images(dtype="float32"):
+    x = np.random.default_rng(1).normal(size=SHAPE).astype("float32")
+    return ops.cast(ops.convert_to_tensor(x), dtype)
+
+
+def assert_close(ours, theirs, tolerance=1e-5):
+    ours, theirs = (
+        ops.convert_to_numpy(ops.cast(x, "float32")) for x in (ours, theirs)
+    )
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_values(options):
+    ours, theirs = twins(**options)
+    assert_close(ours(images()), theirs(images()))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_gradients(options):
+    found = []
+    for layer in twins(**options):
+        values = [images(), *(w.numpy() for w in layer.weights)]
+
+        def loss(x, *weights, layer=layer):
+            for variable, value in zip(layer.weights, weights, strict=True):
+                variable.assign(value)
+            return ops.sum(layer(x) ** 2)
+
+        found.append(gradients(loss, list(map(np.array, values))))
+    for ours, theirs in zip(*found, strict=True):
+        assert_close(ours, theirs, 1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision(dtype):
+    ours, theirs = twins(dtype=f"mixed_{dtype}")
+    y = ours(images())
+    assert keras.backend.standardize_dtype(y.dtype) == dtype
+    assert_close(y, theirs(images()), 3e-2)
+
+
+def test_channels_first_is_left_to_keras():
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow has no channels_first convolution on the CPU")
+    first = Conv2D(6, 3, data_format="channels_first")
+    last = Conv2D(6, 3)
+    first.build((2, 4, 7, 6))
+    last.build(SHAPE)
+    last.set_weights(first.get_weights())
+    y = first(ops.transpose(images(), (0, 3, 1, 2)))
+    assert_close(ops.transpose(y, (0, 2, 3, 1)), last(images()))
+
+
+def test_torch_copies_no_image():
+    """The kernel takes a view of the images, and gives one."""
+    if keras.backend.backend() != "torch":
+        pytest.skip("TensorFlow and JAX convolve images of channels last")
+    from torch.profiler import profile
+
+    ours, theirs = twins(16, padding="same", use_bias=False)
+    x = ops.convert_to_tensor(
+        np.random.default_rng(0).normal(size=(2, 64, 64, 4)), "float32"
+    )
+
+    def copied(layer):
+        """The values of the largest copy."""
+        with profile(record_shapes=True) as profiler:
+            layer(x)
+        copies = [
+            event.input_shapes[0]
+            for event in profiler.events()
+            if event.name == "aten::copy_"
+        ]
+        return max((int(np.prod(shape)) for shape in copies), default=0)
+
+    assert copied(theirs) >= x.numel()
+    assert copied(ours) < x.numel()
+
+
+def test_saved_and_loaded(tmp_path):
+    model = keras.Sequential([keras.Input(SHAPE[1:]), Conv2D(3, 3)])
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(again.layers[0]) is Conv2D
+    assert again.layers[0].get_config() == model.layers[0].get_config()

@@ -1,0 +1,77 @@
+"""Copies that Keras alone can load."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keras_resfam
+from families import ONE_OF_EACH, build, case_name, images, predict, randomize
+from keras_resfam.layers import Conv2D
+
+ALONE = """
+import sys
+
+sys.modules["keras_resfam"] = None  # importing it fails
+import keras
+import numpy as np
+
+model = keras.saving.load_model("model.keras")
+np.save("outputs.npy", keras.ops.convert_to_numpy(model(np.load("x.npy"))))
+"""
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_keras_alone_loads_it(folded, tmp_path):
+    backbone = keras_resfam.WideResNet(
+        depth=10,
+        width=1,
+        dropout=0.3,
+        input_shape=(8, 8, 3),
+        include_top=False,
+        pooling="avg",
+    )
+    model = keras.Sequential([backbone, keras.layers.Dense(2, "softmax")])
+    randomize(model)
+    x = images(shape=(8, 8, 3)).astype("float32")
+    given = keras_resfam.fold_batch_norm(model) if folded else model
+    keras_resfam.to_stock_layers(given).save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", x)
+    subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, check=True)
+    found = np.load(tmp_path / "outputs.npy")
+    np.testing.assert_allclose(found, predict(model, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "arguments"), ONE_OF_EACH, ids=case_name)
+def test_no_layer_is_of_keras_resfam(family, arguments):
+    model = randomize(build(family, arguments, input_shape=(16, 16, 3)))
+    before = model.get_config()
+    stock = keras_resfam.to_stock_layers(model)
+    assert "keras_resfam" not in stock.to_json()
+    assert stock.name == model.name
+    assert model.get_config() == before
+    np.testing.assert_allclose(
+        predict(stock, images()), predict(model, images()), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_weights_are_its_own():
+    model = keras.Sequential([keras.Input((4, 4, 2)), Conv2D(3, 3)])
+    stock = keras_resfam.to_stock_layers(model)
+    before = model.get_weights()
+    for copied, own in zip(stock.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(copied, own)
+    stock.set_weights([0 * w for w in before])
+    for now, own in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, own)
+
+
+def test_what_is_no_graph_is_refused():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="`model`.*functional or sequential"):
+        keras_resfam.to_stock_layers(Own())
