@@ -17,8 +17,8 @@ def to_stock_layers(model):
     The copy computes what `model` computes, up to rounding, and can be saved,
     and loaded where keras_resfam is not installed. `BatchNormalization` and
     `Conv2D` of keras_resfam become those of Keras. Left out, because they act
-    in training only: `GradientModulation`, and the initializers, regularizers
-    and constraints of all layers. Models inside `model` are copied alike, if
+    in training only: `GradientModulation`, and the layers' initializers,
+    regularizers and constraints. Models inside `model` are copied alike, if
     they are functional or sequential. Layers that are neither Keras's nor
     keras_resfam's stay what they are.
 
@@ -45,7 +45,10 @@ def to_stock_layers(model):
 
     def stock(layer):
         kind = STOCK.get(type(layer), type(layer))
-        return kind.from_config(for_inference(layer.get_config()))
+        config = layer.get_config()
+        if kind.__module__.startswith("keras."):
+            config = for_inference(config)
+        return kind.from_config(config)
 
     def weights(layer):
         return layer.get_weights()

@@ -68,6 +68,33 @@ def test_weights_are_its_own():
         np.testing.assert_array_equal(now, own)
 
 
+def test_layers_of_others_stay_what_they_are():
+    @keras.saving.register_keras_serializable(package="test_copies")
+    class Scale(keras.layers.Layer):
+        def __init__(self, scale_initializer, **kwargs):
+            super().__init__(**kwargs)
+            self.scale_initializer = scale_initializer
+
+        def build(self, shape):
+            self.scale = self.add_weight(
+                shape=(), initializer=self.scale_initializer
+            )
+
+        def call(self, x):
+            return self.scale * x
+
+        def get_config(self):
+            own = {"scale_initializer": self.scale_initializer}
+            return super().get_config() | own
+
+    model = keras.Sequential([keras.Input((3,)), Scale("ones")])
+    model.layers[0].scale.assign(2.5)
+    stock = keras_resfam.to_stock_layers(model)
+    assert type(stock.layers[-1]) is Scale
+    x = np.ones((1, 3), "float32")
+    np.testing.assert_array_equal(predict(stock, x), 2.5 * x)
+
+
 def test_what_is_no_graph_is_refused():
     class Own(keras.Model):
         def call(self, x):
