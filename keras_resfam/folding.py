@@ -90,7 +90,8 @@ def fold_batch_norm(model):
     def fold(layer):
         config = layer.get_config()
         if type(layer) in LINEAR:
-            config = copies.for_inference(config, "zeros")  # quick
+            # Nothing is drawn that `weights` replaces at once.
+            config = copies.for_inference(config, "zeros")
         if layer in norm_after or layer in added:
             config["use_bias"] = True
         return type(layer).from_config(config)

@@ -7,6 +7,7 @@ from keras import ops
 
 from differentiate import gradients
 from keras_resfam.layers import BatchNormalization
+from twins import assert_close, built_alike
 
 SHAPE = (6, 5, 4, 3)
 
@@ -14,28 +15,18 @@ SHAPE = (6, 5, 4, 3)
 def twins(**kwargs):
     """Our layer and Keras's, with the same weights, not the initial ones."""
     rng = np.random.default_rng(0)
-    pair = []
-    for kind in (BatchNormalization, keras.layers.BatchNormalization):
-        layer = kind(momentum=0.7, epsilon=1e-3, **kwargs)
-        layer.build(SHAPE)
-        pair.append(layer)
-    for ours, theirs in zip(pair[0].weights, pair[1].weights, strict=True):
-        value = rng.uniform(0.5, 2.0, ours.shape)
-        ours.assign(value)
-        theirs.assign(value)
-    return pair
+    kwargs = {"momentum": 0.7, "epsilon": 1e-3, **kwargs}
+    return built_alike(
+        BatchNormalization(**kwargs),
+        keras.layers.BatchNormalization(**kwargs),
+        SHAPE,
+        lambda shape: rng.uniform(0.5, 2.0, shape),
+    )
 
 
 def images(dtype="float32"):
     x = np.random.default_rng(1).normal(3.0, 2.0, SHAPE)
     return ops.cast(ops.convert_to_tensor(x.astype("float32")), dtype)
-
-
-def assert_close(ours, theirs, tolerance=1e-5):
-    ours, theirs = (
-        ops.convert_to_numpy(ops.cast(x, "float32")) for x in (ours, theirs)
-    )
-    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from keras import ops
 
 from differentiate import gradients
 from keras_resfam.layers import Conv2D
+from twins import assert_close, built_alike
 
 SHAPE = (2, 7, 6, 4)
 OPTIONS = [
@@ -26,29 +27,17 @@ OPTIONS = [
 def twins(filters=6, kernel_size=3, **options):
     """Our layer and Keras's, with the same weights."""
     rng = np.random.default_rng(0)
-    pair = []
-    for kind in (Conv2D, keras.layers.Conv2D):
-        layer = kind(filters, kernel_size, **options)
-        layer.build(SHAPE)
-        pair.append(layer)
-    for ours, theirs in zip(pair[0].weights, pair[1].weights, strict=True):
-        value = rng.normal(size=ours.shape)
-        ours.assign(value)
-        theirs.assign(value)
-    return pair
+    return built_alike(
+        Conv2D(filters, kernel_size, **options),
+        keras.layers.Conv2D(filters, kernel_size, **options),
+        SHAPE,
+        lambda shape: rng.normal(size=shape),
+    )
 
 
 def images(dtype="float32"):
     x = np.random.default_rng(1).normal(size=SHAPE).astype("float32")
     return ops.cast(ops.convert_to_tensor(x), dtype)
-
-
-def assert_close(ours, theirs, tolerance=1e-5):
-    ours, theirs = (
-        ops.convert_to_numpy(ops.cast(x, "float32")) for x in (ours, theirs)
-    )
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

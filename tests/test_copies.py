@@ -57,6 +57,13 @@ def test_no_layer_is_of_keras_resfam(family, arguments):
     )
 
 
+@pytest.mark.parametrize(("family", "arguments"), ONE_OF_EACH, ids=case_name)
+def test_no_layer_of_a_folded_copy_either(family, arguments):
+    model = build(family, arguments, input_shape=(8, 8, 3))
+    stock = keras_resfam.to_stock_layers(keras_resfam.fold_batch_norm(model))
+    assert "keras_resfam" not in stock.to_json()
+
+
 def test_weights_are_its_own():
     model = keras.Sequential([keras.Input((4, 4, 2)), Conv2D(3, 3)])
     stock = keras_resfam.to_stock_layers(model)
