@@ -6,6 +6,9 @@ and PyTorch have a kernel.
 
 Before each convolution on PyTorch, Keras copies the images to channels first,
 and back to channels last. PyTorch's kernel takes a view of them.
+
+A mean of squares is two operations in Keras, and a copy of the tensor between
+them; TensorFlow and PyTorch have a kernel that reads the tensor once.
 """
 
 import math
@@ -131,3 +134,27 @@ def convolution(x, kernel, bias, strides, padding, dilation, groups):
         groups,
     )
     return outputs.movedim(1, -1)
+
+
+def second_moment(x):
+    """Returns the mean square of the values of `x`, in float32."""
+    size = ops.cast(math.prod(ops.shape(x)), "float32")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return 2.0 * tf.nn.l2_loss(tf.cast(x, tf.float32)) / size
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.linalg.vector_norm(x, dtype=torch.float32) ** 2 / size
+    return ops.sum(ops.square(ops.cast(x, "float32"))) / size
+
+
+def scaled(x, factor):
+    """Returns `x` times a float32 scalar, multiplied in float32.
+
+    A float16 would not hold every factor.
+    """
+    if keras.backend.backend() == "torch":
+        return x * factor  # its kernel computes so, without a wider copy
+    return ops.cast(ops.cast(x, "float32") * factor, x.dtype)

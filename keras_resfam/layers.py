@@ -11,9 +11,9 @@ from keras_resfam.kernels import (
     convolves_views,
     fused_batch_norm,
     fuses_batch_norm,
+    scaled,
+    second_moment,
 )
-
-TINY = 1.2e-38  # float32's smallest normal number
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
@@ -79,16 +79,14 @@ class GradientModulation(keras.layers.Layer):
 
     def _modulate(self, error, q_above):
         """Returns the modulated error and its second moment."""
-        wide = keras.ops.cast(error, "float32")  # as rho: float16 ends early
-        q = _second_moment(wide)
-        low, high = keras.ops.minimum(q, q_above), keras.ops.maximum(q, q_above)
-        mismatch = high > self.threshold * low
-        # Above the uppermost layer there is no moment, and no ratio.
-        mismatch = mismatch & (low > 0) & (high < math.inf)
-        ratio = q_above / keras.ops.maximum(q, TINY)
-        rho = keras.ops.where(mismatch, keras.ops.sqrt(ratio), 1.0)
-        modulated = keras.ops.cast(wide * rho, error.dtype)
-        return modulated, keras.ops.where(mismatch, q_above, q)
+        q = second_moment(error)
+        ratio = q_above / q
+        distance = keras.ops.abs(keras.ops.log(ratio))
+        # Above the uppermost layer there is no moment: the distance is
+        # infinite, or no number.
+        mismatch = (distance > math.log(self.threshold)) & (distance < math.inf)
+        ratio = keras.ops.where(mismatch, ratio, 1.0)
+        return scaled(error, keras.ops.sqrt(ratio)), q * ratio
 
     def compute_output_spec(self, x, link=None):
         return (
@@ -98,13 +96,6 @@ class GradientModulation(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "threshold": self.threshold}
-
-
-def _second_moment(error):
-    """The mean square, by the norm: PyTorch has one kernel for it."""
-    row = keras.ops.reshape(error, (-1,))
-    size = keras.ops.cast(math.prod(keras.ops.shape(error)), "float32")
-    return keras.ops.square(keras.ops.norm(row)) / size
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")

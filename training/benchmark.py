@@ -77,6 +77,7 @@ FIGURES = {
     "build": ("s", 1),
     "first step": ("s", 1),
 }
+OPERATIONS = 8  # as many of a profile are printed
 CSV_FIELDS = (
     "network variant precision implementation ours measure batch "
     "value lower upper rounds note versions machine"
@@ -91,7 +92,7 @@ class Contender:
         self.variant = variant
         self.network = network
         self.ours = implementation in OURS
-        self.report, self.samples = {}, {}
+        self.report, self.samples, self.profiles = {}, {}, {}
         self.process = None
 
     def __str__(self):
@@ -132,6 +133,11 @@ class Contender:
         answer = self.ask("sample", mode, batch, seconds)
         if "seconds" in answer:
             self.samples.setdefault((mode, batch), []).append(answer["seconds"])
+
+    def profile(self, mode, batch):
+        answer = self.ask("profile", mode, batch)
+        if answer.get("profile"):
+            self.profiles[mode, batch] = answer["profile"]
 
     def stop(self):
         if self.process is None:
@@ -184,6 +190,10 @@ def sample_all(contenders, precision, options):
                 contender.ask("to_inference")
         for contender in turns(contenders, options.rounds):
             contender.sample(mode, batch, options.seconds)
+        if options.profile:
+            for contender in contenders:
+                if contender.ours:
+                    contender.profile(mode, batch)
     for contender in contenders:
         if contender.ours and not options.quick:
             contender.ask("matrix_peak", precision)
@@ -294,6 +304,17 @@ def print_peak(contenders, batch):
                 )
 
 
+def print_profiles(contenders):
+    """The operations that take most of the time, and their shares."""
+    for contender in contenders:
+        for (mode, batch), shares in contender.profiles.items():
+            most = list(shares.items())[:OPERATIONS]
+            print(
+                f"{contender}, {mode} {batch}: "
+                + ", ".join(f"{name} {share:.0%}" for name, share in most)
+            )
+
+
 def rows(contenders, name, precision, options):
     """The lines of the CSV file: one for each figure, in seconds or bytes."""
     for contender in contenders:
@@ -320,6 +341,14 @@ def rows(contenders, name, precision, options):
                 "upper": upper,
                 "rounds": len(samples),
             }
+        for (mode, size), shares in contender.profiles.items():
+            for operation, share in shares.items():
+                yield line | {
+                    "measure": f"share of {mode}",
+                    "batch": size,
+                    "value": share,
+                    "note": operation,
+                }
         for figure in (*FIGURES, "package import", "flops", "peak"):
             if report.get(figure) is not None:
                 yield line | {"measure": figure, "value": report[figure]}
@@ -376,6 +405,12 @@ def parse(arguments):
         action="store_true",
         help="a trial of the benchmark itself: shallow networks, few images",
     )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="also the operations on which our own backends spend the time "
+        "of a step, on a CPU",
+    )
     parser.add_argument("--csv", help="file to write all figures to")
     options = parser.parse_args(arguments)
     for name, value in (QUICK if options.quick else DEFAULTS).items():
@@ -395,6 +430,7 @@ def main(arguments=None):
             print_table(contenders, options.batch)
             print_ratios(contenders, options.batch)
             print_peak(contenders, options.batch)
+            print_profiles(contenders)
             lines += rows(contenders, name, precision, options)
             if options.csv:
                 with open(options.csv, "w", newline="") as file:

@@ -4,6 +4,7 @@ A process answers requests over a connection, so that the measurements of
 several implementations alternate: one works while the others wait.
 """
 
+import functools
 import importlib
 import math
 import os
@@ -12,6 +13,8 @@ import sys
 import time
 
 import numpy as np
+
+from benchmark_profile import profile
 
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 LEARNING_RATE = 0.01
@@ -90,6 +93,18 @@ class Session:
         for _ in range(steps):
             self.implementation.infer(x)
         return time.perf_counter() - start
+
+    def profile(self, mode, batch):
+        """The share of each operation in the time of some steps."""
+        if self.implementation.device() is not None:
+            return {"profile": {}}  # of a processor only
+        x, y = batch_of(batch)
+        step = {
+            "train": functools.partial(self.implementation.first_step, x, y),
+            "infer": functools.partial(self.implementation.infer, x),
+        }[mode]
+        step()
+        return {"profile": profile(self.implementation.backend, step, 5)}
 
     def to_inference(self):
         """The peak memory of training; inference comes after."""

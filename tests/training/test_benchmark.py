@@ -12,6 +12,7 @@ import benchmark
 import benchmark_workers
 import keras_resfam
 from benchmark import Contender
+from benchmark_profile import own_times
 
 BACKEND = keras.backend.backend()
 
@@ -37,9 +38,12 @@ def test_measures_one_backend_beside_absent_peers(tmp_path, capsys):
         *("--backends", BACKEND),
         *("--precisions", "bfloat16"),
         *("--peers", "onnxruntime"),
+        "--profile",
     )
     assert status == 0
     ours = [row for row in rows if row["implementation"] == BACKEND]
+    shares = [row for row in ours if row["measure"].startswith("share of ")]
+    ours = [row for row in ours if row not in shares]
     figures = {
         (row["measure"], row["batch"]): float(row["value"]) for row in ours
     }
@@ -59,6 +63,16 @@ def test_measures_one_backend_beside_absent_peers(tmp_path, capsys):
     assert figures["memory", ""] > 1e8
     assert figures["first step", ""] > figures["train", "8"]
     assert f"keras=={keras.__version__}" in ours[0]["versions"]
+    for step in ("train", "8"), ("infer", "8"), ("infer", "1"):
+        profile = {
+            row["note"]: float(row["value"])
+            for row in shares
+            if (row["measure"], row["batch"])
+            == ("share of " + step[0], step[1])
+        }
+        assert sum(profile.values()) == pytest.approx(1)
+        assert min(profile.values()) >= 0
+        assert any("conv" in name.lower() for name in profile)
 
     (peer,) = (row for row in rows if row["implementation"] == "onnxruntime")
     assert peer["measure"] == "absent"
@@ -66,7 +80,24 @@ def test_measures_one_backend_beside_absent_peers(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "wrn-16-4, bfloat16, shallow" in printed
     assert f"train 8: {BACKEND} is alone" in printed
+    assert re.search(rf"{BACKEND}, infer 1: .+ \d+%, .+ \d+%", printed)
     assert f"    absent: {peer['note']}\n" in printed
+
+
+def test_operations_take_their_own_time():
+    """What calls others, and what no pattern matches, takes the rest."""
+    threads = [
+        [
+            ("a:Conv", 10, 30),
+            ("run", 0, 100),
+            ("b:Call", 50, 40),
+            ("c:Conv", 50, 5),
+            ("d:Add", 60, 30),
+        ],
+        [("e:Add", 0, 7)],
+    ]
+    times = own_times(threads, re.compile(r"[^:]+:(\w+)"))
+    assert times == {"Conv": 35, "Call": 5, "Add": 37}
 
 
 def test_variants_are_measured_in_our_own_implementations():

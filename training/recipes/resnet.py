@@ -78,6 +78,14 @@ SHORT_56 = SHORT.replace(
     error=ERRORS[56],
 )
 
+# Half the paper's epochs, about an hour of one processor core.
+SHORT_20 = SHORT.replace(
+    name="resnet_20_cifar10_short",
+    arguments={**CIFAR.arguments, "depth": 20},
+    warmup=2,
+    error=ERRORS[20],
+)
+
 RECIPES = (
     *(
         CIFAR.replace(
@@ -104,4 +112,5 @@ RECIPES = (
     ),
     SHORT,
     SHORT_56,
+    SHORT_20,
 )
