@@ -20,7 +20,8 @@ def to_stock_layers(model):
     in training only: `GradientModulation`, and the layers' initializers,
     regularizers and constraints. Models inside `model` are copied alike, if
     they are functional or sequential. Layers that are neither Keras's nor
-    keras_resfam's stay what they are.
+    keras_resfam's stay what they are, and so do layers inside of other
+    layers, such as `TimeDistributed`.
 
     Args:
         model: `keras.Model`. A functional or sequential model. Its weights

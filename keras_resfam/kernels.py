@@ -7,8 +7,8 @@ and PyTorch have a kernel.
 Before each convolution on PyTorch, Keras copies the images to channels first,
 and back to channels last. PyTorch's kernel takes a view of them.
 
-A mean of squares is two operations in Keras, and a copy of the tensor between
-them; TensorFlow and PyTorch have a kernel that reads the tensor once.
+A sum of squares is two operations in Keras, and a copy of the tensor between
+them. TensorFlow has a kernel that reads the tensor once, PyTorch one of norms.
 """
 
 import math
@@ -139,15 +139,18 @@ def convolution(x, kernel, bias, strides, padding, dilation, groups):
 def second_moment(x):
     """Returns the mean square of the values of `x`, in float32."""
     size = ops.cast(math.prod(ops.shape(x)), "float32")
-    if keras.backend.backend() == "tensorflow":
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    tensorflow = keras.backend.backend() == "tensorflow"
+    if tensorflow or dtype == "float16":
+        x = ops.cast(x, "float32")  # float16 does not hold every norm
+    if tensorflow:
         import tensorflow as tf
 
-        return 2.0 * tf.nn.l2_loss(tf.cast(x, tf.float32)) / size
-    if keras.backend.backend() == "torch":
-        import torch
-
-        return torch.linalg.vector_norm(x, dtype=torch.float32) ** 2 / size
-    return ops.sum(ops.square(ops.cast(x, "float32"))) / size
+        return 2.0 * tf.nn.l2_loss(x) / size
+    # The rows' norms are as precise as `x`, and taken side by side.
+    rows = ops.reshape(x, (-1, math.prod(ops.shape(x)[1:])))
+    norms = ops.cast(ops.norm(rows, axis=-1), "float32")
+    return ops.sum(ops.square(norms)) / size
 
 
 def scaled(x, factor):

@@ -4,6 +4,7 @@ import pytest
 
 import keras_resfam
 from differentiate import gradients
+from keras_resfam.kernels import second_moment
 from keras_resfam.layers import GradientModulation
 
 
@@ -198,3 +199,29 @@ def test_training_modulates_under_fit(dtype):
 def test_bad_threshold(threshold):
     with pytest.raises(ValueError, match="`threshold`.*Received: threshold="):
         GradientModulation(threshold)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [
+        ("float32", 1e-15),
+        ("float32", 1e15),
+        ("bfloat16", 1e-15),
+        ("bfloat16", 1e15),
+        ("float16", 1e-4),
+        ("float16", 6e4),
+    ],
+)
+@pytest.mark.parametrize("shape", [(), (9,), (3, 5), (3, 32, 32, 16)])
+def test_second_moments_are_as_precise_as_the_type(shape, dtype, scale):
+    """Sums of many squares, also where float16 does not hold a norm."""
+    values = np.random.default_rng(0).uniform(0.1, 1, shape) * scale
+    x = keras.ops.cast(keras.ops.convert_to_tensor(values, "float32"), dtype)
+    exact = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
+    expected = np.mean(exact.astype("float64") ** 2)
+    found = second_moment(x)
+    assert keras.backend.standardize_dtype(found.dtype) == "float32"
+    tolerance = 1e-2 if dtype == "bfloat16" else 1e-5
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(found), expected, rtol=tolerance
+    )
