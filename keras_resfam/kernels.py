@@ -5,7 +5,8 @@ networks cost more than the convolutions. XLA fuses them on JAX; TensorFlow
 and PyTorch have a kernel.
 
 Before each convolution on PyTorch, Keras copies the images to channels first,
-and back to channels last. PyTorch's kernel takes a view of them.
+and back to channels last, and PyTorch the kernel into an order of its own.
+PyTorch's convolution takes a view of either.
 
 A sum of squares is two operations in Keras, and a copy of the tensor between
 them. TensorFlow has a kernel that reads the tensor once, PyTorch one of norms.
@@ -98,6 +99,25 @@ _BATCH_NORMS = {
     "tensorflow": _tensorflow_batch_norm,
     "torch": _torch_batch_norm,
 }
+
+
+def lay_out(kernel):
+    """Stores a kernel in the order in which PyTorch's convolution reads it.
+
+    Otherwise PyTorch copies it into that order at every call, which for one
+    image takes as long as the convolution.
+
+    Args:
+        kernel: `keras.Variable` of shape `(height, width, channels, filters)`.
+    """
+    if keras.backend.backend() != "torch":
+        return
+    import torch
+
+    value = kernel.value
+    filters_first = value.data.permute(3, 2, 0, 1)
+    channels_last = filters_first.contiguous(memory_format=torch.channels_last)
+    value.data = channels_last.permute(2, 3, 1, 0)
 
 
 def convolves_views(strides, padding):

@@ -11,6 +11,7 @@ from keras_resfam.kernels import (
     convolves_views,
     fused_batch_norm,
     fuses_batch_norm,
+    lay_out,
     scaled,
     second_moment,
 )
@@ -137,7 +138,14 @@ class Conv2D(keras.layers.Conv2D):
     The same weights, arguments and results, to rounding. On TensorFlow and
     JAX, with the channels first, and where strides meet `"same"`, the layer
     is Keras's.
+
+    On PyTorch the kernel has Keras's shape, and lies in memory as PyTorch's
+    kernels do, so that no step has to turn it.
     """
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        lay_out(self.kernel)
 
     def call(self, inputs):
         if self.data_format != "channels_last" or not convolves_views(
