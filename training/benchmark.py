@@ -305,13 +305,15 @@ def print_peak(contenders, batch):
 
 
 def print_profiles(contenders):
-    """The operations that take most of the time, and their shares."""
+    """The time in operations, and the shares of those that take most."""
     for contender in contenders:
-        for (mode, batch), shares in contender.profiles.items():
-            most = list(shares.items())[:OPERATIONS]
+        for (mode, batch), seconds in contender.profiles.items():
+            total = sum(seconds.values())
+            most = list(seconds.items())[:OPERATIONS]
+            shares = [f"{name} {time / total:.0%}" for name, time in most]
             print(
                 f"{contender}, {mode} {batch}: "
-                + ", ".join(f"{name} {share:.0%}" for name, share in most)
+                f"operations {total * 1e3:.2f} ms, " + ", ".join(shares)
             )
 
 
@@ -341,12 +343,12 @@ def rows(contenders, name, precision, options):
                 "upper": upper,
                 "rounds": len(samples),
             }
-        for (mode, size), shares in contender.profiles.items():
-            for operation, share in shares.items():
+        for (mode, size), seconds in contender.profiles.items():
+            for operation, time in seconds.items():
                 yield line | {
-                    "measure": f"share of {mode}",
+                    "measure": f"operation of {mode}",
                     "batch": size,
-                    "value": share,
+                    "value": time,
                     "note": operation,
                 }
         for figure in (*FIGURES, "package import", "flops", "peak"):

@@ -21,11 +21,12 @@ def profile(backend, step, steps):
         steps: Integer.
 
     Returns:
-        A dict: the name of each operation -> its share of the time of all.
+        A dict: the name of each operation -> its seconds in one step, the
+        longest first.
     """
-    seconds = PROFILERS[backend](step, steps)
-    total = sum(seconds.values())
-    return {name: time / total for name, time in seconds.most_common()}
+    profiler, unit = PROFILERS[backend]
+    times = profiler(step, steps)
+    return {name: time * unit / steps for name, time in times.most_common()}
 
 
 def torch_operations(step, steps):
@@ -90,10 +91,11 @@ def jax_operations(step, steps):
     return own_times(threads, re.compile(r"([^:]+?)(?:\.\d+)*"))
 
 
+# And the unit of their times, in seconds.
 PROFILERS = {
-    "tensorflow": tensorflow_operations,
-    "jax": jax_operations,
-    "torch": torch_operations,
+    "tensorflow": (tensorflow_operations, 1e-12),
+    "jax": (jax_operations, 1e-9),
+    "torch": (torch_operations, 1e-6),
 }
 
 

@@ -95,7 +95,7 @@ class Session:
         return time.perf_counter() - start
 
     def profile(self, mode, batch):
-        """The share of each operation in the time of some steps."""
+        """The seconds of each operation in a step."""
         if self.implementation.device() is not None:
             return {"profile": {}}  # of a processor only
         x, y = batch_of(batch)

@@ -42,8 +42,8 @@ def test_measures_one_backend_beside_absent_peers(tmp_path, capsys):
     )
     assert status == 0
     ours = [row for row in rows if row["implementation"] == BACKEND]
-    shares = [row for row in ours if row["measure"].startswith("share of ")]
-    ours = [row for row in ours if row not in shares]
+    operations = [r for r in ours if r["measure"].startswith("operation of ")]
+    ours = [row for row in ours if row not in operations]
     figures = {
         (row["measure"], row["batch"]): float(row["value"]) for row in ours
     }
@@ -63,14 +63,14 @@ def test_measures_one_backend_beside_absent_peers(tmp_path, capsys):
     assert figures["memory", ""] > 1e8
     assert figures["first step", ""] > figures["train", "8"]
     assert f"keras=={keras.__version__}" in ours[0]["versions"]
-    for step in ("train", "8"), ("infer", "8"), ("infer", "1"):
+    for mode, batch in ("train", "8"), ("infer", "8"), ("infer", "1"):
         profile = {
             row["note"]: float(row["value"])
-            for row in shares
-            if (row["measure"], row["batch"])
-            == ("share of " + step[0], step[1])
+            for row in operations
+            if (row["measure"], row["batch"]) == ("operation of " + mode, batch)
         }
-        assert sum(profile.values()) == pytest.approx(1)
+        # Seconds, whatever the profiler counts in.
+        assert 0.01 < sum(profile.values()) / figures[mode, batch] < 100
         assert min(profile.values()) >= 0
         assert any("conv" in name.lower() for name in profile)
 
@@ -80,7 +80,9 @@ def test_measures_one_backend_beside_absent_peers(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "wrn-16-4, bfloat16, shallow" in printed
     assert f"train 8: {BACKEND} is alone" in printed
-    assert re.search(rf"{BACKEND}, infer 1: .+ \d+%, .+ \d+%", printed)
+    assert re.search(
+        rf"{BACKEND}, infer 1: operations \d+.\d+ ms, .+ \d+%, ", printed
+    )
     assert f"    absent: {peer['note']}\n" in printed
 
 
