@@ -58,6 +58,9 @@ def fold_batch_norm(model):
     merged in the same way, if they are functional or sequential and not
     called with `training=True`.
 
+    Under mixed precision, the layers above store their weights in the type
+    that they compute in, to which each call would cast them otherwise.
+
     Left out, because they act in training only: `GradientModulation`, and the
     initializers, regularizers and constraints of the layers above.
 
@@ -92,6 +95,7 @@ def fold_batch_norm(model):
         if type(layer) in LINEAR:
             # Nothing is drawn that `weights` replaces at once.
             config = copies.for_inference(config, "zeros")
+            config["dtype"] = _inference_dtype(layer)
         if layer in norm_after or layer in added:
             config["use_bias"] = True
         return type(layer).from_config(config)
@@ -151,6 +155,12 @@ def _added(graph):
         and not step.operation.use_bias
         and not terms.isdisjoint(map(id, step.outputs))
     }
+
+
+def _inference_dtype(layer):
+    """The layer's policy; of a mixed one, what its calls cast weights to."""
+    mixed = layer.dtype_policy.name.startswith("mixed_")
+    return layer.compute_dtype if mixed else layer.dtype_policy
 
 
 def _is_linear(layer):

@@ -348,15 +348,35 @@ def test_a_convolution_that_is_added_gains_a_bias_of_zeros():
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
-def test_dtype_policy_is_kept(policy):
+def test_weights_are_stored_as_they_are_computed_with(policy, tmp_path):
     inputs = layers.Input((8, 8, 3))
     x = norm(dtype=policy)(conv(dtype=policy, name="linear")(inputs))
+    x = layers.ReLU(dtype=policy)(x)
+    x = layers.BatchNormalization(name="last", dtype=policy)(x)
     model = keras.Model(inputs, x)
-    folded = check(model, tolerance=0.1)
+    folded = check(model, left=["last"], tolerance=0.1)
     linear = folded.get_layer("linear")
-    assert linear.dtype_policy.name == policy
-    assert linear.bias.dtype == linear.kernel.dtype
+    for weight in linear.weights:
+        assert keras.backend.standardize_dtype(weight.dtype) == "bfloat16"
+    # What a batch normalization averages needs more.
+    assert folded.get_layer("last").dtype_policy.name == policy
     assert folded.output.dtype == model.output.dtype
+
+    folded.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    for ours, theirs in zip(outputs(loaded), outputs(folded), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_half_precision_weights_give_what_casts_give():
+    """Storing them in float16 changes no bit of the outputs."""
+    inputs = layers.Input((8, 8, 3))
+    layer = layers.Conv2D(4, 3, dtype="mixed_float16")
+    model = randomize(keras.Model(inputs, layer(inputs)))
+    folded = fold_batch_norm(model)
+    stored = folded.layers[-1].kernel
+    assert keras.backend.standardize_dtype(stored.dtype) == "float16"
+    np.testing.assert_array_equal(outputs(folded)[0], outputs(model)[0])
 
 
 def test_saved_and_loaded(tmp_path):
