@@ -159,14 +159,12 @@ def convolution(x, kernel, bias, strides, padding, dilation, groups):
 def second_moment(x):
     """Returns the mean square of the values of `x`, in float32."""
     size = ops.cast(math.prod(ops.shape(x)), "float32")
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    tensorflow = keras.backend.backend() == "tensorflow"
-    if tensorflow or dtype == "float16":
-        x = ops.cast(x, "float32")  # float16 does not hold every norm
-    if tensorflow:
+    if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return 2.0 * tf.nn.l2_loss(x) / size
+        return 2.0 * tf.nn.l2_loss(tf.cast(x, tf.float32)) / size
+    if keras.backend.standardize_dtype(x.dtype) == "float16":
+        x = ops.cast(x, "float32")  # float16 does not hold every norm
     # The rows' norms are as precise as `x`, and taken side by side.
     rows = ops.reshape(x, (-1, math.prod(ops.shape(x)[1:])))
     norms = ops.cast(ops.norm(rows, axis=-1), "float32")

@@ -184,16 +184,15 @@ def line_up(name, options):
 
 
 def sample_all(contenders, precision, options):
+    profiled = [c for c in contenders if c.ours and options.profile]
     for mode, batch in tasks(options.batch):
         if (mode, batch) == ("infer", options.batch):
             for contender in contenders:
                 contender.ask("to_inference")
         for contender in turns(contenders, options.rounds):
             contender.sample(mode, batch, options.seconds)
-        if options.profile:
-            for contender in contenders:
-                if contender.ours:
-                    contender.profile(mode, batch)
+        for contender in profiled:
+            contender.profile(mode, batch)
     for contender in contenders:
         if contender.ours and not options.quick:
             contender.ask("matrix_peak", precision)

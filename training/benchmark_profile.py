@@ -24,19 +24,23 @@ def profile(backend, step, steps):
         A dict: the name of each operation -> its seconds in one step, the
         longest first.
     """
+
+    def run():
+        for _ in range(steps):
+            step()
+
     profiler, unit = PROFILERS[backend]
-    times = profiler(step, steps)
+    times = profiler(run)
     return {name: time * unit / steps for name, time in times.most_common()}
 
 
-def torch_operations(step, steps):
+def torch_operations(run):
     import torch
 
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU]
     ) as profiler:
-        for _ in range(steps):
-            step()
+        run()
     return collections.Counter(
         {
             event.key: event.self_cpu_time_total
@@ -45,14 +49,13 @@ def torch_operations(step, steps):
     )
 
 
-def tensorflow_operations(step, steps):
+def tensorflow_operations(run):
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace
 
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
-            for _ in range(steps):
-                step()
+            run()
         space = XSpace()
         with open(trace(folder), "rb") as file:
             space.ParseFromString(file.read())
@@ -72,20 +75,21 @@ def tensorflow_operations(step, steps):
     return own_times(threads, re.compile(r"[^:$]+:(\w+)"))
 
 
-def jax_operations(step, steps):
+def jax_operations(run):
     import jax
 
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            for _ in range(steps):
-                step()
+            run()
         data = jax.profiler.ProfileData.from_file(trace(folder))
     threads = [
-        [(event.name, event.start_ns, event.duration_ns) for event in events]
+        [
+            (event.name, event.start_ns, event.duration_ns)
+            for event in line.events
+        ]
         for plane in data.planes
         for line in plane.lines
         if line.name.startswith("tf_XLA")  # the others are Python's
-        for events in [list(line.events)]
     ]
     # The fused operations, and a number; a colon is in what runs them.
     return own_times(threads, re.compile(r"([^:]+?)(?:\.\d+)*"))

@@ -78,7 +78,7 @@ SHORT_56 = SHORT.replace(
     error=ERRORS[56],
 )
 
-# Half the paper's epochs, about an hour of one processor core.
+# Half the paper's epochs, an hour and a half of one processor core.
 SHORT_20 = SHORT.replace(
     name="resnet_20_cifar10_short",
     arguments={**CIFAR.arguments, "depth": 20},
