@@ -3,7 +3,7 @@
 import tensorflow_datasets as tfds
 
 
-def write_images(data_dir, name, images, labels, classes, sized=True):
+def write_images(data_dir, name, images, labels, classes, sized=True, shards=1):
     """Writes a data set; its "test" is its "train" again.
 
     Args:
@@ -14,6 +14,8 @@ def write_images(data_dir, name, images, labels, classes, sized=True):
         classes: Integer.
         sized: Boolean. Whether the data set says of which size its images
             are.
+        shards: Integer. With more than one, the data set is shuffled among
+            them, and has no "test".
     """
     shape = images[0].shape if sized else (None, None, 3)
     features = tfds.features.FeaturesDict(
@@ -26,11 +28,15 @@ def write_images(data_dir, name, images, labels, classes, sized=True):
         (key, {"image": image, "label": int(label)})
         for key, (image, label) in enumerate(zip(images, labels, strict=True))
     ]
+    splits = {"train": examples, "test": examples}
+    if shards > 1:
+        del splits["test"]
     tfds.dataset_builders.store_as_tfds_dataset(
         name=name,
         version="1.0.0",
         features=features,
-        split_datasets={"train": examples, "test": examples},
+        split_datasets=splits,
         data_dir=str(data_dir),
-        disable_shuffling=True,
+        download_config=tfds.download.DownloadConfig(num_shards=shards),
+        disable_shuffling=shards == 1,
     )

@@ -57,7 +57,7 @@ def parse_arguments(arguments=None):
     count("--trials", 10, "random trials of each such number")
     count("--batch-size", 100, "images at a time")
     add("--seed", type=int, default=0)
-    add("--backend", choices=["tensorflow", "jax", "torch"])
+    command_line.add_backend(add)
     add("--benchmark", action="store_true", help="print costs and stop")
     options = parser.parse_args(arguments)
     if not options.benchmark and options.out is None:
@@ -85,10 +85,9 @@ def main(arguments=None):
             benchmark(network_to_time(options), options.batch_size)
             return
         model, recipe = evaluate.load_network(options)
-        split = options.split or recipe["test_split"]
-        batches, _ = evaluate.load_data(
-            recipe["dataset"], split, recipe, options.data_dir
-        )
+        dataset, data_dir = recipe["dataset"], options.data_dir
+        split = options.split or evaluate.own_split(recipe, dataset, data_dir)
+        batches, _ = evaluate.load_data(dataset, split, recipe, data_dir)
         images, labels = evaluate.first(batches, options.examples)
         options.out.mkdir(parents=True, exist_ok=True)
         analyse(model, recipe, images, labels, options)

@@ -32,8 +32,8 @@ def parse_arguments(arguments=None):
     add = parser.add_argument
     add("--recipe", default="wrn_16_4_cifar10")
     add("--data-dir", metavar="PATH", help="as for train.py")
-    add("--backend", choices=["tensorflow", "jax", "torch"])
-    add("--precision", choices=["float32", "mixed_bfloat16", "mixed_float16"])
+    command_line.add_backend(add)
+    add("--precision", choices=recipes.PRECISIONS)
     add("--steps", type=int, default=20, help="of a turn (default: 20)")
     add("--turns", type=int, default=5, help="of each kind (default: 5)")
     return parser.parse_args(arguments)

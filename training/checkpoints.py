@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 
+import filelock
 import numpy as np
 
 KEEP = 2
@@ -43,6 +44,31 @@ def writing(what, folder):
         ) from error
 
 
+@contextlib.contextmanager
+def alone(folder):
+    """Keeps other processes from training in the same folder meanwhile.
+
+    Args:
+        folder: Path. The run's folder.
+
+    Raises:
+        CheckpointError: If one does already.
+    """
+    lock = filelock.FileLock(folder / ".lock", blocking=False)
+    with writing("a lock", folder):
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise CheckpointError(
+                f"Another process trains in {folder}: wait until it has ended, "
+                "or give another `--run-dir`."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def save(folder, step, arrays, state):
     """Writes a checkpoint, and removes those before the last two.
 
@@ -70,8 +96,8 @@ def save(folder, step, arrays, state):
         except OSError:
             partial.unlink(missing_ok=True)
             raise
-    for old in _newest_first(folder)[KEEP:]:
-        old.unlink()
+        for old in _newest_first(folder)[KEEP:]:
+            old.unlink()
 
 
 def load(folder, warn=print, mend=True):

@@ -3,6 +3,11 @@
 import os
 
 
+def add_backend(add):
+    """Adds the option that names a backend, by a parser's `add_argument`."""
+    add("--backend", choices=["tensorflow", "jax", "torch"])
+
+
 def choose_backend(name=None):
     """Sets Keras's backend, if one is named, before Keras is imported."""
     if name:

@@ -7,12 +7,16 @@ sees what an undisturbed one would have seen.
 """
 
 import pathlib
+import re
+import zipfile
 
 import keras
 import numpy as np
 
 import augmentation
 from keras_resfam.datasets import DATASETS
+
+PART = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")  # of a split
 
 
 def load(name, split, data_dir=None):
@@ -21,7 +25,8 @@ def load(name, split, data_dir=None):
     Args:
         name: String. "digits" (scikit-learn's, bundled), or a name in
             TensorFlow Datasets whose images have one size.
-        split: String. Parts joined by "+", such as "train+extra".
+        split: String. Parts joined by "+", such as "train+extra"; of each
+            there may be a slice of examples, as in "train[-500:]".
         data_dir: Path or `None`. A TensorFlow Datasets `data_dir`, or an
             `.npz` file of arrays `x_train`, `y_train`, `x_test`, `y_test`
             (in general `x_<split>`), or a folder with `<name>.npz`; the
@@ -41,9 +46,30 @@ def load(name, split, data_dir=None):
                 "scikit-learn: other data are named by `--recipe`, or by "
                 f"`--set dataset=...`. Received: data_dir={data_dir}"
             )
-        return _digits(split)
+        return _joined(split, _digits)
     path = npz_path(name, data_dir)
-    return _npz(path, split) if path else _tfds(name, split, data_dir)
+    if path is None:
+        return _tfds(name, split, data_dir)
+    with _open_npz(path) as file:
+        images, labels = _joined(split, lambda part: _npz(path, file, part))
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(
+            "Images should be uint8 of shape (examples, height, width, "
+            f"channels). Received: {path} with {images.dtype} of shape "
+            f"{images.shape}"
+        )
+    return images, labels.astype("int32")
+
+
+def has_split(name, split, data_dir=None):
+    """Whether a data set has a split, which is read of the same places."""
+    if name in DATASETS:
+        return True
+    path = npz_path(name, data_dir)
+    if path is None:
+        return split in tfds_builder(name, data_dir).info.splits
+    with _open_npz(path) as file:
+        return f"x_{split}" in file
 
 
 def npz_path(name, data_dir):
@@ -61,7 +87,29 @@ def npz_path(name, data_dir):
     return path if path.is_file() else None
 
 
-def _digits(split):
+def _joined(split, read):
+    """The arrays of a split's parts, one part after another.
+
+    Args:
+        split: String.
+        read: Function from the name of a part to its images and labels.
+    """
+    chosen = []
+    for part in split.split("+"):
+        found = PART.fullmatch(part)
+        if found is None:
+            raise ValueError(
+                "A part of a split should be a name, with a slice of examples "
+                f"or without, such as train[-500:]. Received: split={split}"
+            )
+        name, *edges = found.groups()
+        rows = slice(*(edge and int(edge) for edge in edges))
+        chosen.append([array[rows] for array in read(name)])
+    images, labels = map(np.concatenate, zip(*chosen, strict=True))
+    return images, labels
+
+
+def _digits(part):
     """A fixed split of scikit-learn's digits: 1,437 to train, 360 to test."""
     try:
         from sklearn.datasets import load_digits
@@ -74,41 +122,37 @@ def _digits(split):
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
     parts = {"train": order[360:], "test": order[:360]}
-    if split not in parts:
+    if part not in parts:
         raise ValueError(
-            "The digits have the splits train and test. "
-            f"Received: split={split}"
+            f"The digits have the splits train and test. Received: split={part}"
         )
-    images = np.round(digits.images[parts[split], :, :, None] * (255 / 16))
-    return images.astype("uint8"), digits.target[parts[split]].astype("int32")
+    images = np.round(digits.images[parts[part], :, :, None] * (255 / 16))
+    return images.astype("uint8"), digits.target[parts[part]].astype("int32")
 
 
-def _npz(path, split):
-    images, labels = [], []
-    with np.load(path) as file:
-        for part in split.split("+"):
-            if f"x_{part}" not in file or f"y_{part}" not in file:
-                raise ValueError(
-                    f"{path} should hold the arrays x_{part} and y_{part}; "
-                    f"it holds {', '.join(file.files)}. "
-                    f"Received: split={split}"
-                )
-            images.append(file[f"x_{part}"])
-            labels.append(file[f"y_{part}"].reshape(-1))
-            if len(images[-1]) != len(labels[-1]):
-                raise ValueError(
-                    f"{path} should hold as many labels as images. Received: "
-                    f"{len(images[-1])} in x_{part}, {len(labels[-1])} in "
-                    f"y_{part}"
-                )
-    images = np.concatenate(images)
-    if images.dtype != np.uint8 or images.ndim != 4:
+def _open_npz(path):
+    try:
+        return np.load(path)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
-            "Images should be uint8 of shape (examples, height, width, "
-            f"channels). Received: {path} with {images.dtype} of shape "
-            f"{images.shape}"
+            f"`data_dir` should mean an .npz file of arrays that can be read. "
+            f"Received: {path}: {error}"
+        ) from error
+
+
+def _npz(path, file, part):
+    if f"x_{part}" not in file or f"y_{part}" not in file:
+        raise ValueError(
+            f"{path} should hold the arrays x_{part} and y_{part}; it holds "
+            f"{', '.join(file.files)}. Received: split={part}"
         )
-    return images, np.concatenate(labels).astype("int32")
+    images, labels = file[f"x_{part}"], file[f"y_{part}"].reshape(-1)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{path} should hold as many labels as images. Received: "
+            f"{len(images)} in x_{part}, {len(labels)} in y_{part}"
+        )
+    return images, labels
 
 
 def _tfds(name, split, data_dir):
@@ -150,8 +194,8 @@ def tfds_builder(name, data_dir=None):
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
         raise ValueError(
-            "TensorFlow Datasets has no such data set. "
-            f"Received: dataset={name}"
+            "TensorFlow Datasets has no such data set, and `--data-dir` means "
+            f"no arrays of it. Received: dataset={name}"
         ) from error
     features = builder.info.features
     if not {"image", "label"} <= set(features):

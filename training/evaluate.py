@@ -132,7 +132,7 @@ def parse_arguments(arguments=None):
     add("--dataset", help="another than the network's own")
     add("--split", help="of the data set (default: its test split)")
     add("--data-dir", metavar="PATH", help="as for train.py")
-    add("--backend", choices=["tensorflow", "jax", "torch"])
+    command_line.add_backend(add)
     add(
         "--output",
         type=pathlib.Path,
@@ -149,8 +149,8 @@ def main(arguments=None):
     try:
         check_output(options.output)
         model, recipe = load_network(options)
-        own = own_split(recipe, options.data_dir)
         dataset = options.dataset or recipe["dataset"]
+        own = own_split(recipe, dataset, options.data_dir)
         split = options.split or own
         batches, names = load_data(dataset, split, recipe, options.data_dir)
         check_classes(model, dataset, names)
@@ -266,13 +266,12 @@ def _load_weights(name, arguments, weights):
             f"Received: {weights}"
         )
     model = builder(**arguments, weights=source, classifier_activation=None)
-    imagenet = source.dataset == "imagenet2012"
     return model, {
         "builder": name,
         "arguments": arguments,
         "dataset": source.dataset,
-        "test_split": "validation" if imagenet else "test",
-        "image_size": 224 if imagenet else None,
+        "test_split": test_split(source.dataset),
+        "image_size": 224 if source.dataset == "imagenet2012" else None,
     }
 
 
@@ -290,19 +289,27 @@ def find_builder(name, weights):
     return builder
 
 
-def own_split(recipe, data_dir):
+def test_split(dataset):
+    """The split of a data set that no network is trained on."""
+    return "validation" if dataset == "imagenet2012" else "test"
+
+
+def own_split(recipe, dataset, data_dir):
     """What a network is measured on: its recipe's test split.
 
     Of a data set that has none, what the run has held out.
+
+    Args:
+        recipe: Dict.
+        dataset: String. The recipe's, or another.
+        data_dir: See `data.load`.
     """
     import data
-    from keras_resfam.datasets import DATASETS
 
+    if dataset != recipe["dataset"]:
+        return test_split(dataset)
     split, count = recipe["test_split"], recipe.get("validation")
-    dataset = recipe["dataset"]
-    if not count or dataset in DATASETS or data.npz_path(dataset, data_dir):
-        return split
-    if split in data.tfds_builder(dataset, data_dir).info.splits:
+    if not count or data.has_split(dataset, split, data_dir):
         return split
     return data.split_in_two(recipe["train_split"], count)[1]
 

@@ -67,6 +67,11 @@ class Run:
         self.signal = None
 
     @property
+    def result(self):
+        """The file whose presence means that the run is complete."""
+        return self.folder / "model.weights.h5"
+
+    @property
     def step(self):
         return self.epoch * self.epochs.steps + self.batch
 
@@ -84,8 +89,7 @@ class Run:
             Interrupted, NonFiniteLoss, checkpoints.CheckpointError.
         """
         total = self.trainer.recipe.epochs
-        result = self.folder / "model.weights.h5"
-        if result.exists():  # complete, whatever became of its checkpoints
+        if self.result.exists():
             self.rows = reports.read(self.folder)
             return self.rows
         callbacks = keras.callbacks.CallbackList(
@@ -114,7 +118,7 @@ class Run:
                     callbacks=callbacks,
                     verbose=verbose,
                 )
-        self.save_result(result.name)
+        self.save_result(self.result.name)
         return self.rows
 
     def save_result(self, name):
@@ -167,7 +171,12 @@ class Run:
             )
 
     def restore(self):
-        """Goes back to the newest whole checkpoint, if there is one."""
+        """Goes back to the newest whole checkpoint, if there is one.
+
+        A complete run stays, whatever became of its checkpoints.
+        """
+        if self.result.exists():
+            return
         folder = self.folder / "checkpoints"
         if self.devices.first:
             checkpoints.clean(folder)

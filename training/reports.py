@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import os
 import time
 
 from keras_resfam.files import replacing
@@ -62,8 +63,15 @@ def write_events(folder, row):
         summary=Summary(value=values),
     )
     folder.mkdir(exist_ok=True)
-    with open(folder / "events.out.tfevents.training", "ab") as file:
-        RecordWriter(file).write(event.SerializeToString())
+    path = folder / "events.out.tfevents.training"
+    path.touch()
+    whole = path.stat().st_size
+    try:
+        with open(path, "ab") as file:
+            RecordWriter(file).write(event.SerializeToString())
+    except OSError:
+        os.truncate(path, whole)  # no record is read behind a part of one
+        raise
 
 
 def draw_curves(path, rows):

@@ -136,21 +136,21 @@ def load_task(recipe, seed, data_dir, devices):
         `Task`.
     """
     if recipe.image_size:
-        if data.npz_path(recipe.dataset, data_dir):
+        arrays = data.npz_path(recipe.dataset, data_dir)
+        if arrays or recipe.dataset == "digits":
             raise ValueError(
-                "`image_size` should be None for images in an .npz file, "
-                "which have one size: `--set image_size=None`. "
+                "`image_size` should be None for the digits and for images in "
+                "an .npz file, which have one size: `--set image_size=None`. "
                 f"Received: image_size={recipe.image_size}"
             )
         return _streamed_task(recipe, seed, data_dir, devices)
-    train = data.load(recipe.dataset, recipe.train_split, data_dir)
+    kept, held_out = data.split_in_two(recipe.train_split, recipe.validation)
+    train = data.load(recipe.dataset, kept, data_dir)
+    split = held_out or recipe.test_split
+    evaluation = data.load(recipe.dataset, split, data_dir)
+    if held_out:
+        check_held_out(recipe.validation, train[1], evaluation[1])
     classes = data.classes_of(recipe.dataset, train[1])
-    if recipe.validation:
-        cut = -recipe.validation
-        evaluation = tuple(part[cut:] for part in train)
-        train = tuple(part[:cut] for part in train)
-    else:
-        evaluation = data.load(recipe.dataset, recipe.test_split, data_dir)
     data.check_labels(recipe.dataset, evaluation[1], classes)
     size = devices.multiple(500)
     in_order = data.InOrder(
@@ -164,6 +164,23 @@ def load_task(recipe, seed, data_dir, devices):
         classes,
         train[0].shape[1:],
     )
+
+
+def check_held_out(count, train, held_out):
+    """Refuses to hold out all images of a class.
+
+    Args:
+        count: Integer. The recipe's `validation`.
+        train, held_out: Integer arrays, the labels of the two parts.
+    """
+    untrained = sorted(set(held_out.tolist()) - set(train.tolist()))
+    if untrained:
+        shown = ", ".join(map(str, untrained[:10]))
+        raise ValueError(
+            "`validation` should leave training images of each class; the "
+            f"last {count} hold all of the classes {shown}. Shuffle the "
+            f"images, or hold out fewer. Received: validation={count}"
+        )
 
 
 def _streamed_task(recipe, seed, data_dir, devices):

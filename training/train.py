@@ -23,6 +23,7 @@ that is complete stays as it is: the default folder is then runs/<recipe>-2.
 import argparse
 import pathlib
 import sys
+from contextlib import nullcontext
 
 import command_line
 import recipes
@@ -67,12 +68,13 @@ def parse_arguments(arguments=None):
         metavar="PATH",
         help="the run's folder (default: runs/<recipe>)",
     )
-    add("--backend", choices=["tensorflow", "jax", "torch"])
+    command_line.add_backend(add)
     add(
         "--epochs",
         type=int,
         help="instead of the recipe's; the learning rate's drops, warm-up and "
-        "restarts move along, which they do not with `--set epochs=`",
+        "restarts and the moving average of the weights move along, which they "
+        "do not with `--set epochs=`",
     )
     add("--batch-size", type=int, help="instead of the recipe's")
     add(
@@ -169,7 +171,7 @@ def prepared_run(recipe, options):
         devices = distribution.start(options.distribute)
     folder = options.run_dir or _default_folder(recipe.name)
     try:
-        run = session.prepare(
+        return session.prepare(
             recipe,
             folder,
             options.seed,
@@ -177,19 +179,21 @@ def prepared_run(recipe, options):
             devices,
             options.save_every,
         )
-        run.restore()
     except checkpoints.CheckpointError as error:
         sys.exit(f"train.py: {error}")
-    return run
 
 
 def train(run, verbose):
-    """Trains; what may stop a run ends in a line, not in a traceback."""
+    """Goes on to the end; what may stop a run is a line, not a traceback."""
     import checkpoints
     import loop
 
+    # One of many processes writes, and keeps the folder for all of them.
+    first = run.devices.first
     try:
-        run.train(verbose)
+        with checkpoints.alone(run.folder) if first else nullcontext():
+            run.restore()
+            run.train(verbose)
     except loop.Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)

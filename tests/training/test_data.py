@@ -83,6 +83,36 @@ def test_npz_joins_splits(tmp_path):
         data.load("svhn_cropped", "test", path)
 
 
+@pytest.mark.parametrize(
+    ("split", "rows"),
+    [
+        ("train[:5]", slice(5)),
+        ("train[-3:]", slice(5, 8)),
+        ("train[2:-3]+extra[:4]", [2, 3, 4, 8, 9, 10, 11]),
+        ("train+extra[:-2]", slice(18)),
+        ("extra[-2:]", slice(18, 20)),
+    ],
+)
+def test_slices_of_arrays(tmp_path, split, rows):
+    images, labels = arrays()
+    path = tmp_path / "pictures.npz"
+    parts = {"train": slice(8), "extra": slice(8, 20)}
+    np.savez(
+        path,
+        **{f"x_{name}": images[part] for name, part in parts.items()},
+        **{f"y_{name}": labels[part] for name, part in parts.items()},
+    )
+    loaded = data.load("pictures", split, path)
+    np.testing.assert_array_equal(loaded[0], images[rows])
+    np.testing.assert_array_equal(loaded[1], labels[rows])
+
+
+@pytest.mark.parametrize("split", ["", "train[", "train[5%:]", "train[0]"])
+def test_what_is_no_slice_is_refused(split):
+    with pytest.raises(ValueError, match=r"such as train\[-500:\]. Received"):
+        data.load("digits", split)
+
+
 def test_npz_of_floats_is_refused(tmp_path):
     path = tmp_path / "scaled.npz"
     np.savez(path, x_train=np.zeros((2, 4, 4, 3)), y_train=[0, 1])
@@ -90,6 +120,9 @@ def test_npz_of_floats_is_refused(tmp_path):
         data.load("cifar10", "train", path)
     with pytest.raises(ValueError, match="data_dir="):
         data.load("cifar10", "train", tmp_path / "absent.npz")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="can be read. Received: .*scaled.npz"):
+        data.load("cifar10", "train", path)
 
 
 def test_labels_that_do_not_fit_are_refused(tmp_path):

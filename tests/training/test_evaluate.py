@@ -9,8 +9,10 @@ import pytest
 
 import evaluate
 import session
+from distribution import Devices
 from keras_resfam import download, pretrained
 from recipes import find
+from tiny_tfds import write_images
 
 RNG = np.random.default_rng(0)
 FOLDER = pretrained.CHECKOUT / "weights" / "dmrnet_8_digits"
@@ -133,6 +135,51 @@ def test_other_splits_are_not_the_result(run, capsys):
     output = folder / "train.json"
     evaluate.main([str(folder), "--split=train", f"--output={output}"])
     assert json.loads(output.read_text())["split"] == "train"
+
+
+@pytest.mark.parametrize("source", ["arrays", "shards"])
+def test_what_was_held_out_is_measured(source, tmp_path):
+    """Of data without test images, whatever order they come in."""
+    images = RNG.integers(0, 256, (200, 8, 8, 1), dtype="uint8")
+    labels = np.arange(200) % 10
+    data_dir = tmp_path
+    if source == "arrays":
+        data_dir = tmp_path / "pictures.npz"
+        np.savez(data_dir, x_train=images, y_train=labels)
+    else:
+        write_images(tmp_path, "pictures", images, labels, 10, shards=4)
+    recipe = find("digits").replace(dataset="pictures", validation=50)
+    task = session.load_task(recipe, 0, data_dir, Devices())
+    trained, held_out = (
+        {image.tobytes() for image in part.images}
+        for part in (task.epochs, task.evaluation)
+    )
+    assert (len(trained), len(held_out)) == (150, 50)
+    assert not trained & held_out
+
+    recipe = vars(recipe)
+    split = evaluate.own_split(recipe, "pictures", data_dir)
+    batches, _ = evaluate.load_data("pictures", split, recipe, data_dir)
+    measured, _ = evaluate.first(batches)
+    assert {image.tobytes() for image in measured} == held_out
+    assert len(measured) == 50
+
+
+def test_other_data_are_measured_on_their_test_split():
+    recipe = vars(find("fine_tune").replace(dataset="mine", validation=50))
+    for dataset, split in (("cifar10", "test"), ("imagenet2012", "validation")):
+        assert evaluate.own_split(recipe, dataset, None) == split
+
+
+@pytest.mark.parametrize("count", [150, 200, 500])
+def test_classes_are_not_held_out_whole(tmp_path, count):
+    """Images that were gathered class by class."""
+    images = RNG.integers(0, 256, (200, 8, 8, 1), dtype="uint8")
+    path = tmp_path / "pictures.npz"
+    np.savez(path, x_train=images, y_train=np.arange(200) // 25)
+    recipe = find("digits").replace(dataset="pictures", validation=count)
+    with pytest.raises(ValueError, match=f", 6, 7. .*: validation={count}"):
+        session.load_task(recipe, 0, path, Devices())
 
 
 @pytest.mark.parametrize(

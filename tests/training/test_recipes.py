@@ -202,11 +202,30 @@ def test_settings_change_fields_and_arguments():
 
 
 @pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        (("arguments.depth", 20), None),
+        (("dataset", "cifar100"), None),
+        (("builder", "DILNet"), None),
+        (("arguments.depth", 56), 4.96),
+        (("learning_rate", 0.05), 4.96),
+    ],
+)
+def test_no_error_is_published_of_another_network(setting, error):
+    recipe = recipes.find("dmrnet_56_cifar10_short").with_settings([setting])
+    assert recipe.error == error
+    assert recipe.note == ("in 400 epochs" if error else "")
+    own = recipe.with_settings([setting, ("error", 7.0)])
+    assert own.error == 7.0
+
+
+@pytest.mark.parametrize(
     ("setting", "told"),
     [
         (("widht", 4), "Received: widht=4"),
         (("crop.width", 4), "Received: crop.width=4"),
         (("epochs", 0), "Received: epochs=0"),
+        (("arguments", 3), "type dict. Received: arguments=3"),
         (("momentum", 1.0), "Received: momentum=1.0"),
         (("schedule", "linear"), "Received: schedule='linear'"),
         (("padding", "zero"), "Received: padding='zero'"),

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import checkpoints
 import recipes
 import runs
 import train
@@ -81,11 +82,35 @@ def test_another_length_keeps_the_shape_of_the_schedule():
     assert digits.replace(restarts=(10,)).with_epochs(8).restarts == (4,)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 300])
+def test_another_length_leaves_as_much_of_the_random_weights(epochs):
+    recipe = recipes.find("dmrnet_14_cifar10_short")
+    other = recipe.with_epochs(epochs)
+    left = other.average ** (epochs * 390)
+    assert left == pytest.approx(recipe.average ** (80 * 390), rel=1e-6)
+    assert (
+        recipes.find("digits").replace(average=0.0).with_epochs(1).average == 0
+    )
+
+
+def test_a_folder_in_which_another_trains_is_left(tmp_path):
+    small = ["--set=builder=ResNet", "--set=arguments={'depth': 8}"]
+    with (
+        checkpoints.alone(tmp_path),
+        pytest.raises(SystemExit, match="Another process trains in"),
+    ):
+        train.main([f"--run-dir={tmp_path}", *small])
+    assert not list(tmp_path.glob("*.h5"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--recipe", "wrn"], "Received: --recipe wrn"),
         (["--epochs", "0"], "Received: epochs=0"),
+        (["--epochs", "-2"], "Received: epochs=-2"),
+        (["--set=arguments=3", "--set=arguments.depth=8"], "arguments=3"),
+        (["--set=validation=2000"], "Received: validation=2000"),
         (["--set", "width=2"], "Received: width=2"),
         (["--set", "arguments.depth=9"], "Received: depth=9"),
         (["--set", "dataset=digits", "--set", "test_split=x"], "split=x"),

@@ -1,9 +1,9 @@
 """The loss, the average and the loop around `fit`."""
 
+import contextlib
 import json
 import math
 import resource
-import shutil
 import signal
 
 import keras
@@ -15,6 +15,7 @@ import augmentation
 import checkpoints
 import loop
 import recipes
+import reports
 import runs
 import session
 from trainer import Trainer
@@ -186,22 +187,28 @@ def test_weights_spoilt_by_the_last_step_are_not_kept(tmp_path):
     assert not list(tmp_path.glob("*.h5"))
 
 
+@contextlib.contextmanager
+def room_for(size):
+    """A limit on the bytes of a file, which is like a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 @pytest.mark.parametrize("what", ["reports.write", "save_weights"])
 def test_disk_without_room_stops_the_run_in_a_line(tmp_path, monkeypatch, what):
-    """A limit on the size of files, while one is written, is like that."""
     name = what.split(".")[-1]
     place = loop.reports if "." in what else loop
     write = getattr(place, name)
 
     def without_room(*arguments):
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-        try:
+        with room_for(10_000):
             write(*arguments)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-            signal.signal(signal.SIGXFSZ, handler)
 
     run = prepared(tmp_path, batch_size=1437)
     monkeypatch.setattr(place, name, without_room)
@@ -212,13 +219,27 @@ def test_disk_without_room_stops_the_run_in_a_line(tmp_path, monkeypatch, what):
 
 def test_complete_run_is_left_as_it_is(tmp_path):
     rows = prepared(tmp_path, batch_size=1437).train(verbose=0)
-    shutil.rmtree(tmp_path / "checkpoints")
+    for checkpoint in tmp_path.glob("checkpoints/*"):
+        checkpoint.write_bytes(b"damaged")
     before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
     again = prepared(tmp_path, batch_size=1437)
     again.restore()
     assert again.train(verbose=0) == [pytest.approx(row) for row in rows]
     after = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
     assert after == before
+
+
+def test_records_behind_one_that_found_no_room_are_read(tmp_path):
+    for epoch in (1, 2):
+        reports.write_events(tmp_path, {"epoch": epoch, "loss": 0.5})
+    path = next(tmp_path.glob("events*"))
+    with room_for(path.stat().st_size + 20), pytest.raises(OSError):
+        reports.write_events(tmp_path, {"epoch": 3, "loss": 0.5})
+    for epoch in (3, 4):
+        reports.write_events(tmp_path, {"epoch": epoch, "loss": 0.5})
+    events = event_accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]
 
 
 def test_folder_of_another_run_is_refused(tmp_path):

@@ -11,6 +11,9 @@ PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
 # Of a run's recipe.json: what may differ while the run stays the same.
 FREE = {"command", "error", "keras", "note", "source"}
 
+# What an error was published of.
+PUBLISHED = {"arguments", "builder", "dataset", "test_split", "weights"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -118,7 +121,7 @@ class Recipe:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            _check_type(field, getattr(self, field.name))
+            _check_type(field.name, field.type, getattr(self, field.name))
         _check_choice("schedule", self.schedule, ("steps", "cosine"))
         _check_choice("decay", self.decay, ("all", "kernels"))
         _check_choice("padding", self.padding, ("mean", "reflect"))
@@ -172,21 +175,28 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def with_epochs(self, epochs):
-        """Returns a copy of another length, its parts in proportion."""
+        """Returns a copy of another length, its parts in proportion.
+
+        The moving average too: as much of the random weights is left in it.
+        """
 
         def moved(points):
             points = {round(point * epochs / self.epochs) for point in points}
             return tuple(sorted(p for p in points if 0 < p < epochs))
 
+        length = max(epochs, 1)  # what is below is refused by its own name
         return self.replace(
             epochs=epochs,
             drops=moved(self.drops),
             warmup=self.warmup * epochs / self.epochs,
             restarts=moved(self.restarts),
+            average=self.average ** (self.epochs / length),
         )
 
     def with_settings(self, settings):
         """Returns a copy changed as `--set` asks.
+
+        Of another network, or on other data, no error is known.
 
         Args:
             settings: List of pairs `(name, value)`. A name is a field, or
@@ -196,6 +206,7 @@ class Recipe:
             ValueError: If a name is not a field.
         """
         changes = {}
+        published = {field: getattr(self, field) for field in PUBLISHED}
         fields = [field.name for field in dataclasses.fields(self)]
         for name, value in settings:
             field, _, key = name.partition(".")
@@ -207,8 +218,11 @@ class Recipe:
                 )
             if key:
                 arguments = changes.get("arguments", self.arguments)
+                _check_type("arguments", dict, arguments)
                 value = {**arguments, key: value}
             changes[field] = value
+        if any(changes.get(f, was) != was for f, was in published.items()):
+            changes = {"error": None, "note": "", **changes}
         return self.replace(**changes)
 
 
@@ -253,20 +267,20 @@ def parse_setting(text):
         return name, value
 
 
-def _check_type(field, value):
+def _check_type(field, kind, value):
     """Refuses a value of another type: `--set` takes any Python."""
-    allowed = field.type
+    allowed = kind
     if isinstance(1.0, allowed):
         allowed |= int
     if allowed is tuple:
         allowed |= list  # as JSON and `--set` may have it
     if not isinstance(value, allowed) or isinstance(value, bool) != (
-        field.type is bool
+        kind is bool
     ):
-        name = getattr(field.type, "__name__", field.type)
+        name = getattr(kind, "__name__", kind)
         raise ValueError(
-            f"A recipe's `{field.name}` should be of the type {name}. "
-            f"Received: {field.name}={value!r}"
+            f"A recipe's `{field}` should be of the type {name}. "
+            f"Received: {field}={value!r}"
         )
 
 
