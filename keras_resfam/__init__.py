@@ -7,6 +7,7 @@ the numbered ones are the ImageNet forms.
 from keras_resfam import analysis, initializers, layers, regularizers
 from keras_resfam.copies import to_stock_layers
 from keras_resfam.datasets import decode_predictions
+from keras_resfam.errors import HubError
 from keras_resfam.folding import fold_batch_norm
 from keras_resfam.models.dmrnet import DILNet, DMRNet, DMRNet44, DMRNet50
 from keras_resfam.models.ortho_plain_net import (
@@ -30,6 +31,7 @@ __all__ = [
     "DMRNet",
     "DMRNet44",
     "DMRNet50",
+    "HubError",
     "OrthoPlainNet",
     "OrthoPlainNet34",
     "OrthoPlainNet101",

@@ -125,7 +125,7 @@ def _identity(inputs, **kwargs):
     return inputs
 
 
-def _unlinked(x, link=None):
+def _unlinked(x, link=None, training=None):
     return x, None
 
 

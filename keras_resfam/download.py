@@ -19,26 +19,13 @@ from huggingface_hub import (
     try_to_load_from_cache,
 )
 
+from keras_resfam.errors import HubError
+
 WEIGHTS = "model.weights.h5"
 FINGERPRINT = "fingerprint.json"
 RECIPE = "recipe.json"
 # The Hub counts a repository's downloads by requests for config.json.
 NEEDED = ("config.json", RECIPE, FINGERPRINT, WEIGHTS)
-
-
-class HubError(OSError):
-    """The Hub did not give what it was asked for.
-
-    The text names repository, revision, cause and remedy.
-    """
-
-    @classmethod
-    def about(cls, repository, revision, cause, remedy):
-        return cls(
-            "The Hugging Face Hub did not do what it was asked.\n"
-            f"Repository: {repository}\nRevision: {revision}\n"
-            f"Cause: {cause}\nRemedy: {remedy}"
-        )
 
 
 def describe(contents):

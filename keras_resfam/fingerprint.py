@@ -157,7 +157,13 @@ def read_file(path):
 
 def _own(group, name):
     """A part of a file which is not a link to elsewhere."""
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+    link = group.get(name, getlink=True)
+    if link is None:
+        raise ValueError(
+            f"'{name}' is not in '{group.name}': the file is no '.weights.h5' "
+            "of Keras."
+        )
+    if not isinstance(link, h5py.HardLink):
         raise ValueError(f"'{name}' in '{group.name}' is a link.")
     return group[name]
 

@@ -44,7 +44,9 @@ class _Drawn:
                 f"Received: shape={tuple(shape)}"
             )
         seed = self.seed
-        if not isinstance(seed, int):
+        if isinstance(seed, int):
+            seed %= 2**64  # NumPy takes none below 0, and Keras does
+        else:
             seed = keras.ops.convert_to_numpy(seed.next())
         values = self._draw(
             np.random.default_rng(seed), math.prod(shape[:-1]), shape[-1]
@@ -65,8 +67,9 @@ class FanInNormal(_Drawn, keras.initializers.RandomNormal):
 
     Args:
         gain: float. Defaults to `sqrt(2)`.
-        seed: int, `keras.random.SeedGenerator` or `None`. With an integer the
-            same shape gets the same values on every call. Defaults to `None`.
+        seed: int, `keras.random.SeedGenerator` or `None`, for an int drawn at
+            random. The same shape gets the same values on every call, but
+            from a `SeedGenerator` new ones. Defaults to `None`.
 
     Raises:
         ValueError: if `gain` is not a finite number of at least 0; when
@@ -92,11 +95,13 @@ class FanInUniform(_Drawn, keras.initializers.RandomUniform):
     """Draws from U(-1, 1) / sqrt(fan_in): Torch's choice for dense layers.
 
     Args:
-        seed: int, `keras.random.SeedGenerator` or `None`. With an integer the
-            same shape gets the same values on every call. Defaults to `None`.
+        seed: int, `keras.random.SeedGenerator` or `None`, for an int drawn at
+            random. The same shape gets the same values on every call, but
+            from a `SeedGenerator` new ones. Defaults to `None`.
 
     Raises:
-        ValueError: if the shape has fewer than two axes.
+        ValueError: when called, if the shape has fewer than two axes, or an
+            empty one.
     """
 
     def __init__(self, seed=None):
@@ -125,8 +130,9 @@ class Orthonormal(_Drawn, keras.initializers.Orthogonal):
 
     Args:
         gain: float. Multiplies every filter. Defaults to `1.0`.
-        seed: int, `keras.random.SeedGenerator` or `None`. With an integer the
-            same shape gets the same values on every call. Defaults to `None`.
+        seed: int, `keras.random.SeedGenerator` or `None`, for an int drawn at
+            random. The same shape gets the same values on every call, but
+            from a `SeedGenerator` new ones. Defaults to `None`.
 
     Raises:
         ValueError: if `gain` is not a finite number of at least 0; when

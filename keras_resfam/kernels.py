@@ -172,10 +172,12 @@ def second_moment(x):
 
 
 def scaled(x, factor):
-    """Returns `x` times a float32 scalar, multiplied in float32.
+    """Returns `x` times a float32 scalar, multiplied in float32 or float64.
 
     A float16 would not hold every factor.
     """
-    if keras.backend.backend() == "torch":
-        return x * factor  # its kernel computes so, without a wider copy
-    return ops.cast(ops.cast(x, "float32") * factor, x.dtype)
+    if keras.backend.backend() == "torch" and x.device.type == "cpu":
+        return x * factor  # the kernel for CPUs widens it, without a copy
+    double = keras.backend.standardize_dtype(x.dtype) == "float64"
+    wide = "float64" if double else "float32"
+    return ops.cast(ops.cast(x, wide) * ops.cast(factor, wide), x.dtype)

@@ -21,13 +21,13 @@ from keras_resfam.kernels import (
 class GradientModulation(keras.layers.Layer):
     """Keeps the magnitude of the error from layer to layer.
 
-    The forward pass is the identity. Backward, `q` is the second moment (mean
-    square) of the error that arrives at this layer, and `q_above` that of the
-    error which the `GradientModulation` above it has passed on. Where they
-    mismatch, that is where `q_above / q` leaves
-    `[1 / threshold, threshold]`, the error is multiplied by
-    `sqrt(q_above / q)`, which gives it back the magnitude it had above; the
-    paper calls that factor rho. Elsewhere it passes unchanged.
+    The forward pass is the identity, and outside of training so is the
+    backward pass. In training `q` is the second moment (mean square) of the
+    error that arrives at this layer, and `q_above` that of the error which
+    the `GradientModulation` above it has passed on. Where they mismatch, that
+    is where `q_above / q` leaves `[1 / threshold, threshold]`, the error is
+    multiplied by `sqrt(q_above / q)`, which gives it back the magnitude it
+    had above; the paper calls that factor rho. Elsewhere it passes unchanged.
 
     The layers of a network form a chain: each takes the `link` of the one
     below and returns its own for the one above. The link is a scalar zero
@@ -50,6 +50,9 @@ class GradientModulation(keras.layers.Layer):
     Call arguments:
         x: floating point tensor of any shape.
         link: the link of the layer below, or `None` for the lowest.
+        training: bool. Whether the error is modulated. Defaults to `None`:
+            as in the call that this one is part of, so in `fit` it is, and
+            otherwise not.
 
     Returns:
         `x`, and the link for the layer above: a float32 scalar.
@@ -73,9 +76,11 @@ class GradientModulation(keras.layers.Layer):
         check_number("threshold", threshold, 1)
         self.threshold = float(threshold)
 
-    def call(self, x, link=None):
+    def call(self, x, link=None, training=None):
         if link is None:
             link = keras.ops.zeros((), dtype="float32")
+        if not training:
+            return x, link
         return replace_gradient(self._modulate, x, link)
 
     def _modulate(self, error, q_above):
@@ -89,7 +94,7 @@ class GradientModulation(keras.layers.Layer):
         ratio = keras.ops.where(mismatch, ratio, 1.0)
         return scaled(error, keras.ops.sqrt(ratio)), q * ratio
 
-    def compute_output_spec(self, x, link=None):
+    def compute_output_spec(self, x, link=None, training=None):
         return (
             keras.KerasTensor(x.shape, dtype=x.dtype),
             keras.KerasTensor((), dtype="float32"),
@@ -140,12 +145,15 @@ class Conv2D(keras.layers.Conv2D):
     is Keras's.
 
     On PyTorch the kernel has Keras's shape, and lies in memory as PyTorch's
-    kernels do, so that no step has to turn it.
+    kernels do, so that no step has to turn it. A layer that is built while
+    another is called, as those of a subclassed model are at its first call,
+    has no values yet at that time: its kernel lies as Keras's do.
     """
 
     def build(self, input_shape):
         super().build(input_shape)
-        lay_out(self.kernel)
+        # With LoRA `self.kernel` is a sum, and this what it is a sum of.
+        lay_out(next(w for w in self.weights if w.name == "kernel"))
 
     def call(self, inputs):
         if self.data_format != "channels_last" or not convolves_views(

@@ -137,13 +137,13 @@ def find(weights, family, arguments):
 
     Raises:
         ValueError: if there are no such weights for the very architecture.
-        keras_resfam.download.HubError: if the Hub does not give them.
+        keras_resfam.HubError: if the Hub does not give them.
     """
     if weights is None or isinstance(weights, Source):
         return weights
     if not isinstance(weights, (str, os.PathLike)):
         raise _refusal(weights, family)
-    text = os.fspath(weights)
+    text = os.path.expanduser(weights)
     if text.startswith("hf://"):
         repository, _, revision = text.removeprefix("hf://").partition("@")
         files = download.fetch(repository, revision or "main")
@@ -151,10 +151,12 @@ def find(weights, family, arguments):
         files = _registered_files(_choose(weights, family, arguments))
     elif os.path.isdir(text):
         files = _read_folder(Path(text))
+    elif _is_of_a_folder(text):
+        files = _read_folder(Path(text).parent)
     elif os.path.isfile(text) and text.endswith(".weights.h5"):
         return _read_file(Path(text), family, arguments)
     else:
-        raise _refusal(weights, family)
+        raise _refusal(weights, family, _what_is_wrong(text))
     return _source(repr(text), files, family, arguments)
 
 
@@ -164,11 +166,28 @@ def _names():
     return names | {network.dataset for network in networks} | set(DATASETS)
 
 
-def _refusal(weights, family):
+def _is_of_a_folder(path):
+    """Whether a path is that of the weights in a weights folder."""
+    folder, name = os.path.split(path)
+    beside = os.path.join(folder, download.FINGERPRINT)
+    return name == download.WEIGHTS and all(map(os.path.isfile, (path, beside)))
+
+
+def _what_is_wrong(path):
+    """A sentence on a path that weights cannot be read from."""
+    if os.path.isfile(path):
+        if path.endswith(".keras"):
+            return f"`keras.saving.load_model` reads '{path}'. "
+    elif os.path.basename(path) != path or path.endswith(".weights.h5"):
+        return f"There is no file or folder '{path}'. "
+    return ""
+
+
+def _refusal(weights, family, wrong=""):
     return ValueError(
         "`weights` should be None, the data set of trained weights, the path "
         "of a weights folder or of a '.weights.h5' file, or "
-        f"'hf://organisation/name[@revision]'. {_offer(family)} "
+        f"'hf://organisation/name[@revision]'. {wrong}{_offer(family)} "
         f"Received: weights={weights!r}"
     )
 

@@ -22,7 +22,9 @@ class OrthonormalRegularizer(keras.regularizers.Regularizer):
     `keras.regularizers.OrthogonalRegularizer` is another thing: it takes
     matrices only, and penalises the mean cosine between vectors of any norm.
 
-    The penalty is computed in float32 where the kernel has less precision.
+    Kernels are of rank 2 or 4, the filters last, as those of Dense and Conv2D
+    are; not those of depthwise or transposed convolutions. The penalty is
+    computed in float32 where they have less precision.
 
     Reference: Xie et al. 2017, [All You Need is Beyond a Good Init](
     https://arxiv.org/abs/1703.01827), section 3.2.
@@ -33,8 +35,7 @@ class OrthonormalRegularizer(keras.regularizers.Regularizer):
 
     Raises:
         ValueError: if `factor` is not a finite number of at least 0; when
-            called, if the kernel is neither of a Dense layer (rank 2) nor of
-            a Conv2D layer (rank 4).
+            called, if the kernel is of another rank than 2 or 4.
 
     Example:
 

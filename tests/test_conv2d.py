@@ -21,6 +21,7 @@ OPTIONS = [
     {"groups": 2},
     {"use_bias": False},
     {"activation": "relu"},
+    {"lora_rank": 1},
 ]
 
 
@@ -114,6 +115,16 @@ def test_saved_and_loaded(tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert type(again.layers[0]) is Conv2D
     assert again.layers[0].get_config() == model.layers[0].get_config()
+
+
+def test_saved_and_loaded_with_lora(tmp_path):
+    model = keras.Sequential([keras.Input(SHAPE[1:]), Conv2D(3, 3)])
+    model.layers[0].enable_lora(2)
+    model.layers[0].lora_kernel_b.assign(np.ones((2, 3)))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.layers[0].lora_rank == 2
+    assert_close(again(images()), model(images()))
 
 
 @pytest.mark.skipif(

@@ -435,6 +435,14 @@ def test_modulation_is_left_out():
     assert not {layer.name for layer in folded.layers} & modulations
 
 
+def test_modulation_that_is_told_its_mode_is_left_out():
+    image = keras.Input((8, 8, 3))
+    modulation = keras_resfam.layers.GradientModulation(name="modulation")
+    x, _ = modulation(image, training=True)
+    folded = fold_batch_norm(keras.Model(image, layers.Conv2D(4, 3)(x)))
+    assert "modulation" not in [layer.name for layer in folded.layers]
+
+
 def test_modulation_whose_link_is_read_stays():
     image = keras.Input((8, 8, 3))
     x, link = keras_resfam.layers.GradientModulation(name="below")(image)

@@ -152,3 +152,23 @@ def test_half_precision_is_rounded_from_float32():
 def test_rank_below_two_is_refused(initializer):
     with pytest.raises(ValueError, match=r"shape=\(3,\)"):
         initializer()((3,))
+
+
+@ALL
+def test_seeds_below_zero(initializer):
+    """Keras takes them."""
+    one, again, other = (
+        keras.ops.convert_to_numpy(initializer(seed=seed)((3, 4)))
+        for seed in (-1, -1, -2)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 0.1
+
+
+@ALL
+def test_without_a_seed_an_initializer_repeats_itself(initializer):
+    """As Keras's do."""
+    draw = initializer()
+    np.testing.assert_array_equal(
+        *(keras.ops.convert_to_numpy(draw((3, 4))) for _ in range(2))
+    )

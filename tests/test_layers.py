@@ -4,7 +4,7 @@ import pytest
 
 import keras_resfam
 from differentiate import gradients
-from keras_resfam.kernels import second_moment
+from keras_resfam.kernels import scaled, second_moment
 from keras_resfam.layers import GradientModulation
 
 
@@ -21,7 +21,7 @@ def chain_of_gains(gains, threshold):
     def loss(*probes):
         y, link = keras.ops.array(x), None
         for k, layer in enumerate(layers):
-            y, link = layer(y + probes[2 * k], link)
+            y, link = layer(y + probes[2 * k], link, training=True)
             y = y + probes[2 * k + 1]
             if k < len(gains):
                 y = y * gains[k]
@@ -66,8 +66,8 @@ def test_a_steep_fall_in_half_precision(dtype):
     low, above = (GradientModulation(1.0, dtype=dtype) for _ in range(2))
 
     def loss(x):
-        y, link = low(keras.ops.cast(x, dtype))
-        y, _ = above(keras.ops.relu(y) * 1e-5, link)
+        y, link = low(keras.ops.cast(x, dtype), training=True)
+        y, _ = above(keras.ops.relu(y) * 1e-5, link, training=True)
         return keras.ops.sum(keras.ops.cast(y, "float32"))
 
     (found,) = gradients(loss, [np.array([1, -1, 1, 1], "float32")])
@@ -79,8 +79,8 @@ def test_no_error_stays_no_error():
     layer, above = GradientModulation(), GradientModulation()
 
     def loss(x):
-        y, link = layer(x)
-        y, _ = above(y * 0.0, link)
+        y, link = layer(x, training=True)
+        y, _ = above(y * 0.0, link, training=True)
         return keras.ops.sum(keras.ops.square(y - 1.0))
 
     (found,) = gradients(loss, [np.ones((2, 2), "float32")])
@@ -107,7 +107,7 @@ def plain_net_moments(depth, modulation, training):
         probe = iter(probes)
         for layer in model.layers[1:]:
             if isinstance(layer, GradientModulation):
-                x, link = layer(x, link)
+                x, link = layer(x, link, training=True)
             elif isinstance(layer, keras.layers.BatchNormalization):
                 x = layer(x, training=training)
             else:
@@ -138,6 +138,37 @@ def test_without_modulation_the_error_collapses_or_explodes():
     # Batch statistics turn it round: each BN then enlarges the error.
     batch = plain_net_moments(26, modulation=False, training=True)
     assert batch[0] / batch[-1] > 30
+
+
+def test_outside_of_training_gradients_are_those_of_the_network():
+    keras.utils.set_random_seed(0)
+    model = keras_resfam.OrthoPlainNet(
+        14, input_shape=(8, 8, 3), classifier_activation=None
+    )
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3))
+
+    def found(network, training):
+        def loss(x):
+            return keras.ops.sum(network(x, training=training)[:, 0])
+
+        return gradients(loss, [images.astype("float32")])[0]
+
+    def agree(training):
+        ours, plain = (found(x, training) for x in (model, stock))
+        return np.allclose(ours, plain, rtol=1e-3, atol=1e-4 * plain.std())
+
+    stock = keras_resfam.to_stock_layers(model)
+    assert agree(training=False)
+    assert agree(training=None)
+    assert not agree(training=True)
+
+
+def test_the_link_is_a_zero_in_float32():
+    for training in (False, True):
+        layer = GradientModulation(dtype="float16")
+        _, link = layer(keras.ops.ones((2, 3), "float16"), training=training)
+        assert keras.backend.standardize_dtype(link.dtype) == "float32"
+        assert keras.ops.convert_to_numpy(link) == 0.0
 
 
 def small_model(dtype=None):
@@ -224,4 +255,16 @@ def test_second_moments_are_as_precise_as_the_type(shape, dtype, scale):
     tolerance = 1e-2 if dtype == "bfloat16" else 1e-5
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(found), expected, rtol=tolerance
+    )
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX has no float64 by default"
+)
+def test_double_precision_is_kept():
+    x = keras.ops.convert_to_tensor([1 + 1e-12], "float64")
+    found = scaled(x, keras.ops.convert_to_tensor(2.0, "float32"))
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(
+        *(keras.ops.convert_to_numpy(y) for y in (found, x + x))
     )

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import h5py
@@ -159,25 +160,54 @@ def test_a_bare_file_is_loaded_by_name(home, folder, tmp_path, alone):
     )
 
 
+@pytest.mark.parametrize(
+    ("shape", "taken"),
+    [((8, 8, 3), "moments of CIFAR-10 are"), ((8, 8, 1), r"to \[-1, 1\]")],
+)
+def test_a_bare_file_without_a_recipe_warns_of_its_moments(
+    tmp_path, shape, taken
+):
+    path = tmp_path / "net.weights.h5"
+    DMRNet(depth=8, input_shape=shape).save_weights(path)
+    options = {"depth": 8, "weights": path, "input_shape": shape}
+    with pytest.warns(UserWarning, match=taken) as record:
+        DMRNet(**options)
+    assert record[0].filename == __file__
+    named = "cifar100" if shape[-1] == 3 else "digits"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        DMRNet(**options, include_preprocessing=named)
+        DMRNet(**options, include_preprocessing=False)
+
+
+def test_a_recipe_beside_a_bare_file_needs_no_warning(home):
+    path = home / "runs" / "digits" / "model.weights.h5"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        DMRNet(depth=8, weights=path)
+
+
 def test_a_bare_file_has_its_classes(tmp_path):
     path = tmp_path / "net.weights.h5"
     DMRNet(depth=8, classes=7).save_weights(path)
-    assert DMRNet(depth=8, weights=path).output_shape == (None, 7)
+    options = {"depth": 8, "weights": path, "include_preprocessing": "cifar10"}
+    assert DMRNet(**options).output_shape == (None, 7)
     with pytest.raises(ValueError, match="`classes` should be 7"):
-        DMRNet(depth=8, weights=path, classes=10)
+        DMRNet(**options, classes=10)
 
 
 def test_a_bare_file_without_a_classifier(tmp_path):
     path = tmp_path / "net.weights.h5"
     headless = DMRNet(depth=8, include_top=False)
     headless.save_weights(path)
-    again = DMRNet(depth=8, include_top=False, weights=path)
+    options = {"depth": 8, "weights": path, "include_preprocessing": "cifar10"}
+    again = DMRNet(**options, include_top=False)
     for ours, theirs in zip(
         again.get_weights(), headless.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(ValueError, match="`include_top` should be False"):
-        DMRNet(depth=8, weights=path)
+        DMRNet(**options)
 
 
 def test_a_bare_file_of_bfloat16(tmp_path):
@@ -187,7 +217,7 @@ def test_a_bare_file_of_bfloat16(tmp_path):
         narrow, clone_function=lambda x: in_policy(x, "bfloat16")
     )
     narrow.save_weights(path)
-    model = DMRNet(depth=8, weights=path)
+    model = DMRNet(depth=8, weights=path, include_preprocessing="cifar10")
     layer = "stage1_block1_branch1_conv1"
     (stored,) = narrow.get_layer(layer).get_weights()
     (loaded,) = model.get_layer(layer).get_weights()
@@ -280,6 +310,7 @@ def test_a_cache_that_cannot_be_written(client, tmp_path, monkeypatch):
 
 
 def test_errors_travel_between_processes():
+    assert HubError is keras_resfam.HubError
     error = HubError.about("org/name", "main", "cause", "remedy")
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
@@ -618,6 +649,47 @@ def test_a_truncated_bare_file(home, tmp_path):
     options = {"input_shape": (8, 8, 1), "include_preprocessing": False}
     with pytest.raises(ValueError, match=r"cut\.weights\.h5"):
         DMRNet(depth=8, weights=path, **options)
+
+
+def test_the_file_of_a_folder_is_checked_as_the_folder_is(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    path = copy / download.WEIGHTS
+    source = find(path)
+    assert is_published(source, folder)
+    assert source.variables
+    tiny_run.network().save_weights(path)
+    with pytest.raises(ValueError, match="not as they were published: model"):
+        find(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["none.weights.h5", "no/such", "~/no/such", "runs/none.keras"]
+)
+def test_a_path_of_nothing(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="no file or folder .*Received: "):
+        find(path)
+
+
+def test_a_path_in_the_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert is_published(find(f"~/{folder.name}"), folder)
+
+
+def test_a_saved_model_is_for_keras_to_load(tmp_path):
+    path = tmp_path / "model.keras"
+    path.touch()
+    with pytest.raises(ValueError, match="`keras.saving.load_model` reads"):
+        find(path)
+
+
+def test_a_file_of_something_else(tmp_path):
+    path = tmp_path / "other.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["values"] = [1, 2]
+    with pytest.raises(ValueError, match="no '.weights.h5' of Keras"):
+        find(path)
 
 
 def test_a_changed_checkout_is_refused(home, folder, tmp_path, monkeypatch):

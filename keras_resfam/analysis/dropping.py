@@ -1,5 +1,7 @@
 """Training with residual blocks switched on and off for every mini-batch."""
 
+import numbers
+
 import keras
 import numpy as np
 from keras import ops
@@ -127,14 +129,15 @@ def checked_survival(blocks, active, survival, scale):
                 f"number of blocks. Received: active={active!r}"
             )
         return [active / blocks] * blocks
-    survival = np.asarray(survival, "float64")
-    fits = survival.shape == (blocks,)
-    if not fits or not np.all((0 <= survival) & (survival <= 1)):
+    fits = np.shape(survival) == (blocks,) and all(
+        isinstance(p, numbers.Real) and 0 <= p <= 1 for p in survival
+    )
+    if not fits:
         raise ValueError(
             f"`survival` should be {blocks} probabilities, one for each "
-            f"block. Received: survival={survival.tolist()}"
+            f"block. Received: survival={survival!r}"
         )
-    return survival.tolist()
+    return [float(p) for p in survival]
 
 
 @keras.saving.register_keras_serializable("keras_resfam")

@@ -7,6 +7,7 @@ and errors, normalisation, classifier and weights.
 
 import functools
 import inspect
+import warnings
 
 import keras
 
@@ -27,9 +28,11 @@ _COMMON_DOC = """\
         as `"cifar10"`, for the weights that were trained on it for the very
         architecture asked for; `"hf://organisation/repository"`, with
         `@revision` behind it or not; or the path of a folder such as those
-        of `weights/`, or of a `.weights.h5` file.
-        `keras_resfam.list_weights()` lists those there are. Defaults to
-        `None`.
+        of `weights/`, or of a `.weights.h5` file. Beside the file should lie
+        the `recipe.json` of its run, which tells how images were normalised;
+        else name the data set in `include_preprocessing`, or {title}'s
+        moments are taken, with a warning. `keras_resfam.list_weights()` lists
+        those there are. Defaults to `None`.
     input_tensor: KerasTensor of shape `(batch, height, width, channels)` to
         build upon, instead of a new input. Defaults to `None`.
     input_shape: tuple without the batch axis; height and width may be `None`
@@ -61,8 +64,7 @@ Returns:
 Raises:
     ValueError: if an argument is not allowed, or the weights do not exist or
         do not fit.
-    keras_resfam.download.HubError: if the Hub does not give the weights; an
-        `OSError`.
+    keras_resfam.HubError: if the Hub does not give the weights; an `OSError`.
 
 Example:
 
@@ -300,6 +302,17 @@ def _check_shape(argument, shape, received, defaults):
         )
 
 
+def _warn_of_a_guess(source, taken):
+    if source is not None and source.dataset is None:
+        warnings.warn(
+            "Nothing tells how images were normalised for the weights of "
+            f"{source.where}, so {taken}; name the data set in "
+            "`include_preprocessing`, or keep the recipe.json of their run "
+            "beside the file.",
+            stacklevel=5,  # the call of the builder
+        )
+
+
 def _normalise(x, include_preprocessing, source, defaults):
     if include_preprocessing is False:
         return x
@@ -311,6 +324,7 @@ def _normalise(x, include_preprocessing, source, defaults):
     record = DATASETS.get(moments, defaults)
     axis = channel_axis()
     mean, std = record.mean, record.std
+    taken = f"the moments of {record.title} are taken"
     if len(mean) != x.shape[axis]:
         if moments is not None:
             raise ValueError(
@@ -320,6 +334,9 @@ def _normalise(x, include_preprocessing, source, defaults):
             )
         # Images of an unknown kind: [0, 255] to [-1, 1].
         mean = std = [127.5] * x.shape[axis]
+        taken = "[0, 255] is scaled to [-1, 1]"
+    if include_preprocessing is True:
+        _warn_of_a_guess(source, taken)
     return keras.layers.Normalization(
         axis=axis,
         mean=list(mean),

@@ -193,6 +193,8 @@ def test_blocks_are_dropped_once():
         (dict(active=2.5), "Received: active=2.5"),
         (dict(survival=[0.5]), "3 probabilities"),
         (dict(survival=0.5), "3 probabilities"),
+        (dict(survival="x"), "survival='x'"),
+        (dict(survival=["1", 0.5, 0.5]), "3 probabilities"),
         (dict(survival=[0.5, 2, 1]), "3 probabilities"),
         (dict(active=1, scale="test"), "Received: scale='test'"),
     ],
