@@ -172,12 +172,10 @@ def second_moment(x):
 
 
 def scaled(x, factor):
-    """Returns `x` times a float32 scalar, multiplied in float32 or float64.
-
-    A float16 would not hold every factor.
-    """
+    """Returns `x` times a float32 scalar, in the type of `x`."""
     if keras.backend.backend() == "torch" and x.device.type == "cpu":
         return x * factor  # the kernel for CPUs widens it, without a copy
-    double = keras.backend.standardize_dtype(x.dtype) == "float64"
-    wide = "float64" if double else "float32"
-    return ops.cast(ops.cast(x, wide) * ops.cast(factor, wide), x.dtype)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    # A float16 would not hold every factor; bfloat16 has float32's range.
+    wide = "float32" if dtype == "float16" else dtype
+    return ops.cast(ops.cast(x, wide) * ops.cast(factor, wide), dtype)
