@@ -101,6 +101,12 @@ def analyse(model, recipe, images, labels, options):
     from keras_resfam import analysis
 
     out = options.out
+    of_gradients = {
+        "examples": len(images[: options.gradient_examples]),
+        "samples": options.gradient_samples,
+        "seed": options.seed,
+    }
+    rows_of(out / "gradients.csv", of_gradients)  # before hours of lesions
     records = analysis.lesion_study(
         model,
         (images, labels),
@@ -123,9 +129,7 @@ def analyse(model, recipe, images, labels, options):
             {
                 "weights": records[0]["weights"],
                 "data": records[0]["data"],
-                "examples": len(images[: options.gradient_examples]),
-                "samples": options.gradient_samples,
-                "seed": options.seed,
+                **of_gradients,
             },
             lambda: analysis.gradient_by_path_length(
                 model,
@@ -171,19 +175,27 @@ def kept(path, common, measure):
         write_columns(
             path, columns | {k: np.repeat(v, count) for k, v in common.items()}
         )
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    found = {name: rows[0].get(name) for name in common}
-    if found != {name: str(value) for name, value in common.items()}:
-        sys.exit(
-            f"analyse.py: {path} should be of {common}: give another `--out`. "
-            f"Received: {found}"
-        )
+    rows = rows_of(path, common)
     return {
         name: np.array([float(row[name]) for row in rows])
         for name in rows[0]
         if name not in common
     }
+
+
+def rows_of(path, common):
+    """The rows of a CSV file, if there is one; of another it is refused."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {name: rows[0].get(name) for name in common}
+    if found != {name: str(value) for name, value in common.items()}:
+        sys.exit(
+            f"analyse.py: {path} should be of {common}: remove it, or give "
+            f"another `--out`. Received: {found}"
+        )
+    return rows
 
 
 def write_columns(path, columns):

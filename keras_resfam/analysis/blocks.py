@@ -1,9 +1,10 @@
 """The residual blocks of a model, found from its additions.
 
 An addition is residual when one of the tensors it joins has come a shorter way
-than another: the shorter is the shortcut, the longer a residual branch. The
-way is counted in layers with kernels from the model's input, then in
-parameters, so that a projection of one small convolution is a shortcut too.
+than another: the shorter is the shortcut, the longer a residual branch. Where
+one is what all others are made of, the way is counted in layers with kernels
+from there; else from the model's input, then in parameters, so that a
+projection of one small convolution is a shortcut too.
 Additions that stand side by side, as in the streams of a merge-and-run
 network, make up one block.
 """
@@ -65,6 +66,11 @@ class Join:
     shortcuts: list
     branches: list
     copies: int = 1  # how often the shortcut counts among the paths
+
+    def added(self, tensors):
+        """Those tensors as often as the step adds them."""
+        wanted = {id(x) for x in tensors}
+        return [x for x in self.step.inputs if id(x) in wanted]
 
 
 @dataclasses.dataclass(eq=False)
@@ -133,8 +139,7 @@ class Chain:
 
 def reduced_join(join, branches):
     """The step that adds up the shortcut and fewer branches, or copies it."""
-    kept = {id(x) for x in [*join.shortcuts, *branches]}
-    tensors = [x for x in join.step.inputs if id(x) in kept]
+    tensors = join.added([*join.shortcuts, *branches])
     if len(tensors) == 1:
         return graphs.alias(tensors[0], join.step.outputs[0])
     if len(tensors) == len(join.step.inputs):
@@ -254,15 +259,25 @@ def join_at(step, family):
     for x in tensors:
         shared &= family.steps[id(x)]
 
+    def own(x):
+        return family.within(family.graph.steps, family.steps[id(x)] & ~shared)
+
+    def kernels(x):
+        return sum(graphs.kernels(step.operation) for step in own(x))
+
+    def distance(x):
+        return family.distance[id(x)]
+
     def parameters(x):
-        own = family.steps[id(x)] & ~shared
         return sum(
             step.operation.count_params()
-            for step in family.within(family.graph.steps, own)
+            for step in own(x)
             if isinstance(step.operation, keras.Layer)
         )
 
-    for length in (lambda x: family.distance[id(x)], parameters):
+    # A side input, as of a gate, may bring a branch near the model's input.
+    identity = any(family.steps[id(x)] == shared for x in tensors)
+    for length in (kernels if identity else distance, parameters):
         lengths = [length(x) for x in tensors]
         if min(lengths) < max(lengths):
             pairs = list(zip(tensors, lengths, strict=True))
@@ -315,7 +330,10 @@ def with_sums_joined(graph):
         if sums and len(step.inputs) == 2:
             (other,) = [x for x in step.inputs if x is not sums[0]]
             parts = [*opened(sums[0]), other]
-            add = keras.layers.Add(dtype=step.outputs[0].dtype, name=step.name)
+            add = step.operation
+            if not isinstance(add, keras.layers.Add):  # keras.ops adds two
+                dtype = step.outputs[0].dtype
+                add = keras.layers.Add(dtype=dtype, name=step.name)
             step = graphs.Step(add, (parts,), {}, step.outputs)
         steps.append(step)
     return dataclasses.replace(graph, steps=steps[::-1])

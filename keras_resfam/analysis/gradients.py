@@ -291,26 +291,26 @@ class PathGradient:
         self.chain = chain
         self.blocks = len(chain.units)
         self._gated, self._told = with_path_switches(chain)
-        self.dtype = self._gated.inputs[0].dtype
         self._gradient = backends.input_gradient(self._gated, cross_entropy)
 
     def __call__(self, images, labels, masks, exponent=0):
-        tensors = [
-            ops.convert_to_tensor(np.asarray(images), self.dtype),
-            ops.convert_to_tensor(scaled(masks, exponent), self.dtype),
-        ]
         labels = ops.convert_to_tensor(np.asarray(labels), "int32")
-        return ops.convert_to_numpy(self._gradient(tensors, labels))
+        inputs = self._inputs(images, scaled(masks, exponent))
+        return ops.convert_to_numpy(self._gradient(inputs, labels))
+
+    def _inputs(self, images, switches):
+        types = [x.dtype for x in self._gated.inputs]
+        return [
+            ops.convert_to_tensor(np.asarray(x), dtype)
+            for x, dtype in zip((images, switches), types, strict=True)
+        ]
 
     def check_logits(self, images):
         """Refuses a model whose softmax the graph does not show."""
         if self._told:
             return
         masks = scaled(np.zeros((len(images), self.blocks)), 0)
-        outputs = self._gated(
-            [ops.convert_to_tensor(x, self.dtype) for x in (images, masks)],
-            training=False,
-        )
+        outputs = self._gated(self._inputs(images, masks), training=False)
         outputs = ops.convert_to_numpy(outputs).astype("float64")
         sums = outputs.sum(-1)
         if outputs.min() >= 0 and np.allclose(sums, 1, atol=1e-2):
@@ -358,14 +358,14 @@ def with_path_switches(chain):
         batch_shape=source.shape,
         dtype=source.dtype if floats else keras.config.floatx(),
     )
-    masks = keras.Input((len(chain.units) + 1,), dtype=images.dtype)
+    # A float16 would not hold the powers of two.
+    masks = keras.Input((len(chain.units) + 1,), dtype="float32")
     switches = {}
     for k, unit in enumerate(chain.units):
         for join in unit.joins:
-            switch = PathSwitch(
-                k, len(join.shortcuts), dtype=join.step.outputs[0].dtype
-            )
-            tensors = [*join.shortcuts, *join.branches, masks]
+            skips = join.added(join.shortcuts)
+            switch = PathSwitch(k, len(skips), dtype=join.step.outputs[0].dtype)
+            tensors = [*skips, *join.added(join.branches), masks]
             switches[id(join.step)] = graphs.Step(
                 switch, (tensors,), {}, join.step.outputs
             )
@@ -379,7 +379,9 @@ def with_path_switches(chain):
         now, rest = steps[done - len(piece) : done], steps[done:]
         graphs.run([switches.get(id(step), step) for step in now], values)
         for x in [*graphs.reads(rest), *chain.graph.outputs]:
-            if id(x) in values and len(x.shape) and "float" in x.dtype:
+            # What has no row for each image, such as switches, carries none.
+            carries = x.shape[:1] == source.shape[:1] and "float" in x.dtype
+            if carries and id(x) in values:
                 gate = Gate(k, dtype=x.dtype)
                 values[id(x)] = gate([values[id(x)], masks])
     logits = values[id(chain.graph.outputs[0])]
@@ -443,12 +445,13 @@ class PathSwitch(keras.layers.Layer):
     """
 
     def __init__(self, block, shortcuts, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.block = block
         self.shortcuts = shortcuts
 
     def call(self, inputs):
         *tensors, masks = inputs
+        tensors = [ops.cast(x, self.compute_dtype) for x in tensors]
         skip = total(tensors[: self.shortcuts])
         residual = total(tensors[self.shortcuts :])
         column = column_of(masks, self.block, skip)
@@ -469,13 +472,14 @@ class Gate(keras.layers.Layer):
     """
 
     def __init__(self, column, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.column = column
 
     def call(self, inputs):
         x, masks = inputs
         factor = column_of(masks, self.column, x)
         factor = ops.where(factor == 0, ops.ones_like(factor), factor)
+        factor = ops.cast(factor, x.dtype)
         return ops.stop_gradient(x) + factor * without_value(x)
 
     def compute_output_shape(self, input_shape):
@@ -484,8 +488,7 @@ class Gate(keras.layers.Layer):
 
 def column_of(masks, column, x):
     """A column of the masks, to be joined with a tensor image by image."""
-    column = ops.cast(masks[:, column], x.dtype)
-    return ops.reshape(column, [-1] + [1] * (len(x.shape) - 1))
+    return ops.reshape(masks[:, column], [-1] + [1] * (len(x.shape) - 1))
 
 
 def total(tensors):

@@ -22,8 +22,9 @@ def path_lengths(model, unit="blocks"):
 
     The counts come out of the graph by dynamic programming over polynomials
     with integer coefficients. Concatenated tensors each pass on their paths,
-    except for those that a Rescaling by zero made; elementwise products (the
-    gates of squeeze and excitation) pass on those of their longest factor.
+    also where they are parts into which one tensor was split, but for those
+    that a Rescaling by zero made; elementwise products (the gates of squeeze
+    and excitation) pass on those of their longest factor.
 
     Example:
 
@@ -82,9 +83,10 @@ def count_paths(model, unit="blocks"):
 
 
 def through_join(join, paths, count_branches):
-    skips = [paths[id(x)] for x in join.shortcuts] * join.copies
+    skips = [paths[id(x)] for x in join.added(join.shortcuts)] * join.copies
     branches = [
-        shifted(paths[id(x)], int(count_branches)) for x in join.branches
+        shifted(paths[id(x)], int(count_branches))
+        for x in join.added(join.branches)
     ]
     return summed(skips + branches)
 

@@ -8,6 +8,7 @@ import keras_resfam
 import tiny_run
 from keras_resfam.analysis import (
     delete_blocks,
+    drop_blocks,
     duplicate_blocks,
     path_lengths,
     permute_blocks,
@@ -136,6 +137,27 @@ def test_inception_like_blocks():
         "stage2_block1_shortcut_conv",
         "stage2_block1_shortcut_bn",
     )
+
+
+def test_a_side_input_makes_no_branch_a_shortcut():
+    """Such as the switches of `drop_blocks`, and gates by the input."""
+    model = keras_resfam.ResNet(depth=8)
+    plain = residual_blocks(model)
+    dropping = residual_blocks(drop_blocks(model, active=2))
+    assert [b.name for b in dropping] == [b.name for b in plain]
+    assert [b.shortcut for b in dropping] == [b.shortcut for b in plain]
+
+    inputs = keras.Input((5,))
+    x = keras.layers.Dense(4, name="stem1")(inputs)
+    x = keras.layers.Dense(4, name="stem2")(x)
+    for k in (1, 2):
+        f = keras.layers.Dense(4, name=f"block{k}_dense")(x)
+        gate = keras.layers.Dense(4, "sigmoid", name=f"block{k}_gate")(inputs)
+        f = keras.layers.Multiply(name=f"block{k}_multiply")([f, gate])
+        x = keras.layers.Add(name=f"block{k}_add")([x, f])
+    blocks = residual_blocks(keras.Model(inputs, x))
+    assert [block.name for block in blocks] == ["block1", "block2"]
+    assert [block.shortcut for block in blocks] == [(), ()]
 
 
 def test_sum_of_equals_is_no_block():

@@ -7,8 +7,13 @@ import pytest
 
 import dense_nets
 import differentiate
+import keras_resfam
 import tiny_run
-from keras_resfam.analysis import effective_lengths, gradient_by_path_length
+from keras_resfam.analysis import (
+    drop_blocks,
+    effective_lengths,
+    gradient_by_path_length,
+)
 from keras_resfam.analysis.gradients import PathGradient
 
 
@@ -229,6 +234,50 @@ def test_the_scale_is_that_of_every_path(build):
             gradient(x, y, rows(mask, 2), exponent) for exponent in (0, 12)
         )
         np.testing.assert_allclose(scaled / 2**12, plain, rtol=1e-4)
+
+
+def test_a_tensor_that_is_added_twice_counts_twice():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    f = keras.layers.Dense(4)(inputs)
+    x = keras.layers.Add()([inputs, f, f])
+    model = keras.Model(inputs, keras.layers.Dense(3, "softmax")(x))
+    images = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    labels = np.array([0, 2])
+    gradient = PathGradient(model)
+    paths = [gradient(images, labels, rows(m, 2)) for m in all_masks(1)]
+    expected = true_gradient(model, images, labels)
+    np.testing.assert_allclose(sum(paths), expected, rtol=1e-4)
+
+
+def test_switches_of_blocks_are_no_images():
+    model = keras_resfam.ResNet(depth=8, input_shape=(8, 8, 3))
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
+    plain, dropping = (
+        gradient_by_path_length(m, images, [1, 2], samples=2, verbose=0)
+        for m in (model, drop_blocks(model, active=1))
+    )
+    for name, values in plain.items():
+        np.testing.assert_allclose(dropping[name], values, rtol=1e-3)
+
+
+@pytest.fixture
+def float32():
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def test_half_precision_holds_no_less(float32):
+    """Its range is far below that of the powers of two."""
+    found = []
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        result = gradient_by_path_length(
+            decaying(0.03, 12), *dense_nets.data(3), samples=2, verbose=0
+        )
+        found.append(result["log10_gradient"])
+    assert found[0][0] - found[0][-1] > 12
+    np.testing.assert_allclose(found[1], found[0], atol=0.2)
 
 
 def test_dead_branches_carry_nothing():

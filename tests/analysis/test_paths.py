@@ -109,6 +109,14 @@ def test_concatenated_tensors_each_pass_on_their_paths():
         assert count_paths(model, "layers") == {0: 1, 1: 2, 2: 1}
 
 
+def test_a_branch_that_is_added_twice_is_two_paths():
+    inputs = keras.Input((4,))
+    f = keras.layers.Dense(4)(inputs)
+    model = keras.Model(inputs, keras.layers.Add()([inputs, f, f]))
+    found = path_lengths(model)
+    np.testing.assert_allclose(found["probability"], [1 / 3, 2 / 3])
+
+
 def test_units_are_blocks_or_layers():
     with pytest.raises(ValueError, match="Received: unit='modules'"):
         path_lengths(dense_nets.build(2), unit="modules")

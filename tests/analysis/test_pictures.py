@@ -132,6 +132,10 @@ def test_command_writes_csv_pictures_and_one_page(tmp_path, capsys):
     assert (out / "gradients.csv").read_bytes() == gradients
     assert len(read_records(out / "lesions.csv")) == len(records)
     assert (out / "lesions.csv").stat().st_mtime_ns == written
+    others = ["--gradient-samples", "2", "--trials", "2"]
+    with pytest.raises(SystemExit, match="gradients.csv.*remove it.*'1'"):
+        analyse.main([*arguments, *others])
+    assert (out / "lesions.csv").stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize("trained", [True, False])

@@ -186,6 +186,23 @@ def test_shapes_that_cannot_be_joined_are_named():
         duplicate_blocks(model, ["stage2_block1"])
 
 
+def test_one_addition_for_all_blocks():
+    """Of which some add up branches before the shortcut."""
+    add, inner = keras.layers.Add(), keras.layers.Add()
+    x = inputs = keras.Input((5,))
+    for _ in range(2):
+        f, g = keras.layers.Dense(5)(x), keras.layers.Dense(5, "relu")(x)
+        x = add([x, inner([f, g])])
+    model = keras.Model(inputs, x)
+    images, _ = dense_nets.data()
+    expected = model.predict(images, verbose=0)
+    same = delete_blocks(model, []).predict(images, verbose=0)
+    np.testing.assert_array_equal(same, expected)
+    names = [block.name for block in residual_blocks(model)]
+    none = delete_blocks(model, names).predict(images, verbose=0)
+    np.testing.assert_array_equal(none, images)
+
+
 def test_unknown_and_incomplete_blocks_are_refused():
     model = dense_nets.build(3)
     with pytest.raises(ValueError, match="Received: 'block9'"):
