@@ -96,6 +96,14 @@ def test_the_files_and_their_names(folders):
             "dmrnet_14_cifar10_short",
         ),
         ("WideResNet50_2", {}, "x", "", "wrn_50_2_cifar10"),
+        # Of a width that is not the default, 10.
+        (
+            "WideResNet",
+            {"depth": 40, "width": 1},
+            "wrn_40_1_cifar10_short",
+            "",
+            "wrn_40_1_cifar10_short",
+        ),
     ],
 )
 def test_names(builder, arguments, recipe, suffix, name):

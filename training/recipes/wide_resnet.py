@@ -102,6 +102,19 @@ SHORT_16_4 = SHORT.replace(
     error=5.02,  # table 6
 )
 
+# Two fifths of the paper's epochs, two hours of two processor cores. Without
+# cutout it ends at 99.3 % of the training images: too little to hold it back.
+SHORT_40_1 = SHORT.replace(
+    name="wrn_40_1_cifar10_short",
+    arguments={"depth": 40, "width": 1},
+    epochs=80,
+    warmup=2,
+    cutout=0,
+    label_smoothing=0.05,
+    error=6.85,  # table 4
+    note="in 200 epochs, of ZCA-whitened images",
+)
+
 
 def _cifar(depth, width, cifar10, cifar100, dropout=0.0, table="table 5"):
     name = f"wrn_{depth}_{width}" + ("_dropout" if dropout else "")
@@ -167,4 +180,5 @@ RECIPES = (
     IMAGENET,
     SHORT,
     SHORT_16_4,
+    SHORT_40_1,
 )
