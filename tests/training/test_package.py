@@ -52,7 +52,7 @@ def read(folder, name):
 def test_the_files_and_their_names(folders):
     assert [folder.name for folder in folders.values()] == [
         "dmrnet_8_digits",
-        "wrn_10_dropout_digits",
+        "wrn_10_1_dropout_digits",
         "ortho_plain_8_digits",
         "resnet_8_preactivation_digits",
     ]
@@ -156,7 +156,7 @@ def test_packed_again_it_is_the_same_byte_for_byte(folders, home):
 
 def test_the_registry(folders):
     networks = {n.name: n for n in registry.list_weights()}
-    network = networks["wrn_10_dropout_digits"]
+    network = networks["wrn_10_1_dropout_digits"]
     assert network.builder == "WideResNet"
     assert network.arguments == {
         "depth": 10,
@@ -166,7 +166,7 @@ def test_the_registry(folders):
     }
     assert network.accuracy == 97.5
     assert network.commit is None
-    assert network.repository == "keras-resfam/wrn_10_dropout_digits"
+    assert network.repository == "keras-resfam/wrn_10_1_dropout_digits"
     for name, described in network.files.items():
         contents = (folders["WideResNet"] / name).read_bytes()
         assert described == download.describe(contents)
