@@ -201,6 +201,7 @@ def name_of(recipe, suffix=""):
     family, number = re.match(r"(\D+)(.*)", recipe["builder"]).groups()
     depth, width = chosen.pop("depth", number), chosen.pop("width", 1)
     parts = [SHORT_NAMES.get(family, family), depth]
+    # 1 goes without saying, but where another is the default.
     if (width, usual.get("width", 1)) != (1, 1):
         parts.append(width)
     for argument, value in chosen.items():

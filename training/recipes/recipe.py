@@ -206,7 +206,6 @@ class Recipe:
             ValueError: If a name is not a field.
         """
         changes = {}
-        published = {field: getattr(self, field) for field in PUBLISHED}
         fields = [field.name for field in dataclasses.fields(self)]
         for name, value in settings:
             field, _, key = name.partition(".")
@@ -221,7 +220,8 @@ class Recipe:
                 _check_type("arguments", dict, arguments)
                 value = {**arguments, key: value}
             changes[field] = value
-        if any(changes.get(f, was) != was for f, was in published.items()):
+        of_network = PUBLISHED & changes.keys()
+        if any(changes[field] != getattr(self, field) for field in of_network):
             changes = {"error": None, "note": "", **changes}
         return self.replace(**changes)
 
