@@ -35,10 +35,7 @@ def class_numbers(labels, chain):
 
 def read_data(data):
     """Images and labels as two arrays."""
-    pair = isinstance(data, tuple) or (
-        isinstance(data, list) and all(hasattr(x, "shape") for x in data)
-    )
-    if pair and len(data) == 2:
+    if _is_pair(data):
         images, labels = (keras.ops.convert_to_numpy(part) for part in data)
     else:
         batches = [
@@ -55,6 +52,15 @@ def read_data(data):
             f"Received: {len(images)} images, {len(labels)} labels"
         )
     return images, labels
+
+
+def _is_pair(data):
+    """Whether data are images and labels, rather than two batches of both."""
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        return False
+    if any(isinstance(part, tuple) for part in data):
+        return False
+    return isinstance(data, tuple) or all(hasattr(x, "shape") for x in data)
 
 
 def check_classifier(chain):

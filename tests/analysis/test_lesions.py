@@ -427,6 +427,7 @@ def test_data_may_be_batches_and_one_hot(model, records):
             (x[k : k + size], y[k : k + size]) for k in range(0, 20, size)
         ]
         assert lesion_study(model, batches, **FEW) == records
+        assert lesion_study(model, tuple(batches), **FEW) == records
 
 
 def test_data_that_do_not_fit_are_refused(model):
