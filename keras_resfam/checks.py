@@ -48,13 +48,16 @@ def check_flag(name, value):
         )
 
 
-def check_number(name, value, minimum, below=math.inf, others=""):
+def check_number(
+    name, value, minimum, maximum=math.inf, below=math.inf, others=""
+):
     """Checks for a finite real number, no bool.
 
     Args:
         name: str. The argument's name.
         value: its value.
         minimum: the least number allowed.
+        maximum: the largest number allowed. Defaults to infinity.
         below: a number above all that are allowed. Defaults to infinity.
         others: str. What else the text says is allowed.
     """
@@ -62,8 +65,11 @@ def check_number(name, value, minimum, below=math.inf, others=""):
         not isinstance(value, numbers.Real)
         or isinstance(value, bool)
         or not minimum <= value < below
+        or value > maximum
     ):
         allowed = f"{others}a finite number of at least {minimum}"
+        if maximum < math.inf:
+            allowed += f" and at most {maximum}"
         if below < math.inf:
             allowed += f" and below {below}"
         raise ValueError(

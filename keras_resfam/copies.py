@@ -33,7 +33,11 @@ def to_stock_layers(model):
 
     Raises:
         ValueError: If `model` is neither functional nor sequential (or has
-            a `call` of its own), or not built.
+            a `call` of its own), or not built; or if it has layers that act
+            in training only and cannot be left out: what
+            `analysis.drop_blocks` returns, in place of what it was given.
+        Exception: What Keras raises for a layer that its own config cannot
+            rebuild, such as a `Lambda` of a Python function.
 
     Example:
 
@@ -46,6 +50,11 @@ def to_stock_layers(model):
 
     def stock(layer):
         kind = STOCK.get(type(layer), type(layer))
+        if kind.__module__.startswith("keras_resfam."):
+            raise ValueError(
+                "`model` should have no layers that Keras has no like of. "
+                f"Received: the {kind.__name__} '{layer.name}'"
+            )
         config = layer.get_config()
         if kind.__module__.startswith("keras."):
             config = for_inference(config)

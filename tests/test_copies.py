@@ -9,6 +9,7 @@ import pytest
 
 import keras_resfam
 from families import ONE_OF_EACH, build, case_name, images, predict, randomize
+from keras_resfam.analysis import drop_blocks
 from keras_resfam.layers import Conv2D
 
 ALONE = """
@@ -100,6 +101,12 @@ def test_layers_of_others_stay_what_they_are():
     assert type(stock.layers[-1]) is Scale
     x = np.ones((1, 3), "float32")
     np.testing.assert_array_equal(predict(stock, x), 2.5 * x)
+
+
+def test_layers_that_keras_lacks_are_refused():
+    dropping = drop_blocks(keras_resfam.ResNet(depth=8), active=1)
+    with pytest.raises(ValueError, match="the BlockSwitches 'block_switches'"):
+        keras_resfam.to_stock_layers(dropping)
 
 
 def test_what_is_no_graph_is_refused():

@@ -6,9 +6,11 @@ uses up, are functions of the seed and the epoch alone, so that a resumed run
 sees what an undisturbed one would have seen.
 """
 
+import contextlib
 import pathlib
 import re
 import zipfile
+import zlib
 
 import keras
 import numpy as np
@@ -63,9 +65,11 @@ def load(name, split, data_dir=None):
 
 def has_split(name, split, data_dir=None):
     """Whether a data set has a split, which is read of the same places."""
-    if name in DATASETS:
-        return True
+    if name == "digits":
+        return split in ("train", "test")
     path = npz_path(name, data_dir)
+    if path is None and name in DATASETS:
+        return True  # TFDS has those that they are trained and tested on
     if path is None:
         return split in tfds_builder(name, data_dir).info.splits
     with _open_npz(path) as file:
@@ -131,9 +135,25 @@ def _digits(part):
 
 
 def _open_npz(path):
+    with _reading(path):
+        file = np.load(path)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it is of one array without a name")
+    return file
+
+
+@contextlib.contextmanager
+def _reading(path):
+    """Says which file it is that cannot be read."""
     try:
-        return np.load(path)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        yield
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(
             f"`data_dir` should mean an .npz file of arrays that can be read. "
             f"Received: {path}: {error}"
@@ -146,7 +166,8 @@ def _npz(path, file, part):
             f"{path} should hold the arrays x_{part} and y_{part}; it holds "
             f"{', '.join(file.files)}. Received: split={part}"
         )
-    images, labels = file[f"x_{part}"], file[f"y_{part}"].reshape(-1)
+    with _reading(path):
+        images, labels = file[f"x_{part}"], file[f"y_{part}"].reshape(-1)
     if len(images) != len(labels):
         raise ValueError(
             f"{path} should hold as many labels as images. Received: "
@@ -245,6 +266,12 @@ def split_in_two(split, count):
     if not count:
         return split, None
     *others, last = split.split("+")
+    if "[" in last:
+        raise ValueError(
+            "`train_split` should end in a whole split, of which `validation` "
+            f"holds out the last images. Received: train_split={split}, "
+            f"validation={count}"
+        )
     return "+".join([*others, f"{last}[:-{count}]"]), f"{last}[-{count}:]"
 
 

@@ -189,9 +189,7 @@ def run_file(options):
     path = pathlib.Path(options.network)
     is_file = path.name.endswith(".weights.h5")
     file = path if is_file else path / "model.weights.h5"
-    if _is_run(file.parent) and (is_file or options.builder is None):
-        return file
-    return None
+    return file if _is_run(file.parent) else None
 
 
 def load_network(options):
@@ -202,6 +200,11 @@ def load_network(options):
             f"Received: --set {options.set[0]}"
         )
     file, path = run_file(options), pathlib.Path(options.network)
+    if file is not None and options.builder is not None:
+        raise ValueError(
+            "`--builder` should not be given for a run, whose recipe.json "
+            f"names it. Received: --builder {options.builder} for {path}"
+        )
     if file is not None:
         return _load_run(file)
     if options.builder is None and (path / "recipe.json").is_file():
@@ -319,7 +322,8 @@ def load_data(dataset, split, recipe, data_dir):
     import data
 
     names = data.class_names(dataset, data_dir)
-    if recipe.get("image_size"):
+    in_memory = dataset == "digits" or data.npz_path(dataset, data_dir)
+    if recipe.get("image_size") and not in_memory:
         builder = data.tfds_builder(dataset, data_dir)
         import streams
 

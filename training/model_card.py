@@ -1,6 +1,7 @@
 """The model card of a weights folder: every word from the folder's files."""
 
 import csv
+import decimal
 import json
 import re
 
@@ -143,7 +144,7 @@ Measured with {_versions(result)} by
     {result["command"]}
 
 on the float32 weights of the run. The kernels here are float16: on the images
-of `fingerprint.json` that changes no logit by more than {change:.2g}."""
+of `fingerprint.json` that changes no logit by more than {bound(change)}."""
     if "per_class" in result:
         classes = ", ".join(
             f"{name}: {error:.4g}"
@@ -151,6 +152,12 @@ of `fingerprint.json` that changes no logit by more than {change:.2g}."""
         )
         text += f"\n\nError by class, in percent: {classes}."
     return text
+
+
+def bound(value):
+    """The value in two digits, never less than it is."""
+    upwards = decimal.Context(prec=2, rounding=decimal.ROUND_UP)
+    return f"{upwards.create_decimal(value):g}"
 
 
 def _versions(result):

@@ -372,8 +372,10 @@ def cut_at(graph, family, groups):
     """Cuts the graph into a unit for each group of joins, and the head."""
     units, rest = [], list(graph.steps)
     every = [join for joins in groups for join in joins]
+    takers = readers(graph)
+    activations = {id(join): activations_after(join, takers) for join in every}
     # An activation after the last block only is the head's.
-    activated = all(activations_after(join, graph) for join in every)
+    activated = all(activations.values())
     for joins in groups:
         ends = [x for join in joins for x in join.step.outputs]
         own = family.within(rest, family.of(ends))
@@ -391,7 +393,7 @@ def cut_at(graph, family, groups):
         body = without(own, lead)
         if activated:
             for join in joins:
-                body += activations_after(join, graph)
+                body += activations[id(join)]
         rest = without(rest, body)
         units.append(Unit(lead, body, joins))
     return units, rest
@@ -403,19 +405,28 @@ def without(steps, others):
     return [step for step in steps if id(step) not in gone]
 
 
-def activations_after(join, graph):
+def readers(graph):
+    """The steps that read each tensor, by its id; of an output also `None`."""
+    found = collections.defaultdict(list)
+    for step in graph.steps:
+        for key in {id(x) for x in step.inputs}:
+            found[key].append(step)
+    for x in graph.outputs:
+        found[id(x)].append(None)
+    return found
+
+
+def activations_after(join, takers):
     """The steps that alone follow a join, have no weights, keep the shape."""
     found, tensor = [], join.step.outputs[0]
-    while not any(tensor is x for x in graph.outputs):
-        takers = [s for s in graph.steps if any(x is tensor for x in s.inputs)]
-        if len(takers) != 1 or len(takers[0].inputs) != 1:
+    while len(takers[id(tensor)]) == 1:
+        (step,) = takers[id(tensor)]
+        if step is None or len(step.inputs) != 1 or not keeps_shape(step):
             break
-        if not keeps_shape(takers[0]):
+        if getattr(step.operation, "weights", None):
             break
-        if getattr(takers[0].operation, "weights", None):
-            break
-        found.append(takers[0])
-        tensor = takers[0].outputs[0]
+        found.append(step)
+        tensor = step.outputs[0]
     return found
 
 

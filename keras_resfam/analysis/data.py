@@ -9,7 +9,21 @@ import numpy as np
 def arrays(data, chain):
     """Images, and labels as the numbers of a chain's classes."""
     images, labels = read_data(data)
+    check_images(images, chain)
     return images, class_numbers(labels, chain)
+
+
+def check_images(images, chain):
+    """Refuses images of another shape than a chain's network takes."""
+    shape = chain.graph.inputs[0].shape[1:]
+    sizes = zip(shape, images.shape[1:], strict=False)
+    if images.ndim != len(shape) + 1 or any(
+        own not in (None, size) for own, size in sizes
+    ):
+        raise ValueError(
+            f"Images should be of the shape {tuple(shape)}, which `model` "
+            f"takes. Received: images of shape {images.shape[1:]}"
+        )
 
 
 def class_numbers(labels, chain):
@@ -22,6 +36,11 @@ def class_numbers(labels, chain):
     if labels.ndim == 2 and labels.shape[1] == classes:
         labels = labels.argmax(-1)
     numbers = labels.reshape(-1)
+    if numbers.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Labels should be integers within 0 and {classes - 1}. Received: "
+            f"labels of type {labels.dtype}"
+        )
     if len(numbers) != len(labels) or not np.all(
         (0 <= numbers) & (numbers < classes) & (numbers == np.floor(numbers))
     ):
@@ -55,12 +74,19 @@ def read_data(data):
 
 
 def _is_pair(data):
-    """Whether data are images and labels, rather than two batches of both."""
-    if not isinstance(data, tuple | list) or len(data) != 2:
+    """Whether data are images and labels, rather than batches of both."""
+    if not isinstance(data, tuple | list):
         return False
-    if any(isinstance(part, tuple) for part in data):
-        return False
-    return isinstance(data, tuple) or all(hasattr(x, "shape") for x in data)
+    arrays = len(data) > 0 and all(hasattr(part, "shape") for part in data)
+    if arrays and len(data) != 2:
+        raise ValueError(
+            "`data` should be a pair (images, labels), or batches of such. "
+            f"Received: a {type(data).__name__} of {len(data)} arrays"
+        )
+    batches = any(isinstance(part, tuple) for part in data)
+    return arrays or (
+        isinstance(data, tuple) and len(data) == 2 and not batches
+    )
 
 
 def check_classifier(chain):

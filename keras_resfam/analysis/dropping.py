@@ -8,7 +8,12 @@ from keras import ops
 
 from keras_resfam import graph as graphs
 from keras_resfam.analysis.blocks import residual_chain
-from keras_resfam.checks import check_integer, check_number, is_integer
+from keras_resfam.checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    is_integer,
+)
 
 SCALINGS = (None, "training", "inference")
 
@@ -106,7 +111,7 @@ def linear_survival(blocks, last=0.5):
         A list of floats.
     """
     check_integer("blocks", blocks)
-    check_number("last", last, 0, below=1 + 1e-9)
+    check_number("last", last, 0, maximum=1)
     return [1 - k / blocks * (1 - last) for k in range(1, blocks + 1)]
 
 
@@ -118,10 +123,7 @@ def checked_survival(blocks, active, survival, scale):
             "Just one of `active` and `survival` should be given. "
             f"Received: active={active}, survival={survival}"
         )
-    if scale not in SCALINGS:
-        raise ValueError(
-            f"`scale` should be one of {SCALINGS}. Received: scale={scale!r}"
-        )
+    check_choice("scale", scale, SCALINGS)
     if active is not None:
         if not is_integer(active, 0) or active > blocks:
             raise ValueError(

@@ -2,8 +2,9 @@
 
 Every lead, block and head becomes a small model of its own. Pieces of the same
 layers and shapes share one compiled function, which takes their weights as
-arguments: 54 blocks in three stages need five compilations or so, and a lesion,
-a swap or a repetition needs none.
+arguments: 54 blocks in three stages need five compilations or so. A swap or a
+repetition needs none, and a lesion only where something is left of a block: a
+projection, or the mean of several streams, once for blocks of a kind.
 """
 
 import json
@@ -12,6 +13,7 @@ import keras
 
 from keras_resfam import graph as graphs
 from keras_resfam.analysis import backends
+from keras_resfam.copies import for_inference
 
 
 def check_masks(graph):
@@ -200,7 +202,9 @@ def described(operation):
         or isinstance(operation, opaque)
     ):
         return id(operation)
-    config = {k: v for k, v in operation.get_config().items() if k != "name"}
+    config = for_inference(operation.get_config())
+    for key in "name", "seed":
+        config.pop(key, None)
     return (
         kind.__module__,
         kind.__name__,

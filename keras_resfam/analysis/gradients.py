@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import numbers
 
 import keras
 import numpy as np
@@ -88,9 +89,7 @@ def gradient_by_path_length(
     gradient.check_logits(images[:2])
     n = gradient.blocks
     lengths = range(n + 1) if lengths is None else lengths
-    if is_integer(lengths, 0):
-        lengths = [lengths]
-    lengths = list(lengths)
+    lengths = list(lengths) if np.iterable(lengths) else [lengths]
     if not lengths or not all(is_integer(k, 0) and k <= n for k in lengths):
         raise ValueError(
             f"`lengths` should be integers within 0 and {n}, the number of "
@@ -239,9 +238,9 @@ def effective_lengths(result, mass=0.95):
         ValueError: If `mass` is not allowed, or if `result` has no gradient,
             or gaps between its lengths.
     """
-    if not 0 < mass <= 1:
+    if not isinstance(mass, numbers.Real) or not 0 < mass <= 1:
         raise ValueError(
-            f"`mass` should be above 0 and at most 1. Received: mass={mass}"
+            f"`mass` should be above 0 and at most 1. Received: mass={mass!r}"
         )
     lengths, total = result["length"], np.cumsum([0, *result["share"]])
     if np.any(np.diff(lengths) != 1):

@@ -6,6 +6,7 @@ import numpy as np
 from keras_resfam.analysis import surgery
 from keras_resfam.analysis.data import (
     check_classifier,
+    check_images,
     class_numbers,
     digest,
     digest_data,
@@ -14,7 +15,7 @@ from keras_resfam.analysis.data import (
 from keras_resfam.analysis.execution import BlockRunner
 from keras_resfam.analysis.plain import chain_of
 from keras_resfam.analysis.records import TYPES, Tally, Writer, key, resume
-from keras_resfam.checks import check_integer
+from keras_resfam.checks import check_flag, check_integer
 
 STUDIES = ("intact", "deletion", "branch", "deletions", "swaps", "repetitions")
 
@@ -109,8 +110,10 @@ def lesion_study(
         ("seed", seed, 0),
     ):
         check_integer(argument, value, minimum)
+    check_flag("branches", branches)
     images, labels = read_data(data)
     chain = chain_of(model, images.shape[1:])
+    check_images(images, chain)
     check_classifier(chain)
     labels = class_numbers(labels, chain)
     common = {

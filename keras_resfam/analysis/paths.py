@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_resfam import graph as graphs
 from keras_resfam.analysis.blocks import residual_chain
+from keras_resfam.checks import check_choice
 
 
 def path_lengths(model, unit="blocks"):
@@ -56,10 +57,7 @@ def path_lengths(model, unit="blocks"):
 
 def count_paths(model, unit="blocks"):
     """The number of paths of each length, as a dict of Python ints."""
-    if unit not in ("blocks", "layers"):
-        raise ValueError(
-            f'`unit` should be "blocks" or "layers". Received: unit={unit!r}'
-        )
+    check_choice("unit", unit, ("blocks", "layers"))
     chain = residual_chain(graphs.read_single(model))
     joins = {
         id(join.step): join for place in chain.units for join in place.joins

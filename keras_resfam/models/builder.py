@@ -7,6 +7,7 @@ and errors, normalisation, classifier and weights.
 
 import functools
 import inspect
+import sys
 import warnings
 
 import keras
@@ -165,12 +166,24 @@ def _build(
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
     elif pooling == "max":
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
-    model = keras.Model(inputs, x, name=name or _unique_name(family))
+    model = _connect(inputs, x, name or _unique_name(family))
 
     if source is not None:
         users = keras.Model(inputs, image).layers
         source.load_into([x for x in model.layers if x not in users])
     return model
+
+
+def _connect(inputs, outputs, name):
+    try:
+        return keras.Model(inputs, outputs, name=name)
+    except RecursionError:
+        raise RecursionError(
+            "Keras follows the layers of a network by recursion, and of this "
+            f"one to more than {sys.getrecursionlimit()} calls. Allow more "
+            "before it is built or loaded, such as by "
+            "sys.setrecursionlimit(20000)."
+        ) from None
 
 
 def _find_weights(weights, family, arguments):
@@ -245,10 +258,10 @@ def _make_inputs(input_tensor, input_shape, source, defaults):
         _check_shape("input_shape", input_shape, input_shape, defaults)
         x = keras.Input(tuple(input_shape), name="image")
         return x, x
-    if not (
-        keras.backend.is_keras_tensor(input_tensor)
-        and isinstance(keras.utils.get_source_inputs(input_tensor), list)
-    ):
+    sources = None
+    if keras.backend.is_keras_tensor(input_tensor):
+        sources = keras.utils.get_source_inputs(input_tensor)
+    if not isinstance(sources, list):  # no tensor, or of no layer
         raise ValueError(
             "`input_tensor` should be a KerasTensor, such as keras.Input or a "
             f"layer returns. Received: input_tensor={input_tensor!r}"
@@ -262,7 +275,6 @@ def _make_inputs(input_tensor, input_shape, source, defaults):
             f"None. Received: input_shape={input_shape!r}"
         )
     _check_shape("input_tensor.shape", shape, input_tensor.shape, defaults)
-    sources = keras.utils.get_source_inputs(input_tensor)
     return sources[0] if len(sources) == 1 else sources, input_tensor
 
 

@@ -130,18 +130,16 @@ class _Chain:
             others = "True, False or "
             check_number("modulation", modulation, 1, others=others)
         self.layers = layers
-        self.options = (
-            {} if modulation is True else {"threshold": float(modulation)}
-        )
-        self.modulates = modulation is not False
+        self.modulation = modulation
         self.link = None
 
     def __call__(self, x, conv, *, prefix, index=""):
         x = self.layers.conv_bn_relu(x, *conv, prefix=prefix, index=index)
-        if self.modulates:
-            name = f"{prefix}_modulation{index}"
-            modulation = GradientModulation(**self.options, name=name)
-            x, self.link = modulation(x, self.link)
+        if self.modulation is not False:
+            options = {"name": f"{prefix}_modulation{index}"}
+            if self.modulation is not True:
+                options["threshold"] = self.modulation
+            x, self.link = GradientModulation(**options)(x, self.link)
         return x
 
     def run(self, x, blocks, convs):

@@ -184,6 +184,13 @@ def test_blocks_are_dropped_once():
         drop_blocks(dropped, active=1)
 
 
+@pytest.mark.parametrize("last", [-0.1, 1.1, 1 + 1e-9, "x"])
+def test_a_last_survival_of_no_probability_is_refused(last):
+    assert linear_survival(3, 1) == [1, 1, 1]
+    with pytest.raises(ValueError, match="`last`.*at least 0 and at most 1"):
+        linear_survival(3, last)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

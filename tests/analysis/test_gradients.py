@@ -305,8 +305,9 @@ def test_effective_lengths_are_the_shortest_range():
     result = {"length": np.arange(3, 10), "share": share}
     assert effective_lengths(result, 0.9) == (5, 7)
     assert effective_lengths(result, 1.0) == (3, 9)
-    with pytest.raises(ValueError, match="Received: mass=0"):
-        effective_lengths(result, 0)
+    for mass in 0, 1.1, "a":
+        with pytest.raises(ValueError, match=f"Received: mass={mass!r}"):
+            effective_lengths(result, mass)
     with pytest.raises(ValueError, match="without gaps.*lengths="):
         effective_lengths({**result, "length": np.arange(0, 14, 2)})
 
@@ -316,6 +317,7 @@ def test_effective_lengths_are_the_shortest_range():
     [
         (dict(lengths=[4]), "within 0 and 3"),
         (dict(lengths=[2.0]), r"`lengths`.*Received: lengths=\[2.0\]"),
+        (dict(lengths=1.5), r"`lengths`.*Received: lengths=\[1.5\]"),
         (dict(samples=0), "`samples`.*Received: samples=0"),
         (dict(samples="ALL"), "`samples`.*'ALL'"),
         (dict(batch_size=0), "`batch_size`.*=0"),
@@ -327,6 +329,12 @@ def test_wrong_arguments_are_refused(arguments, message):
         gradient_by_path_length(
             dense_nets.build(3), *dense_nets.data(2), **arguments
         )
+
+
+@pytest.mark.parametrize("shape", [(2, 7), (2,), (2, 5, 1)])
+def test_images_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"shape \(5,\).*images of shape"):
+        gradient_by_path_length(dense_nets.build(3), np.ones(shape), [0, 1])
 
 
 def test_labels_of_no_class_are_refused():

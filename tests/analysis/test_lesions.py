@@ -440,11 +440,19 @@ def test_data_that_do_not_fit_are_refused(model):
         np.where(y, y, np.nan),
         np.stack([y, y], 1),
         np.eye(7)[y],
+        y.astype(str),
     ):
         with pytest.raises(ValueError, match="within 0 and 3.*Received: lab"):
             lesion_study(model, (x, labels), **FEW)
     with pytest.raises(ValueError, match="at least one.*0 images"):
         lesion_study(model, [], **FEW)
+    with pytest.raises(ValueError, match="pair .*a tuple of 3 arrays"):
+        lesion_study(model, (x, y, np.ones(20)), **FEW)
+    for images in (x[:, :-1], x[..., None]):
+        with pytest.raises(ValueError, match="Received: images of shape"):
+            lesion_study(model, (images, y), **FEW)
+    with pytest.raises(ValueError, match="branches='no'"):
+        lesion_study(model, (x, y), branches="no", **FEW)
 
 
 def test_data_of_another_type_are_the_same(model, records, tmp_path):

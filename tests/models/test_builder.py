@@ -374,6 +374,11 @@ def test_small_images_are_refused_by_imagenet_forms():
         keras_resfam.WideResNet18(input_shape=(31, 32, 3))
 
 
+def test_networks_too_deep_for_pythons_recursion(quick_initializers):
+    with pytest.raises(RecursionError, match="sys.setrecursionlimit"):
+        keras_resfam.ResNet(depth=410, input_shape=(8, 8, 3))
+
+
 def test_unknown_argument():
     with pytest.raises(TypeError, match=r"DMRNet\(\) .*bogus"):
         small_dmrnet(bogus=1)

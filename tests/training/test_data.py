@@ -120,9 +120,40 @@ def test_npz_of_floats_is_refused(tmp_path):
         data.load("cifar10", "train", path)
     with pytest.raises(ValueError, match="data_dir="):
         data.load("cifar10", "train", tmp_path / "absent.npz")
-    path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ValueError, match="can be read. Received: .*scaled.npz"):
+
+
+def no_npz(kind, path):
+    if kind == "one array":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
+        return
+    images = np.zeros((2, 4, 4, 3), "uint8")
+    np.savez(path, x_train=images, y_train=[0, 1])
+    contents = bytearray(path.read_bytes())
+    if kind == "cut":
+        del contents[-30:]
+    elif kind == "empty":
+        contents.clear()
+    else:
+        contents[200] ^= 1  # of an image
+    path.write_bytes(contents)
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "one array", "one bit"])
+def test_a_file_of_arrays_that_cannot_be_read(tmp_path, kind):
+    path = tmp_path / "mine.npz"
+    no_npz(kind, path)
+    with pytest.raises(ValueError, match="can be read. Received: .*mine.npz"):
         data.load("cifar10", "train", path)
+
+
+def test_images_are_held_out_of_a_whole_split():
+    assert data.split_in_two("train+extra", 5) == (
+        "train+extra[:-5]",
+        "extra[-5:]",
+    )
+    with pytest.raises(ValueError, match=r"=train\[:10\], validation=4"):
+        data.split_in_two("train[:10]", 4)
 
 
 def test_labels_that_do_not_fit_are_refused(tmp_path):

@@ -165,6 +165,25 @@ def test_what_was_held_out_is_measured(source, tmp_path):
     assert len(measured) == 50
 
 
+def test_arrays_are_of_one_size_whatever_the_recipe_streams(tmp_path):
+    images = RNG.integers(0, 256, (20, 8, 8, 3), dtype="uint8")
+    path = tmp_path / "mine.npz"
+    np.savez(path, x_test=images, y_test=np.arange(20) % 4)
+    recipe = {"image_size": 8}
+    batches, _ = evaluate.load_data("mine", "test", recipe, path)
+    measured, _ = evaluate.first(batches)
+    np.testing.assert_array_equal(measured, images)
+    batches, _ = evaluate.load_data("digits", "test", recipe, None)
+    assert len(evaluate.first(batches)[0]) == 360
+
+
+def test_without_a_test_split_in_the_arrays_it_is_what_was_held_out(tmp_path):
+    path = tmp_path / "cifar10.npz"
+    np.savez(path, x_train=np.zeros((9, 4, 4, 3), "uint8"), y_train=[0] * 9)
+    recipe = vars(find("wrn_16_4_cifar10").replace(validation=3))
+    assert evaluate.own_split(recipe, "cifar10", path) == "train[-3:]"
+
+
 def test_other_data_are_measured_on_their_test_split():
     recipe = vars(find("fine_tune").replace(dataset="mine", validation=50))
     for dataset, split in (("cifar10", "test"), ("imagenet2012", "validation")):
@@ -228,9 +247,11 @@ def test_the_recipe_beside_a_file_says_what_it_is(run, capsys):
     description["test_split"] = "train"
     (folder / "recipe.json").write_text(json.dumps(description))
     file = str(folder / "model.weights.h5")
-    for options in ((), ("--builder", "DMRNet", "--set", "depth=14")):
-        evaluate.main([file, *options])
-        assert json.loads(capsys.readouterr().out)["examples"] == 1437
+    evaluate.main([file])
+    assert json.loads(capsys.readouterr().out)["examples"] == 1437
+    for network in file, str(folder):
+        with pytest.raises(SystemExit, match="Received: --builder VGG for "):
+            evaluate.main([network, "--builder", "VGG"])
 
 
 def test_a_file_alone_does_not_say_how_to_normalise(run, tmp_path):

@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 
 import hub
 import keras_resfam
+import model_card
 import package
 import tiny_run
 from keras_resfam import download, fingerprint, registry
@@ -211,6 +212,14 @@ def test_the_model_card(folders):
     code = card.text.split("```python\n")[1].split("```")[0]
     call = code.split("model = ")[1].splitlines()[0]
     assert isinstance(eval(call, {"keras_resfam": keras_resfam}), keras.Model)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [(0.00254, "0.0026"), (12.01, "13"), (0.5, "0.5"), (1.01e-7, "1.1e-7")],
+)
+def test_the_bound_on_a_cards_changes_is_never_too_low(change, text):
+    assert model_card.bound(change) == text
 
 
 @pytest.mark.parametrize("name", [*package.FROM_RUN, "model.weights.h5"])
