@@ -106,6 +106,20 @@ def test_all_single_deletions_cost_half_of_a_naive_loop():
     assert runner.evaluations == 54 * 55 // 2  # 27.5 times all blocks
 
 
+def test_blocks_whose_dropout_has_a_seed_of_its_own_are_of_a_kind():
+    x = keras.ops.convert_to_tensor(np.zeros((2, 8, 8, 1), "float32"))
+    compiled = []
+    for dropout in 0.0, 0.3:
+        arguments = {"depth": 22, "width": 1, "dropout": dropout}
+        chain = chain_of(tiny_run.network("WideResNet", arguments))
+        runner = BlockRunner(chain)
+        runner.predict(x, intact(chain))
+        compiled.append(len(runner._compiled))
+    # The stem, the head, the block and in both other stages also the block
+    # that halves, with the activation that its shortcut shares.
+    assert compiled == [9, 9]
+
+
 def test_no_lesion_is_compiled(monkeypatch):
     model = tiny_run.network("ResNet", {"depth": 26})
     chain = chain_of(model)
