@@ -110,6 +110,7 @@ def copy(model, graph, copy_layer, weights, copy_model, gone=(), whole=()):
     model = graphs.shell(model)
     passed = {layer: _identity for layer in gone}
     passed |= {layer: _unlinked for layer in _modulations(graph)}
+    copies = []
 
     def is_copied_model(layer):
         return graphs.is_graph(layer) and layer not in whole
@@ -117,16 +118,18 @@ def copy(model, graph, copy_layer, weights, copy_model, gone=(), whole=()):
     def clone(layer):
         if layer in passed:
             return passed[layer]
-        make = copy_model if is_copied_model(layer) else copy_layer
-        return make(layer)
+        if is_copied_model(layer):
+            return copy_model(layer)
+        copies.append((layer, copy_layer(layer)))
+        return copies[-1][1]
 
     result = keras.models.clone_model(model, _clone_inputs(model), clone)
-    for layer in result.layers:
-        original = model.get_layer(layer.name)
-        if not is_copied_model(original):
-            layer.set_weights(weights(original))
-            if isinstance(layer, keras.layers.Normalization):
-                layer.finalize_state()
+    for original, layer in copies:
+        if not isinstance(layer, keras.Layer):  # an operation of keras.ops
+            continue
+        layer.set_weights(weights(original))
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
     return result
 
 

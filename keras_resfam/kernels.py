@@ -61,6 +61,15 @@ def fused_batch_norm(x, gamma, beta, epsilon, moments=None):
     return outputs, mean, variance
 
 
+def channels_first(x):
+    """Views images of channels last, on PyTorch, as its kernels take them."""
+    return x.permute(0, 3, 1, 2)  # ONNX has no negative axes
+
+
+def channels_last(x):
+    return x.permute(0, 2, 3, 1)
+
+
 def _tensorflow_batch_norm(x, gamma, beta, epsilon, moments):
     import tensorflow as tf
 
@@ -83,7 +92,7 @@ def _torch_batch_norm(x, gamma, beta, epsilon, moments):
     # The batch's moments are written into these.
     mean, variance = moments or (torch.zeros_like(gamma) for _ in range(2))
     outputs = torch.nn.functional.batch_norm(
-        x.movedim(-1, 1),
+        channels_first(x),
         mean,
         variance,
         gamma,
@@ -92,7 +101,7 @@ def _torch_batch_norm(x, gamma, beta, epsilon, moments):
         momentum=1.0,
         eps=epsilon,
     )
-    return outputs.movedim(1, -1), mean, variance
+    return channels_last(outputs), mean, variance
 
 
 _BATCH_NORMS = {
@@ -145,7 +154,7 @@ def convolution(x, kernel, bias, strides, padding, dilation, groups):
     import torch
 
     outputs = torch.nn.functional.conv2d(
-        x.movedim(-1, 1),
+        channels_first(x),
         kernel.permute(3, 2, 0, 1),
         bias,
         strides,
@@ -153,7 +162,7 @@ def convolution(x, kernel, bias, strides, padding, dilation, groups):
         dilation,
         groups,
     )
-    return outputs.movedim(1, -1)
+    return channels_last(outputs)
 
 
 def second_moment(x):

@@ -126,9 +126,10 @@ def find(weights, family, arguments):
 
     Args:
         weights: `None`; a data set's name, or that of a network of
-            `list_weights`; the path of a weights folder or of a `.weights.h5`
-            file; `"hf://organisation/name"`, with `@revision` behind it or
-            not; or a `Source`, which is returned as it is.
+            `list_weights`; the path of a weights folder, of a training run or
+            of a `.weights.h5` file; `"hf://organisation/name"`, with
+            `@revision` behind it or not; or a `Source`, which is returned as
+            it is.
         family: str. The builder's name.
         arguments: dict. The builder's architecture arguments.
 
@@ -149,6 +150,8 @@ def find(weights, family, arguments):
         files = download.fetch(repository, revision or "main")
     elif isinstance(weights, str) and weights in _names():
         files = _registered_files(_choose(weights, family, arguments))
+    elif _is_run(Path(text)):
+        return _read_file(Path(text) / download.WEIGHTS, family, arguments)
     elif os.path.isdir(text):
         files = _read_folder(Path(text))
     elif _is_of_a_folder(text):
@@ -164,6 +167,17 @@ def _names():
     networks = registry.read()
     names = {network.name for network in networks}
     return names | {network.dataset for network in networks} | set(DATASETS)
+
+
+def _is_run(folder):
+    """Whether a path is that of a training run's folder, and not a network's.
+
+    A run has no description of its own in the format that Keras loads.
+    """
+    files = download.RECIPE, download.WEIGHTS
+    return all((folder / name).is_file() for name in files) and not any(
+        (folder / name).exists() for name in ("config.json", "fingerprint.json")
+    )
 
 
 def _is_of_a_folder(path):

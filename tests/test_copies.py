@@ -103,6 +103,25 @@ def test_layers_of_others_stay_what_they_are():
     np.testing.assert_array_equal(predict(stock, x), 2.5 * x)
 
 
+def test_layers_whose_config_has_no_name():
+    class Scale(keras.layers.Layer):  # Keras takes the config from __init__
+        def __init__(self, value, **kwargs):
+            super().__init__(**kwargs)
+            self.value = value
+
+        def build(self, shape):
+            self.scale = self.add_weight(shape=(), initializer="ones")
+
+        def call(self, x):
+            return self.value * self.scale * x
+
+    model = keras.Sequential([keras.Input((3,)), Scale(2.0)])
+    model.layers[0].scale.assign(2.5)
+    x = np.ones((1, 3), "float32")
+    for copy in keras_resfam.to_stock_layers, keras_resfam.fold_batch_norm:
+        np.testing.assert_array_equal(predict(copy(model), x), 5 * x)
+
+
 def test_layers_that_keras_lacks_are_refused():
     dropping = drop_blocks(keras_resfam.ResNet(depth=8), active=1)
     with pytest.raises(ValueError, match="the BlockSwitches 'block_switches'"):

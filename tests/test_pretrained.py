@@ -228,6 +228,17 @@ def in_policy(layer, policy):
     return type(layer).from_config({**layer.get_config(), "dtype": policy})
 
 
+def test_the_folder_of_a_run_is_its_final_weights(home):
+    run = home / "runs" / "digits"
+    found = DMRNet(depth=8, weights=run)
+    named = DMRNet(depth=8, weights=run / "model.weights.h5")
+    assert found.input_shape == named.input_shape
+    for ours, theirs in zip(
+        found.get_weights(), named.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_bare_file_beside_a_recipe_that_is_none(home, tmp_path):
     path = shutil.copy(home / "runs" / "digits" / "model.weights.h5", tmp_path)
     for text in ("[]", "{}", "{"):

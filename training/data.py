@@ -167,7 +167,13 @@ def _npz(path, file, part):
             f"{', '.join(file.files)}. Received: split={part}"
         )
     with _reading(path):
-        images, labels = file[f"x_{part}"], file[f"y_{part}"].reshape(-1)
+        images, labels = file[f"x_{part}"], file[f"y_{part}"]
+    if labels.dtype.kind not in "iu" or labels.shape[1:] not in ((), (1,)):
+        raise ValueError(
+            f"{path} should hold labels that are integers, one for each image. "
+            f"Received: y_{part} with {labels.dtype} of shape {labels.shape}"
+        )
+    labels = labels.reshape(-1)
     if len(images) != len(labels):
         raise ValueError(
             f"{path} should hold as many labels as images. Received: "

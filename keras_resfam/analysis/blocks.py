@@ -218,7 +218,10 @@ class Ancestry:
             ancestors = 1 << position
             for x in step.inputs:
                 ancestors |= self.steps[id(x)]
-            way = min((self.distance[id(x)] for x in step.inputs), default=0)
+            # A factor, as of a gate, is no way for what it multiplies.
+            shortest = min if passes_all(step) else max
+            ways = (self.distance[id(x)] for x in step.inputs)
+            way = shortest(ways, default=0)
             for x in step.outputs:
                 self.steps[id(x)] = ancestors
                 self.distance[id(x)] = way + graphs.kernels(step.operation)
@@ -243,6 +246,15 @@ class Ancestry:
         return next(
             (k for k, x in enumerate(entry) if id(x) in taken), len(entry)
         )
+
+
+def passes_all(step):
+    """Whether the ways of all inputs lead on through a step."""
+    return (
+        isinstance(step.operation, keras.layers.Average)
+        or graphs.is_a(step.operation, keras.layers.Concatenate, "Concatenate")
+        or graphs.is_addition(step)
+    )
 
 
 def union(sets):

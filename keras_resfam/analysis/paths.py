@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_resfam import graph as graphs
-from keras_resfam.analysis.blocks import residual_chain
+from keras_resfam.analysis.blocks import passes_all, residual_chain
 from keras_resfam.checks import check_choice
 
 
@@ -87,14 +87,6 @@ def through_join(join, paths, count_branches):
         for x in join.added(join.branches)
     ]
     return summed(skips + branches)
-
-
-def passes_all(step):
-    return (
-        isinstance(step.operation, keras.layers.Average)
-        or graphs.is_a(step.operation, keras.layers.Concatenate, "Concatenate")
-        or graphs.is_addition(step)
-    )
 
 
 def silences(step):

@@ -8,6 +8,7 @@ from keras_resfam.analysis import (
     delete_blocks,
     drop_blocks,
     linear_survival,
+    path_lengths,
     residual_blocks,
 )
 
@@ -182,6 +183,26 @@ def test_blocks_are_dropped_once():
     dropped = drop_blocks(dense_nets.build(3), active=2)
     with pytest.raises(ValueError, match="should not drop blocks already"):
         drop_blocks(dropped, active=1)
+
+
+@pytest.mark.parametrize(
+    ("builder", "arguments"),
+    [
+        ("DMRNet", {"depth": 14}),
+        ("DILNet", {"depth": 14}),
+        ("WideResNet", {"depth": 10}),
+        ("ResNet", {"depth": 14, "shortcut": "projection"}),
+    ],
+)
+def test_the_blocks_are_the_models_own(builder, arguments):
+    """Projections too, though the switches are nearer to the input."""
+    model = tiny_run.network(builder, arguments)
+    dropped = drop_blocks(model, active=1)
+    pairs = zip(residual_blocks(model), residual_blocks(dropped), strict=True)
+    for own, found in pairs:
+        assert (own.name, own.shortcut) == (found.name, found.shortcut)
+    for key, values in path_lengths(model).items():
+        np.testing.assert_array_equal(path_lengths(dropped)[key], values)
 
 
 @pytest.mark.parametrize("last", [-0.1, 1.1, 1 + 1e-9, "x"])

@@ -379,6 +379,26 @@ def test_networks_too_deep_for_pythons_recursion(quick_initializers):
         keras_resfam.ResNet(depth=410, input_shape=(8, 8, 3))
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="wants converters of their own"
+)
+@pytest.mark.parametrize("folded", [False, True])
+def test_exported_to_onnx(folded, tmp_path):
+    import onnxruntime
+
+    model = small_dmrnet(input_shape=SMALL)
+    if folded:
+        model = keras_resfam.fold_batch_norm(model)
+    x = images(shape=SMALL).astype("float32")
+    expected = predict(model, x)
+    path = tmp_path / "model.onnx"
+    model.export(path, format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    (name,) = (tensor.name for tensor in session.get_inputs())
+    (outputs,) = session.run(None, {name: x})
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_unknown_argument():
     with pytest.raises(TypeError, match=r"DMRNet\(\) .*bogus"):
         small_dmrnet(bogus=1)

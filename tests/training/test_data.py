@@ -158,6 +158,10 @@ def test_images_are_held_out_of_a_whole_split():
 
 def test_labels_that_do_not_fit_are_refused(tmp_path):
     images, labels = arrays(12)
+    for wrong in (labels + 0.7, np.eye(12)[labels], labels.astype(str)):
+        np.savez(tmp_path / "wrong.npz", x_train=images, y_train=wrong)
+        with pytest.raises(ValueError, match="integers, one for .* y_train"):
+            data.load("cifar10", "train", tmp_path / "wrong.npz")
     np.savez(tmp_path / "less.npz", x_train=images, y_train=labels[:11])
     with pytest.raises(ValueError, match="12 in x_train, 11 in y_train"):
         data.load("cifar10", "train", tmp_path / "less.npz")

@@ -225,6 +225,8 @@ def test_no_error_is_published_of_another_network(setting, error):
     [
         (("widht", 4), "Received: widht=4"),
         (("crop.width", 4), "Received: crop.width=4"),
+        (("name", "../mine"), "Received: name='../mine'"),
+        (("name", ""), "Received: name=''"),
         (("epochs", 0), "Received: epochs=0"),
         (("arguments", 3), "type dict. Received: arguments=3"),
         (("momentum", 1.0), "Received: momentum=1.0"),

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 
 PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
 
@@ -122,6 +123,8 @@ class Recipe:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check_type(field.name, field.type, getattr(self, field.name))
+        plain = re.fullmatch(r"\w[\w.-]*", self.name)
+        _check(plain, "name", "letters, digits, '_', '-' and '.'", self)
         _check_choice("schedule", self.schedule, ("steps", "cosine"))
         _check_choice("decay", self.decay, ("all", "kernels"))
         _check_choice("padding", self.padding, ("mean", "reflect"))
