@@ -109,26 +109,25 @@ def parse_arguments(arguments=None):
     )
     add("--quiet", action="store_true", help="a line an epoch, no bar")
     options = parser.parse_args(arguments)
-    if options.save_every < 1:
-        parser.error(
-            "--save-every should be at least 1. "
-            f"Received: --save-every {options.save_every}"
-        )
-    if options.distribute is not None and options.distribute < 0:
-        parser.error(
-            "--distribute should be at least 0. "
-            f"Received: --distribute {options.distribute}"
-        )
+    for flag, value, least in (
+        ("--seed", options.seed, 0),
+        ("--save-every", options.save_every, 1),
+        ("--distribute", options.distribute, 0),
+    ):
+        if value is not None and value < least:
+            parser.error(
+                f"{flag} should be at least {least}. Received: {flag} {value}"
+            )
     return options
 
 
 def main(arguments=None):
     options = parse_arguments(arguments)
-    if options.list is not None:
-        print(recipes.table(options.list))
-        return
     command_line.choose_backend(options.backend)
     try:
+        if options.list is not None:
+            print(recipes.table(options.list))
+            return
         recipe = chosen_recipe(options)
     except ValueError as error:  # before Keras is imported
         sys.exit(f"train.py: {error}")

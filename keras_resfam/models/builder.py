@@ -29,11 +29,12 @@ _COMMON_DOC = """\
         as `"cifar10"`, for the weights that were trained on it for the very
         architecture asked for; `"hf://organisation/repository"`, with
         `@revision` behind it or not; or the path of a folder such as those
-        of `weights/`, or of a `.weights.h5` file. Beside the file should lie
-        the `recipe.json` of its run, which tells how images were normalised;
-        else name the data set in `include_preprocessing`, or {title}'s
-        moments are taken, with a warning. `keras_resfam.list_weights()` lists
-        those there are. Defaults to `None`.
+        of `weights/`, of a training run's, or of a `.weights.h5` file. Beside
+        the file should lie the `recipe.json` of its run, which tells how
+        images were normalised; else name the data set in
+        `include_preprocessing`, or {title}'s moments are taken, with a
+        warning. `keras_resfam.list_weights()` lists those there are. Defaults
+        to `None`.
     input_tensor: KerasTensor of shape `(batch, height, width, channels)` to
         build upon, instead of a new input. Defaults to `None`.
     input_shape: tuple without the batch axis; height and width may be `None`

@@ -191,6 +191,8 @@ def test_names_are_unique_and_listed():
     for name, recipe in recipes.RECIPES.items():
         assert name == recipe.name
         assert f"\n{name} " in table
+    with pytest.raises(ValueError, match="Received: --list zzz"):
+        recipes.table("zzz")
 
 
 def test_settings_change_fields_and_arguments():

@@ -141,6 +141,9 @@ def test_unknown_options_are_errors(capsys):
     with pytest.raises(SystemExit):
         train.main(["--save-every", "0"])
     assert "Received: --save-every 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train.main(["--seed", "-1"])
+    assert "Received: --seed -1" in capsys.readouterr().err
 
 
 def test_default_folder_does_not_touch_a_complete_run(tmp_path, monkeypatch):

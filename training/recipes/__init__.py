@@ -48,6 +48,9 @@ def table(part=""):
 
     Args:
         part: String. Only those with it in their names.
+
+    Raises:
+        ValueError: If there are none.
     """
     rows = [("recipe", "data set", "epochs", "published error", "source")]
     for recipe in RECIPES.values():
@@ -62,6 +65,11 @@ def table(part=""):
                 f"{error} {recipe.note}".strip(),
                 recipe.source,
             )
+        )
+    if len(rows) == 1:
+        raise ValueError(
+            "`--list` should be a part of a recipe's name, or nothing for all. "
+            f"Received: --list {part}"
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
