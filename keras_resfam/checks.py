@@ -48,6 +48,23 @@ def check_flag(name, value):
         )
 
 
+def check_images(images, shape):
+    """Checks an array of images against the shape that a network takes.
+
+    Args:
+        images: array, the batch axis first.
+        shape: tuple without the batch axis; a size of `None` may be any.
+    """
+    sizes = zip(shape, images.shape[1:], strict=False)
+    if images.ndim != len(shape) + 1 or any(
+        own not in (None, size) for own, size in sizes
+    ):
+        raise ValueError(
+            f"Images should be of the shape {tuple(shape)}, which the network "
+            f"takes. Received: images of shape {images.shape[1:]}"
+        )
+
+
 def check_number(
     name, value, minimum, maximum=math.inf, below=math.inf, others=""
 ):

@@ -33,9 +33,9 @@ def to_stock_layers(model):
 
     Raises:
         ValueError: If `model` is neither functional nor sequential (or has
-            a `call` of its own), or not built; or if it has layers that act
-            in training only and cannot be left out: what
-            `analysis.drop_blocks` returns, in place of what it was given.
+            a `call` of its own), or not built; or if it has layers of
+            keras_resfam without a like in Keras, such as those that
+            `analysis.drop_blocks` puts in.
         Exception: What Keras raises for a layer that its own config cannot
             rebuild, such as a `Lambda` of a Python function.
 

@@ -176,7 +176,8 @@ def _is_run(folder):
     """
     files = download.RECIPE, download.WEIGHTS
     return all((folder / name).is_file() for name in files) and not any(
-        (folder / name).exists() for name in ("config.json", "fingerprint.json")
+        (folder / name).exists()
+        for name in ("config.json", download.FINGERPRINT)
     )
 
 

@@ -68,12 +68,18 @@ def has_split(name, split, data_dir=None):
     if name == "digits":
         return split in ("train", "test")
     path = npz_path(name, data_dir)
-    if path is None and name in DATASETS:
-        return True  # TFDS has those that they are trained and tested on
-    if path is None:
-        return split in tfds_builder(name, data_dir).info.splits
+    if path is None:  # of its own sets, TFDS has all splits that are used
+        return (
+            name in DATASETS
+            or split in tfds_builder(name, data_dir).info.splits
+        )
     with _open_npz(path) as file:
         return f"x_{split}" in file
+
+
+def in_memory(name, data_dir):
+    """Whether the images are arrays from the start, and so of one size."""
+    return name == "digits" or npz_path(name, data_dir) is not None
 
 
 def npz_path(name, data_dir):

@@ -43,15 +43,11 @@ def evaluate(model, batches, class_names=None):
         nats.
     """
     import data
+    from keras_resfam.checks import check_images
 
     outputs, answers = [], []
     for x, y in batches:
-        sizes = zip(model.input_shape, x.shape, strict=False)
-        if x.ndim != 4 or any(own not in (None, size) for own, size in sizes):
-            raise ValueError(
-                f"Images should be of the shape {model.input_shape[1:]}, which "
-                f"the network takes. Received: images of {x.shape[1:]}"
-            )
+        check_images(x, model.input_shape[1:])
         outputs.append(np.asarray(model.predict_on_batch(x), "float64"))
         answers.append(np.asarray(y).reshape(-1))
     outputs, answers = np.concatenate(outputs), np.concatenate(answers)
@@ -322,8 +318,7 @@ def load_data(dataset, split, recipe, data_dir):
     import data
 
     names = data.class_names(dataset, data_dir)
-    in_memory = dataset == "digits" or data.npz_path(dataset, data_dir)
-    if recipe.get("image_size") and not in_memory:
+    if recipe.get("image_size") and not data.in_memory(dataset, data_dir):
         builder = data.tfds_builder(dataset, data_dir)
         import streams
 

@@ -136,8 +136,7 @@ def load_task(recipe, seed, data_dir, devices):
         `Task`.
     """
     if recipe.image_size:
-        arrays = data.npz_path(recipe.dataset, data_dir)
-        if arrays or recipe.dataset == "digits":
+        if data.in_memory(recipe.dataset, data_dir):
             raise ValueError(
                 "`image_size` should be None for the digits and for images in "
                 "an .npz file, which have one size: `--set image_size=None`. "

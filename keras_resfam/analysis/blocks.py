@@ -384,7 +384,7 @@ def cut_at(graph, family, groups):
     """Cuts the graph into a unit for each group of joins, and the head."""
     units, rest = [], list(graph.steps)
     every = [join for joins in groups for join in joins]
-    takers = readers(graph)
+    takers = sole_readers(graph)
     activations = {id(join): activations_after(join, takers) for join in every}
     # An activation after the last block only is the head's.
     activated = all(activations.values())
@@ -417,28 +417,28 @@ def without(steps, others):
     return [step for step in steps if id(step) not in gone]
 
 
-def readers(graph):
-    """The steps that read each tensor, by its id; of an output also `None`."""
-    found = collections.defaultdict(list)
-    for step in graph.steps:
-        for key in {id(x) for x in step.inputs}:
-            found[key].append(step)
-    for x in graph.outputs:
-        found[id(x)].append(None)
-    return found
+def sole_readers(graph):
+    """The step that reads a tensor, by the tensor's id, if it alone does."""
+    count = graphs.readers(graph)
+    return {
+        id(x): step
+        for step in graph.steps
+        for x in step.inputs
+        if count[id(x)] == 1
+    }
 
 
 def activations_after(join, takers):
     """The steps that alone follow a join, have no weights, keep the shape."""
-    found, tensor = [], join.step.outputs[0]
-    while len(takers[id(tensor)]) == 1:
-        (step,) = takers[id(tensor)]
-        if step is None or len(step.inputs) != 1 or not keeps_shape(step):
-            break
-        if getattr(step.operation, "weights", None):
-            break
+    found, step = [], takers.get(id(join.step.outputs[0]))
+    while (
+        step is not None
+        and len(step.inputs) == 1
+        and keeps_shape(step)
+        and not getattr(step.operation, "weights", None)
+    ):
         found.append(step)
-        tensor = step.outputs[0]
+        step = takers.get(id(step.outputs[0]))
     return found
 
 

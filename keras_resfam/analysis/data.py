@@ -5,25 +5,14 @@ import hashlib
 import keras
 import numpy as np
 
+from keras_resfam.checks import check_images
+
 
 def arrays(data, chain):
     """Images, and labels as the numbers of a chain's classes."""
     images, labels = read_data(data)
-    check_images(images, chain)
+    check_images(images, chain.graph.inputs[0].shape[1:])
     return images, class_numbers(labels, chain)
-
-
-def check_images(images, chain):
-    """Refuses images of another shape than a chain's network takes."""
-    shape = chain.graph.inputs[0].shape[1:]
-    sizes = zip(shape, images.shape[1:], strict=False)
-    if images.ndim != len(shape) + 1 or any(
-        own not in (None, size) for own, size in sizes
-    ):
-        raise ValueError(
-            f"Images should be of the shape {tuple(shape)}, which `model` "
-            f"takes. Received: images of shape {images.shape[1:]}"
-        )
 
 
 def class_numbers(labels, chain):

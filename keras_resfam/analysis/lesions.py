@@ -6,7 +6,6 @@ import numpy as np
 from keras_resfam.analysis import surgery
 from keras_resfam.analysis.data import (
     check_classifier,
-    check_images,
     class_numbers,
     digest,
     digest_data,
@@ -15,7 +14,7 @@ from keras_resfam.analysis.data import (
 from keras_resfam.analysis.execution import BlockRunner
 from keras_resfam.analysis.plain import chain_of
 from keras_resfam.analysis.records import TYPES, Tally, Writer, key, resume
-from keras_resfam.checks import check_flag, check_integer
+from keras_resfam.checks import check_flag, check_images, check_integer
 
 STUDIES = ("intact", "deletion", "branch", "deletions", "swaps", "repetitions")
 
@@ -113,7 +112,7 @@ def lesion_study(
     check_flag("branches", branches)
     images, labels = read_data(data)
     chain = chain_of(model, images.shape[1:])
-    check_images(images, chain)
+    check_images(images, chain.graph.inputs[0].shape[1:])
     check_classifier(chain)
     labels = class_numbers(labels, chain)
     common = {

@@ -29,7 +29,7 @@ _COMMON_DOC = """\
         as `"cifar10"`, for the weights that were trained on it for the very
         architecture asked for; `"hf://organisation/repository"`, with
         `@revision` behind it or not; or the path of a folder such as those
-        of `weights/`, of a training run's, or of a `.weights.h5` file. Beside
+        of `weights/`, of a training run, or of a `.weights.h5` file. Beside
         the file should lie the `recipe.json` of its run, which tells how
         images were normalised; else name the data set in
         `include_preprocessing`, or {title}'s moments are taken, with a
