@@ -1,5 +1,6 @@
 """The README's Python runs as it stands."""
 
+import csv
 import json
 import math
 import pathlib
@@ -89,18 +90,31 @@ def test_commands_are_understood(script, parse):
 
 def test_trained_networks_are_those_of_weights():
     rows = re.findall(
-        r"^\| `.*?\| [\d,]+ \|.*?\| ([\d.]+) % of .*?\| `(.*?)` "
+        r"^\| `.*?\| [\d,]+ \|.*?\| \**([\d.]+) %\**, (\d+) epochs "
+        r"\| [\d.]+ % \| ([\d.]+) % \|.*\| `(\w+)` "
         r"\| \[log\]\((weights/\w+)/log.csv\) \|$",
         section("Trained networks"),
         re.M,
     )
     folders = {str(p.parent.relative_to(ROOT)) for p in RECIPES}
-    assert {folder for _, _, folder in rows} == folders
-    for error, command, folder in rows:
+    assert {folder for *_, folder in rows} == folders
+    command = "python training/train.py"
+    (example,) = re.findall(
+        rf"`({command} --recipe .*?)`", section("Trained networks"), re.S
+    )
+    for error, epochs, accuracy, name, folder in rows:
         result = json.loads((ROOT / folder / "result.json").read_text())
         recipe = json.loads((ROOT / folder / "recipe.json").read_text())
+        with open(ROOT / folder / "log.csv") as file:
+            *_, last = csv.DictReader(file)
         assert error == f"{result['error']:.2f}", folder
-        assert recipe["command"].removesuffix(" --quiet") == command, folder
+        assert name == recipe["name"], folder
+        assert epochs == last["epoch"] == str(recipe["epochs"]), folder
+        assert accuracy == f"{100 * float(last['accuracy']):.1f}", folder
+        expected = example.replace("dmrnet_56_cifar10_short", name)
+        if name == "digits":
+            expected = command
+        assert recipe["command"] == f"{expected} --quiet", folder
 
 
 def test_parameter_counts_are_those_of_the_builders(quick_initializers):
