@@ -73,6 +73,7 @@ class GradientModulation(keras.layers.Layer):
     def __init__(self, threshold=1.2, **kwargs):
         # The link stays float32 under mixed precision.
         super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
         check_number("threshold", threshold, 1)
         self.threshold = float(threshold)
 

@@ -200,6 +200,16 @@ def test_the_forward_pass_is_the_identity_and_the_model_saves(dtype, tmp_path):
     assert not any(x.variables for x in layers)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_masks_are_kept(training):
+    masked = keras.layers.Masking()(np.array([[[0.0, 0.0], [1.0, 2.0]]]))
+    link = None
+    for _ in range(2):
+        masked, link = GradientModulation()(masked, link, training=training)
+    mask = keras.ops.convert_to_numpy(masked._keras_mask)
+    np.testing.assert_array_equal(mask, [[False, True]])
+
+
 @pytest.mark.parametrize(
     "dtype", ["float32", "mixed_bfloat16", "mixed_float16"]
 )

@@ -73,9 +73,9 @@ def gradient_by_path_length(
         is a choice of blocks, also where a block joins several streams.
 
     Raises:
-        ValueError: If an argument is not allowed, a gradient is not finite
-            at any scale, or probabilities come out of something else than a
-            softmax.
+        ValueError: If an argument is not allowed, the model is quantized, a
+            gradient is not finite at any scale, or probabilities come out of
+            something else than a softmax.
     """
     check_integer("batch_size", batch_size)
     check_integer("seed", seed, 0)
@@ -287,6 +287,7 @@ class PathGradient:
                 f"`model` should have residual blocks. Received: {model.name}"
             )
         check_classifier(chain)
+        check_floats(chain.graph)
         self.chain = chain
         self.blocks = len(chain.units)
         self._gated, self._told = with_path_switches(chain)
@@ -318,6 +319,21 @@ class PathGradient:
                 "outputs are probabilities, and no softmax is found in its "
                 f"graph. Received: model with the outputs {outputs}"
             )
+
+
+def check_floats(graph):
+    """Refuses a quantized model: no error travels through integers."""
+    operations = (step.operation for step in graph.steps)
+    quantized = [
+        operation.name
+        for operation in operations
+        if getattr(operation, "quantization_mode", None)
+    ]
+    if quantized:
+        raise ValueError(
+            "`model` should not be quantized. Received: model with the "
+            f"quantized layers {quantized}"
+        )
 
 
 def scaled(masks, exponent):

@@ -375,3 +375,15 @@ def test_plain_networks_are_refused():
     plain = keras.Sequential([keras.Input((5,)), keras.layers.Dense(5)])
     with pytest.raises(ValueError, match="residual blocks"):
         gradient_by_path_length(plain, x, y)
+
+
+def test_quantized_networks_are_refused():
+    model = dense_nets.build(2)
+    model.quantize("int8")
+    name = next(
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Dense)
+    )
+    with pytest.raises(ValueError, match=f"not be quantized.*{name}"):
+        gradient_by_path_length(model, *dense_nets.data(2), verbose=0)
