@@ -52,7 +52,10 @@ def _jax(function, arrays, jit):
 def _torch(function, arrays, jit):
     import torch
 
-    tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
+    device = keras.ops.zeros(()).device  # where Keras computes
+    tensors = [
+        torch.tensor(a, requires_grad=True, device=device) for a in arrays
+    ]
     return [
         g.detach() for g in torch.autograd.grad(function(*tensors), tensors)
     ]
