@@ -323,11 +323,10 @@ class PathGradient:
 
 def check_floats(graph):
     """Refuses a quantized model: no error travels through integers."""
-    operations = (step.operation for step in graph.steps)
     quantized = [
-        operation.name
-        for operation in operations
-        if getattr(operation, "quantization_mode", None)
+        step.operation.name
+        for step in graph.steps
+        if getattr(step.operation, "quantization_mode", None)
     ]
     if quantized:
         raise ValueError(
