@@ -6,14 +6,16 @@
 
 Training steps (`fit`, from NumPy arrays) and inference (`predict_on_batch` of
 the model with its batch normalizations folded, from NumPy to NumPy), on every
-backend that is installed, against PyTorch (pytorchcv's networks and a plain
-rendering of DMRNet), ONNX Runtime and tf2cv. What is not installed, or has no
-such network, is reported as absent.
+backend that is installed, and inference of the folded model as Keras exports
+it (to PyTorch, and compiled there; to ONNX Runtime), against PyTorch
+(pytorchcv's networks and a plain rendering of DMRNet), ONNX Runtime and tf2cv.
+What is not installed, or has no such network, is reported as absent.
 
 Each implementation is a process of its own. They take turns, a sample each,
 while the others wait: what else the machine does falls on all of them alike.
 Compilation and warm-up are not in the samples. A figure is the median of all
-rounds; behind it the distance between the quartiles, in percent.
+rounds; behind it the distance between the quartiles, in percent. Ctrl-C, or
+SIGTERM, ends the benchmark with what has been measured until then.
 """
 
 import argparse
@@ -21,18 +23,22 @@ import csv
 import multiprocessing
 import os
 import platform
+import signal
 import statistics
 import sys
 
+from tqdm import tqdm
+
 from benchmark_peers import OnnxRuntime, PyTorch, Tf2cv
-from benchmark_workers import KerasResfam, serve
+from benchmark_workers import Exported, KerasResfam, serve
 
 OURS = {
     "tensorflow": (KerasResfam, ("tensorflow", False)),
     "tensorflow-xla": (KerasResfam, ("tensorflow", True)),
     "jax": (KerasResfam, ("jax", True)),
     "torch": (KerasResfam, ("torch", False)),
-    "torch-compile": (KerasResfam, ("torch", True)),
+    "exported-torch": (Exported, ("torch",)),
+    "exported-onnx": (Exported, ("onnx",)),
 }
 PEERS = {
     "pytorch": (PyTorch, (False, False)),
@@ -140,10 +146,12 @@ class Contender:
         if answer.get("profile"):
             self.profiles[mode, batch] = answer["profile"]
 
-    def stop(self):
+    def stop(self, at_once=False):
         if self.process is None:
             return
-        if self.runs():
+        if at_once:
+            self.process.kill()
+        elif self.runs():
             self.connection.send(None)
         self.process.join()
 
@@ -158,17 +166,24 @@ class Contender:
         return lower, upper
 
 
-def measure(name, precision, options):
-    """Measures a network by every implementation, in turn."""
-    contenders = line_up(name, options)
+def measure(contenders, precision, options):
+    """Measures a network by every implementation, in turn.
+
+    Returns:
+        Whether nothing interrupted it.
+    """
+    whole = False
     try:
         for contender in contenders:
             contender.start(precision, options.batch)
         sample_all(contenders, precision, options)
+        whole = True
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
     finally:
         for contender in contenders:
-            contender.stop()
-    return contenders
+            contender.stop(at_once=not whole)
+    return whole
 
 
 def line_up(name, options):
@@ -190,7 +205,12 @@ def sample_all(contenders, precision, options):
         if (mode, batch) == ("infer", options.batch):
             for contender in contenders:
                 contender.ask("to_inference")
-        for contender in turns(contenders, options.rounds):
+        for contender in tqdm(
+            turns(contenders, options.rounds),
+            desc=f"{mode} {batch}, {precision}",
+            total=options.rounds * len(contenders),
+            leave=False,
+        ):
             contender.sample(mode, batch, options.seconds)
         for contender in profiled:
             contender.profile(mode, batch)
@@ -426,7 +446,8 @@ def main(arguments=None):
     lines, failed = [], False
     for name in options.networks:
         for precision in options.precisions:
-            contenders = measure(name, precision, options)
+            contenders = line_up(name, options)
+            whole = measure(contenders, precision, options)
             title = f"{name}, {precision}" + ", shallow" * options.quick
             print_header(contenders, title)
             print_table(contenders, options.batch)
@@ -439,9 +460,12 @@ def main(arguments=None):
                     writer = csv.DictWriter(file, CSV_FIELDS)
                     writer.writeheader()
                     writer.writerows(lines)
+            if not whole:
+                return 128 + signal.SIGINT
             failed |= any(c.ours and "failed" in c.report for c in contenders)
     return int(failed)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     sys.exit(main())

@@ -8,8 +8,11 @@ import functools
 import importlib
 import math
 import os
+import pathlib
 import resource
+import signal
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -35,6 +38,8 @@ def serve(connection, kind, options, network, precision, batch):
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
+    for number in (signal.SIGINT, signal.SIGTERM):  # the benchmark decides
+        signal.signal(number, signal.SIG_IGN)
     session = Session(kind(*options))
     request = "prepare", network, precision, batch
     while request is not None:
@@ -96,6 +101,8 @@ class Session:
 
     def profile(self, mode, batch):
         """The seconds of each operation in a step."""
+        if mode == "train" and not self.implementation.trains:
+            return {}
         if self.implementation.device() is not None:
             return {"profile": {}}  # of a processor only
         x, y = batch_of(batch)
@@ -249,6 +256,71 @@ class KerasResfam:
         product(3)
         times = math.ceil(0.5 / product(1))
         return 2 * n**3 * times / min(product(times) for _ in range(3))
+
+
+class Exported(KerasResfam):
+    """The folded network, exported by Keras: inference without Keras."""
+
+    trains = False
+
+    def __init__(self, runtime):
+        super().__init__("torch", jit=False)
+        self.runtime = runtime
+
+    def load(self):
+        report = super().load()
+        modules = {"torch": [], "onnx": ["onnxruntime", "onnxscript"]}
+        return report | {
+            "versions": report["versions"] | versions(*modules[self.runtime])
+        }
+
+    def build(self, builder, arguments, precision):
+        if self.runtime == "onnx" and precision != "float32":
+            raise Absent("float32 only")
+        return super().build(builder, arguments, precision)
+
+    def to_inference(self):
+        super().to_inference()
+        open_exported = {"torch": pytorch_program, "onnx": onnx_session}
+        with tempfile.TemporaryDirectory() as folder:
+            self.infer = open_exported[self.runtime](
+                self.model, pathlib.Path(folder)
+            )
+
+
+def pytorch_program(model, folder):
+    """Returns a function from images to outputs, by torch.compile."""
+    import torch
+
+    # Batches of two sizes would otherwise make one general, slower kernel.
+    torch._dynamo.config.automatic_dynamic_shapes = False
+    path = folder / "model.pt2"
+    sizes = {0: torch.export.Dim("batch")}
+    model.export(path, format="torch", dynamic_shapes=sizes, verbose=False)
+    program = torch.export.load(path).module()
+    device = next(program.parameters()).device
+    call = torch.compile(program)
+
+    def infer(x):
+        with torch.no_grad():
+            images = torch.from_numpy(x).to(device, non_blocking=True)
+            return call(images).float().cpu().numpy()
+
+    return infer
+
+
+def onnx_session(model, folder):
+    """Returns a function from images to outputs, by ONNX Runtime."""
+    import onnxruntime
+
+    path = folder / "model.onnx"
+    model.predict_on_batch(batch_of(1)[0])  # Keras exports what was called
+    model.export(path, format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(
+        path, providers=onnxruntime.get_available_providers()
+    )
+    (images,) = session.get_inputs()
+    return lambda x: session.run(None, {images.name: x})[0]
 
 
 def versions(*modules):

@@ -404,7 +404,11 @@ def as_tf_data(batches):
         output_signature=signature,
     )
     counted = tf.data.experimental.assert_cardinality(len(batches))
-    return dataset.apply(counted).prefetch(tf.data.AUTOTUNE)
+    # Nothing here is left to tune, and the end of an epoch would wait for the
+    # tuner: it sleeps for as long as it has run.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return dataset.apply(counted).prefetch(2).with_options(options)
 
 
 class InOrder(keras.utils.PyDataset):

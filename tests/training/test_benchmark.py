@@ -1,6 +1,10 @@
 import csv
 import math
+import os
 import re
+import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -117,6 +121,42 @@ def test_variants_are_measured_in_our_own_implementations():
     assert contenders[1].network == ("ResNet", {"depth": 8})
 
 
+exports = pytest.mark.skipif(
+    BACKEND != "torch" or shutil.which("g++") is None,
+    reason="Keras exports from PyTorch, which compiles by g++",
+)
+
+
+@exports
+def test_exported_networks_are_measured_in_inference(tmp_path, capsys):
+    kinds = "exported-torch", "exported-onnx"
+    status, rows = run(tmp_path, "--backends", *kinds, "--peers", "--profile")
+    assert status == 0
+    for kind in kinds:
+        measured = {
+            (row["measure"], row["batch"])
+            for row in rows
+            if row["implementation"] == kind
+        }
+        assert {("infer", "8"), ("infer", "1")} <= measured
+        assert ("train", "8") not in measured
+
+
+@exports
+@pytest.mark.parametrize("runtime", ["torch", "onnx"])
+def test_exported_networks_compute_the_same(runtime):
+    ours = benchmark_workers.Exported(runtime)
+    ours.load()
+    ours.build("DMRNet", {"depth": 8}, "float32")
+    expected = ours.model
+    ours.to_inference()
+    for size in 3, 1:
+        x, _ = benchmark_workers.batch_of(size)
+        np.testing.assert_allclose(
+            ours.infer(x), expected.predict_on_batch(x), rtol=1e-3, atol=1e-4
+        )
+
+
 def test_a_backend_that_fails_is_reported(tmp_path, monkeypatch, capsys):
     broken = {"broken": ("WideResNet", {"depth": 10, "width": -1})}
     monkeypatch.setattr(benchmark, "NETWORKS", broken)
@@ -139,6 +179,33 @@ def test_a_process_that_dies_is_reported():
     victim.sample("train", 2, 0.01)
     assert not victim.samples
     victim.stop()
+
+
+def test_an_interrupted_benchmark_keeps_what_it_has(tmp_path):
+    """By a real signal to all its processes, as `timeout` sends it."""
+    path = tmp_path / "figures.csv"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, benchmark.__file__, "--quick"),
+            *("--backends", BACKEND, "--peers", "--rounds", "1000000"),
+            *("--csv", str(path)),
+        ],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stderr:  # the progress bar, each of its states
+        if re.search(r"train 8, .* ([2-9]|\d\d+)/1000000 ", line):
+            break
+    os.killpg(process.pid, signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"train 8: {BACKEND} is alone" in printed
+    with open(path) as file:
+        (row,) = (r for r in csv.DictReader(file) if r["measure"] == "train")
+    assert 1 < int(row["rounds"]) < 1000000
+    assert float(row["value"]) > 0
 
 
 def test_everyone_has_a_turn_each_round():
