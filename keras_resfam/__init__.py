@@ -5,6 +5,7 @@ the numbered ones are the ImageNet forms.
 """
 
 from keras_resfam import analysis, initializers, layers, regularizers
+from keras_resfam.compiling import compiled
 from keras_resfam.copies import to_stock_layers
 from keras_resfam.datasets import decode_predictions
 from keras_resfam.errors import HubError
@@ -43,6 +44,7 @@ __all__ = [
     "WideResNet34",
     "WideResNet50_2",
     "analysis",
+    "compiled",
     "decode_predictions",
     "fold_batch_norm",
     "initializers",

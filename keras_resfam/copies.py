@@ -58,12 +58,14 @@ def to_stock_layers(model):
         config = layer.get_config()
         if kind.__module__.startswith("keras."):
             config = for_inference(config)
+        if type(layer) is Conv2D:
+            del config["zeros"]
         return kind.from_config(config)
 
     def weights(layer):
         return layer.get_weights()
 
-    return copy(model, graph, stock, weights, to_stock_layers)
+    return copy(model, graph, stock, weights, to_stock_layers, pads=_padding)
 
 
 def for_inference(config, initializer=None):
@@ -94,7 +96,28 @@ def checked(model):
     return model
 
 
-def copy(model, graph, copy_layer, weights, copy_model, gone=(), whole=()):
+def _padding(layer):
+    """A layer that pads as a `Conv2D` does, or `None`."""
+    if type(layer) is not Conv2D or not layer.zeros:
+        return None
+    return keras.layers.ZeroPadding2D(
+        layer.zeros,
+        data_format=layer.data_format,
+        dtype=layer.dtype_policy,
+        name=f"{layer.name}_pad",
+    )
+
+
+def copy(
+    model,
+    graph,
+    copy_layer,
+    weights,
+    copy_model,
+    gone=(),
+    whole=(),
+    pads=lambda layer: None,
+):
     """Returns a copy of a model, made layer by layer.
 
     Args:
@@ -106,6 +129,8 @@ def copy(model, graph, copy_layer, weights, copy_model, gone=(), whole=()):
         gone: layers of one input that are left out, besides
             `GradientModulation`.
         whole: models that are copied as layers are.
+        pads: callable that returns a layer to stand before a layer's
+            place-taker, or `None`.
     """
     model = graphs.shell(model)
     passed = {layer: _identity for layer in gone}
@@ -120,8 +145,9 @@ def copy(model, graph, copy_layer, weights, copy_model, gone=(), whole=()):
             return passed[layer]
         if is_copied_model(layer):
             return copy_model(layer)
-        copies.append((layer, copy_layer(layer)))
-        return copies[-1][1]
+        made, pad = copy_layer(layer), pads(layer)
+        copies.append((layer, made))
+        return made if pad is None else lambda x: made(pad(x))
 
     result = keras.models.clone_model(model, _clone_inputs(model), clone)
     for original, layer in copies:

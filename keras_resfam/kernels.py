@@ -147,7 +147,8 @@ def convolution(x, kernel, bias, strides, padding, dilation, groups):
         kernel: tensor of shape `(height, width, channels / groups, filters)`.
         bias: tensor of shape `(filters,)`, or `None`.
         strides: pair of ints.
-        padding: `"valid"`, or `"same"` with strides of 1.
+        padding: `"valid"`, `"same"` with strides of 1, or an int, as many
+            zeros on each side.
         dilation: pair of ints.
         groups: int.
     """

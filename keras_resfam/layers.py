@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from keras_resfam.checks import check_number
+from keras_resfam.checks import check_integer, check_number
 from keras_resfam.gradients import replace_gradient
 from keras_resfam.kernels import (
     convolution,
@@ -141,15 +141,36 @@ class BatchNormalization(keras.layers.BatchNormalization):
 class Conv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D`, by PyTorch's kernel without detours.
 
-    The same weights, arguments and results, to rounding. On TensorFlow and
-    JAX, with the channels first, and where strides meet `"same"`, the layer
-    is Keras's.
+    The same weights, arguments and results, to rounding, and one argument
+    more. On TensorFlow and JAX, with the channels first, and where strides
+    meet `"same"`, the layer is Keras's.
 
     On PyTorch the kernel has Keras's shape, and lies in memory as PyTorch's
     kernels do, so that no step has to turn it. A layer that is built while
     another is called, as those of a subclassed model are at its first call,
     has no values yet at that time: its kernel lies as Keras's do.
+
+    Args:
+        *args: of `keras.layers.Conv2D`.
+        zeros: int. Rows and columns of zeros on each side of the images, as
+            Torch pads; Keras's own `"same"` pads a strided convolution more
+            on one side. Goes with `padding="valid"`. Defaults to `0`.
+        **kwargs: of `keras.layers.Conv2D`.
+
+    Raises:
+        ValueError: if `zeros` is not an integer of at least 0, or is not 0
+            and `padding` not `"valid"`.
     """
+
+    def __init__(self, *args, zeros=0, **kwargs):
+        super().__init__(*args, **kwargs)
+        check_integer("zeros", zeros, 0)
+        if zeros and self.padding != "valid":
+            raise ValueError(
+                '`padding` should be "valid" where there are `zeros`. '
+                f"Received: padding={self.padding!r}, zeros={zeros}"
+            )
+        self.zeros = zeros
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -160,14 +181,34 @@ class Conv2D(keras.layers.Conv2D):
         if self.data_format != "channels_last" or not convolves_views(
             self.strides, self.padding
         ):
-            return super().call(inputs)
+            return super().call(self._padded(inputs))
         outputs = convolution(
             keras.ops.convert_to_tensor(inputs),
             keras.ops.convert_to_tensor(self.kernel),
             keras.ops.convert_to_tensor(self.bias) if self.use_bias else None,
             self.strides,
-            self.padding,
+            self.zeros or self.padding,
             self.dilation_rate,
             self.groups,
         )
         return self.activation(outputs) if self.activation else outputs
+
+    def _padded(self, images):
+        if not self.zeros:
+            return images
+        return keras.ops.pad(images, [(n, n) for n in self._margins()])
+
+    def _margins(self):
+        """The zeros on either side of each axis."""
+        first = self.data_format == "channels_first"
+        n = self.zeros
+        return (0, 0, n, n) if first else (0, n, n, 0)
+
+    def compute_output_shape(self, input_shape):
+        sizes = zip(input_shape, self._margins(), strict=True)
+        return super().compute_output_shape(
+            tuple(size and size + 2 * margin for size, margin in sizes)
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "zeros": self.zeros}

@@ -71,6 +71,43 @@ def test_mixed_precision(dtype):
     assert_close(y, theirs(images()), 3e-2)
 
 
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("zeros", [1, 3])
+def test_zeros_around_the_images(strides, zeros):
+    """As Torch pads: the same number on every side."""
+    ours, theirs = twins(strides=strides)
+    padded = Conv2D.from_config({**ours.get_config(), "zeros": zeros})
+    padded.build(SHAPE)
+    padded.set_weights(ours.get_weights())
+    y = padded(images())
+    assert padded.compute_output_shape(SHAPE) == tuple(y.shape)
+    assert padded.compute_output_shape((None, None, None, 4)) == (
+        (None, None, None, 6)
+    )
+    assert_close(y, theirs(keras.layers.ZeroPadding2D(zeros)(images())))
+
+
+def test_zeros_with_channels_first():
+    layer = Conv2D(6, 3, zeros=2, data_format="channels_first")
+    assert layer.compute_output_shape((2, 4, 7, 6)) == (2, 6, 9, 8)
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow has no channels_first convolution on the CPU")
+    last = Conv2D(6, 3, zeros=2)
+    layer.build((2, 4, 7, 6))
+    last.build(SHAPE)
+    last.set_weights(layer.get_weights())
+    y = layer(ops.transpose(images(), (0, 3, 1, 2)))
+    assert_close(ops.transpose(y, (0, 2, 3, 1)), last(images()))
+
+
+@pytest.mark.parametrize(
+    "options", [{"zeros": -1}, {"zeros": 1.0}, {"zeros": 1, "padding": "same"}]
+)
+def test_zeros_that_are_refused(options):
+    with pytest.raises(ValueError, match="`(zeros|padding)`.*Received: "):
+        Conv2D(6, 3, **options)
+
+
 def test_channels_first_is_left_to_keras():
     if keras.backend.backend() == "tensorflow":
         pytest.skip("TensorFlow has no channels_first convolution on the CPU")

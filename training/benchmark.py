@@ -6,10 +6,10 @@
 
 Training steps (`fit`, from NumPy arrays) and inference (`predict_on_batch` of
 the model with its batch normalizations folded, from NumPy to NumPy), on every
-backend that is installed, and inference of the folded model as Keras exports
-it (to PyTorch, and compiled there; to ONNX Runtime), against PyTorch
-(pytorchcv's networks and a plain rendering of DMRNet), ONNX Runtime and tf2cv.
-What is not installed, or has no such network, is reported as absent.
+backend that is installed, on torch also compiled, and inference of the folded
+model exported to ONNX Runtime, against PyTorch (pytorchcv's networks and a
+plain rendering of DMRNet), ONNX Runtime and tf2cv. What is not installed, or
+has no such network, is reported as absent.
 
 Each implementation is a process of its own. They take turns, a sample each,
 while the others wait: what else the machine does falls on all of them alike.
@@ -37,8 +37,8 @@ OURS = {
     "tensorflow-xla": (KerasResfam, ("tensorflow", True)),
     "jax": (KerasResfam, ("jax", True)),
     "torch": (KerasResfam, ("torch", False)),
-    "exported-torch": (Exported, ("torch",)),
-    "exported-onnx": (Exported, ("onnx",)),
+    "torch-compiled": (KerasResfam, ("torch", False, True)),
+    "exported-onnx": (Exported, ()),
 }
 PEERS = {
     "pytorch": (PyTorch, (False, False)),

@@ -128,8 +128,8 @@ class KerasResfam:
 
     trains = True
 
-    def __init__(self, backend, jit):
-        self.backend, self.jit = backend, jit
+    def __init__(self, backend, jit="auto", compiled=False):
+        self.backend, self.jit, self.compiled = backend, jit, compiled
 
     def load(self):
         os.environ["KERAS_BACKEND"] = self.backend
@@ -179,19 +179,26 @@ class KerasResfam:
             classifier_activation=None,
             include_preprocessing=False,
         )
-        self.model.compile(
-            keras.optimizers.SGD(LEARNING_RATE, **SGD),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            jit_compile=self.jit,
+        self.runner = self.ready(
+            self.model,
+            optimizer=keras.optimizers.SGD(LEARNING_RATE, **SGD),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
         return {"flops": flops(self.model)}
 
+    def ready(self, model, **options):
+        """What runs for the model."""
+        if self.compiled:
+            model = self.package.compiled(model)
+        model.compile(jit_compile=self.jit, **options)
+        return model
+
     def first_step(self, x, y):
-        self.model.train_on_batch(x, y)
+        self.runner.train_on_batch(x, y)
 
     def train(self, x, y, steps):
         clock = self.clock()
-        self.model.fit(
+        self.runner.fit(
             np.concatenate([x] * (steps + 1)),
             np.concatenate([y] * (steps + 1)),
             batch_size=len(x),
@@ -220,10 +227,10 @@ class KerasResfam:
 
     def to_inference(self):
         self.model = self.package.fold_batch_norm(self.model)
-        self.model.compile(jit_compile=self.jit)
+        self.runner = self.ready(self.model)
 
     def infer(self, x):
-        return self.model.predict_on_batch(x)
+        return self.runner.predict_on_batch(x)
 
     def peak_memory(self):
         if self.device() is None:
@@ -259,68 +266,41 @@ class KerasResfam:
 
 
 class Exported(KerasResfam):
-    """The folded network, exported by Keras: inference without Keras."""
+    """The folded network in ONNX Runtime, to which Keras exports it."""
 
     trains = False
 
-    def __init__(self, runtime):
-        super().__init__("torch", jit=False)
-        self.runtime = runtime
+    def __init__(self):
+        super().__init__("torch")
+        self.session = None
 
     def load(self):
         report = super().load()
-        modules = {"torch": [], "onnx": ["onnxruntime", "onnxscript"]}
-        return report | {
-            "versions": report["versions"] | versions(*modules[self.runtime])
-        }
+        modules = versions("onnxruntime", "onnxscript")
+        return report | {"versions": report["versions"] | modules}
 
     def build(self, builder, arguments, precision):
-        if self.runtime == "onnx" and precision != "float32":
+        if precision != "float32":
             raise Absent("float32 only")
         return super().build(builder, arguments, precision)
 
     def to_inference(self):
+        import onnxruntime
+
         super().to_inference()
-        open_exported = {"torch": pytorch_program, "onnx": onnx_session}
+        self.infer(batch_of(1)[0])  # Keras exports what was called
         with tempfile.TemporaryDirectory() as folder:
-            self.infer = open_exported[self.runtime](
-                self.model, pathlib.Path(folder)
+            path = pathlib.Path(folder) / "model.onnx"
+            self.model.export(path, format="onnx", verbose=False)
+            self.session = onnxruntime.InferenceSession(
+                path, providers=onnxruntime.get_available_providers()
             )
 
-
-def pytorch_program(model, folder):
-    """Returns a function from images to outputs, by torch.compile."""
-    import torch
-
-    # Batches of two sizes would otherwise make one general, slower kernel.
-    torch._dynamo.config.automatic_dynamic_shapes = False
-    path = folder / "model.pt2"
-    sizes = {0: torch.export.Dim("batch")}
-    model.export(path, format="torch", dynamic_shapes=sizes, verbose=False)
-    program = torch.export.load(path).module()
-    device = next(program.parameters()).device
-    call = torch.compile(program)
-
-    def infer(x):
-        with torch.no_grad():
-            images = torch.from_numpy(x).to(device, non_blocking=True)
-            return call(images).float().cpu().numpy()
-
-    return infer
-
-
-def onnx_session(model, folder):
-    """Returns a function from images to outputs, by ONNX Runtime."""
-    import onnxruntime
-
-    path = folder / "model.onnx"
-    model.predict_on_batch(batch_of(1)[0])  # Keras exports what was called
-    model.export(path, format="onnx", verbose=False)
-    session = onnxruntime.InferenceSession(
-        path, providers=onnxruntime.get_available_providers()
-    )
-    (images,) = session.get_inputs()
-    return lambda x: session.run(None, {images.name: x})[0]
+    def infer(self, x):
+        if self.session is None:
+            return super().infer(x)
+        (images,) = self.session.get_inputs()
+        return self.session.run(None, {images.name: x})[0]
 
 
 def versions(*modules):

@@ -86,20 +86,14 @@ class Layers:
         self.dense_initializer = dense_initializer
 
     def conv(self, x, filters, size, strides=1, *, name):
-        """Convolution without bias, padded alike on both sides as in Torch.
-
-        Keras's own `"same"` pads a strided convolution on the right only.
-        """
-        padding = "same"
-        if strides > 1:
-            padding = "valid"
-            if size > 1:
-                x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
+        """Convolution without bias, padded alike on both sides as in Torch."""
+        strided = strides > 1
         return Conv2D(
             filters,
             size,
             strides,
-            padding=padding,
+            padding="valid" if strided else "same",
+            zeros=size // 2 if strided else 0,
             use_bias=False,
             kernel_initializer=self.kernel_initializer(),
             kernel_regularizer=self.kernel_regularizer(),

@@ -102,7 +102,7 @@ def test_merge_and_run_deletion_against_the_equations():
     probes = {}
     for lost in ([block], [f"{block}_branch2"], [f"{block}_branch1"]):
         lesioned = delete_blocks(model, lost)
-        reader = lesioned.get_layer("stage2_block1_branch2_conv1_pad")
+        reader = lesioned.get_layer("stage2_block1_branch2_conv1")
         node = keras.Model(lesioned.input, input_of(lesioned, reader))
         probes[lost[0]] = predict(node)
     np.testing.assert_allclose(probes[block], np.maximum(mean, 0), atol=1e-4)

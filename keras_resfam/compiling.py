@@ -1,0 +1,135 @@
+"""Models whose calls PyTorch compiles.
+
+Keras's way of calling layers stops torch.compile. torch.export records the
+operations that a call comes to, and those it can compile.
+"""
+
+import keras
+
+from keras_resfam import graph as graphs
+from keras_resfam.copies import checked
+from keras_resfam.layers import GradientModulation
+
+
+def compiled(model):
+    """Returns a model that computes what `model` does, compiled by PyTorch.
+
+    On the backend torch, Keras calls one layer after another, and each
+    operation is a pass over memory of its own. What is returned here runs as
+    one program, whose operations PyTorch fuses. It has a `fit`, `evaluate` and
+    `predict` like any Keras model, and the weights of `model`: to train the
+    one trains the other. It is not compiled in Keras's sense: leave
+    `jit_compile` alone when you do that. Save `model`, not the result.
+
+    The first batch of each shape takes a minute or so, in training and in
+    inference, and wants a C++ compiler on a CPU. Batches should be of one
+    size.
+
+    On TensorFlow and JAX, whose `jit_compile` does such work, `model` itself
+    is returned.
+
+    Args:
+        model: `keras.Model`. A functional or sequential model.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        ValueError: If `model` is neither functional nor sequential (or has a
+            `call` of its own), or not built; or if it has layers that work in
+            the backward pass, `GradientModulation`, or regularizers of what
+            layers put out, neither of which a record of a call holds. The
+            first batch raises it for layers that draw random numbers, such as
+            Dropout in training.
+
+    Example:
+
+    ```python
+    model = keras_resfam.WideResNet(depth=16, width=4)
+    fast = keras_resfam.compiled(model)
+    fast.compile("sgd", "sparse_categorical_crossentropy")
+    fast.fit(images, labels, batch_size=100)
+    model.save("wrn_16_4.keras")
+    ```
+    """
+    checked(model)
+    if keras.backend.backend() != "torch":
+        return model
+    for step in graphs.flat(graphs.read(model)).steps:
+        layer = step.operation
+        if isinstance(layer, GradientModulation):
+            raise ValueError(
+                "`model` should have no layers of gradient modulation, such "
+                "as `modulation=False` makes it. Received: a model with the "
+                f"layer '{layer.name}'"
+            )
+        if getattr(layer, "activity_regularizer", None) is not None:
+            raise ValueError(
+                "`model` should have no `activity_regularizer`. Received: a "
+                f"model with one in the layer '{layer.name}'"
+            )
+    return Compiled(model)
+
+
+class Compiled(keras.Model):
+    """Calls a functional model by programs, one for each shape of a batch."""
+
+    def __init__(self, model):
+        super().__init__(name=f"{model.name}_compiled")
+        self.model = model
+        self.programs = {}
+        self.built = True
+
+    def call(self, inputs, training=None):
+        leaves = keras.tree.flatten(inputs)
+        if any(x.device.type == "meta" for x in leaves):  # Keras asks shapes
+            return self.model(inputs, training=training)
+        kept = self.model.non_trainable_variables
+        variables = self.model.trainable_variables, kept
+        values = [[v.value for v in group] for group in variables]
+        program = self.program(inputs, bool(training), *values)
+        outputs, updates = program(*values, inputs)
+        if training:
+            for variable, value in zip(kept, updates, strict=True):
+                variable.assign(value)
+        return outputs
+
+    def program(self, inputs, training, *values):
+        """The compiled program for tensors like these."""
+        leaves = keras.tree.flatten(inputs)
+        kinds = tuple((tuple(x.shape), x.dtype) for x in leaves)
+        frozen = tuple(not v.trainable for v in self.model.weights)
+        key = training, kinds, frozen
+        if key not in self.programs:
+            self.programs[key] = record(self.model, training, *values, inputs)
+        return self.programs[key]
+
+
+def record(model, training, *arguments):
+    """Returns the program of a model's stateless call, compiled by PyTorch.
+
+    Args:
+        model: `keras.Model`.
+        training: bool.
+        *arguments: of `model.stateless_call`: lists of tensors, and inputs.
+    """
+    import torch
+
+    class Call(torch.nn.Module):
+        def forward(self, *arguments):
+            return model.stateless_call(*arguments, training=training)
+
+    try:
+        program = torch.export.export(Call(), arguments, strict=False)
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            "`model` should compute the same whenever it is called, without "
+            "random numbers such as those of Dropout in training. Received: "
+            f"{model}, which torch.export cannot record: {first}"
+        ) from error
+    # PyTorch takes images of channels last, of which this is about, for images
+    # of channels first, and would turn their rows into channels.
+    return torch.compile(
+        program.module(), options={"layout_optimization": False}
+    )

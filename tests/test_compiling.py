@@ -1,0 +1,131 @@
+"""Compiled models against the models that they are of."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import keras_resfam
+
+TORCH = keras.backend.backend() == "torch"
+torch_only = pytest.mark.skipif(
+    not TORCH or shutil.which("g++") is None,
+    reason="PyTorch compiles, by g++",
+)
+RNG = np.random.default_rng(0)
+X = RNG.uniform(0, 255, (16, 8, 8, 3)).astype("float32")
+Y = RNG.integers(0, 10, 16)
+
+
+def network(builder="WideResNet", **arguments):
+    keras.utils.set_random_seed(0)
+    if builder == "WideResNet":
+        arguments["width"] = 1
+    depth = 10 if builder == "WideResNet" else 8
+    return getattr(keras_resfam, builder)(
+        depth=depth, input_shape=(8, 8, 3), **arguments
+    )
+
+
+def trained(model, runner, steps=2):
+    """What `fit`, `evaluate` and `predict` give, and the weights at the end."""
+    runner.compile(
+        keras.optimizers.SGD(0.05, momentum=0.9),
+        "sparse_categorical_crossentropy",
+    )
+    history = runner.fit(
+        X[: 8 * steps], Y[: 8 * steps], batch_size=8, shuffle=False, verbose=0
+    )
+    return [
+        history.history["loss"],
+        runner.evaluate(X, Y, batch_size=8, verbose=0),
+        runner.predict(X, batch_size=8, verbose=0),
+        *model.get_weights(),
+    ]
+
+
+@torch_only
+@pytest.mark.parametrize(
+    "builder, arguments",
+    [
+        ("DMRNet", {}),
+        ("OrthoPlainNet", {"modulation": False, "orthonormality": 0.1}),
+    ],
+)
+def test_computes_and_learns_the_same(builder, arguments):
+    """Averages of batch normalization and penalties of kernels take part."""
+    plain = network(builder, **arguments)
+    own = network(builder, **arguments)
+    expected = trained(plain, plain)
+    found = trained(own, keras_resfam.compiled(own))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    start = network(builder, **arguments)
+    assert np.abs(start.get_weights()[0] - found[3]).max() > 1e-4
+
+
+@torch_only
+def test_frozen_weights_stay():
+    model = network()
+    fast = keras_resfam.compiled(model)
+    before = model.get_weights()
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    trained(model, fast)
+    *frozen, kernel, bias = zip(before, model.get_weights(), strict=True)
+    for old, new in frozen:
+        np.testing.assert_array_equal(old, new)
+    assert not np.array_equal(*kernel) and not np.array_equal(*bias)
+
+
+@torch_only
+def test_one_program_serves_batches_of_one_shape(monkeypatch):
+    from keras_resfam import compiling
+
+    made = []
+    record = compiling.record
+
+    def counted(*arguments):
+        made.append(arguments[1])
+        return record(*arguments)
+
+    monkeypatch.setattr(compiling, "record", counted)
+    model = network()
+    trained(model, keras_resfam.compiled(model))
+    assert sorted(made) == [False, True]
+
+
+@pytest.mark.skipif(TORCH, reason="PyTorch compiles")
+def test_elsewhere_it_is_the_model_itself():
+    model = network()
+    assert keras_resfam.compiled(model) is model
+
+
+@torch_only
+def test_random_numbers_are_refused():
+    model = network(dropout=0.3)
+    fast = keras_resfam.compiled(model)
+    fast.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match="`model`.*random.*Received"):
+        fast.train_on_batch(X[:8], Y[:8])
+
+
+@torch_only
+def test_what_no_record_holds_is_refused():
+    plain = keras_resfam.OrthoPlainNet(8, input_shape=(8, 8, 3))
+    with pytest.raises(ValueError, match="`model`.*modulation.*Received"):
+        keras_resfam.compiled(plain)
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(2, activity_regularizer="l2")(inputs)
+    with pytest.raises(ValueError, match="`activity_regularizer`.*Received"):
+        keras_resfam.compiled(keras.Model(inputs, outputs))
+
+
+def test_what_is_no_graph_is_refused():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="`model`.*Received"):
+        keras_resfam.compiled(Own())
