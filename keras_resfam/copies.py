@@ -103,7 +103,7 @@ def _padding(layer):
     return keras.layers.ZeroPadding2D(
         layer.zeros,
         data_format=layer.data_format,
-        dtype=layer.dtype_policy,
+        dtype=layer.get_config()["dtype"],  # a policy of its own
         name=f"{layer.name}_pad",
     )
 
