@@ -84,25 +84,20 @@ class Compiled(keras.Model):
         leaves = keras.tree.flatten(inputs)
         if any(x.device.type == "meta" for x in leaves):  # Keras asks shapes
             return self.model(inputs, training=training)
+        trained = self.model.trainable_variables
         kept = self.model.non_trainable_variables
-        variables = self.model.trainable_variables, kept
-        values = [[v.value for v in group] for group in variables]
-        program = self.program(inputs, bool(training), *values)
-        outputs, updates = program(*values, inputs)
+        values = ([v.value for v in group] for group in (trained, kept))
+        arguments = *values, inputs
+        kinds = tuple((tuple(x.shape), x.dtype) for x in leaves)
+        # Weights that are frozen later change the lists, and so the program.
+        key = bool(training), kinds, tuple(map(id, trained))
+        if key not in self.programs:
+            self.programs[key] = record(self.model, key[0], *arguments)
+        outputs, updates = self.programs[key](*arguments)
         if training:
             for variable, value in zip(kept, updates, strict=True):
                 variable.assign(value)
         return outputs
-
-    def program(self, inputs, training, *values):
-        """The compiled program for tensors like these."""
-        leaves = keras.tree.flatten(inputs)
-        kinds = tuple((tuple(x.shape), x.dtype) for x in leaves)
-        frozen = tuple(not v.trainable for v in self.model.weights)
-        key = training, kinds, frozen
-        if key not in self.programs:
-            self.programs[key] = record(self.model, training, *values, inputs)
-        return self.programs[key]
 
 
 def record(model, training, *arguments):

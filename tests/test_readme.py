@@ -7,7 +7,6 @@ import pathlib
 import re
 import shlex
 
-import keras
 import pytest
 
 import analyse
@@ -18,7 +17,6 @@ import package
 import publish
 import train
 
-BACKEND = keras.backend.backend()
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -54,8 +52,6 @@ def test_fine_tuning(capsys, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("number", range(2, len(EXAMPLES)))
 def test_examples(number, capsys, monkeypatch, tmp_path):
-    if "import torch" in EXAMPLES[number] and BACKEND != "torch":
-        pytest.skip("is for that backend")
     names, _ = outcome(number, capsys, monkeypatch, tmp_path)
     if "blocks" in names:
         assert len(names["blocks"]) == 16

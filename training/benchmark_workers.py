@@ -128,7 +128,7 @@ class KerasResfam:
 
     trains = True
 
-    def __init__(self, backend, jit="auto", compiled=False):
+    def __init__(self, backend, jit, compiled=False):
         self.backend, self.jit, self.compiled = backend, jit, compiled
 
     def load(self):
@@ -271,7 +271,7 @@ class Exported(KerasResfam):
     trains = False
 
     def __init__(self):
-        super().__init__("torch")
+        super().__init__("torch", jit=False)
         self.session = None
 
     def load(self):
