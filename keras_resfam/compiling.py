@@ -7,6 +7,7 @@ operations that a call comes to, and those it can compile.
 import keras
 
 from keras_resfam import graph as graphs
+from keras_resfam import kernels
 from keras_resfam.copies import checked
 from keras_resfam.layers import GradientModulation
 
@@ -75,7 +76,10 @@ class Compiled(keras.Model):
     """Calls a functional model by programs, one for each shape of a batch."""
 
     def __init__(self, model):
-        super().__init__(name=f"{model.name}_compiled")
+        # What `model` casts is for its program to cast.
+        super().__init__(
+            name=f"{model.name}_compiled", dtype="float32", autocast=False
+        )
         self.model = model
         self.programs = {}
         self.built = True
@@ -98,6 +102,13 @@ class Compiled(keras.Model):
             for variable, value in zip(kept, updates, strict=True):
                 variable.assign(value)
         return outputs
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            weights = self.trainable_variables
+            self.optimizer.build(weights)
+            kernels.lay_out_alike(self.optimizer.variables, weights)
+        super().make_train_function(force)
 
 
 def record(model, training, *arguments):
@@ -126,5 +137,5 @@ def record(model, training, *arguments):
     # PyTorch takes images of channels last, of which this is about, for images
     # of channels first, and would turn their rows into channels.
     return torch.compile(
-        program.module(), options={"layout_optimization": False}
+        program.module().forward, options={"layout_optimization": False}
     )

@@ -129,6 +129,29 @@ def lay_out(kernel):
     value.data = channels_last.permute(2, 3, 1, 0)
 
 
+def lay_out_alike(variables, kernels):
+    """Stores what is added to kernels, step by step, in the order of those.
+
+    Additions of tensors in different orders take PyTorch several times as
+    long.
+
+    Args:
+        variables: list of `keras.Variable`, such as an optimizer's. Those of
+            the shapes of kernels that `lay_out` has stored are meant.
+        kernels: list of `keras.Variable`, kernels among them.
+    """
+    if keras.backend.backend() != "torch":
+        return
+    shapes = {
+        tuple(kernel.shape)
+        for kernel in kernels
+        if len(kernel.shape) == 4 and not kernel.value.is_contiguous()
+    }
+    for variable in variables:
+        if tuple(variable.shape) in shapes:
+            lay_out(variable)
+
+
 def convolves_views(strides, padding):
     """Whether `convolution` does what Keras does, with less copying.
 

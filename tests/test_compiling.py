@@ -66,6 +66,30 @@ def test_computes_and_learns_the_same(builder, arguments):
 
 
 @torch_only
+def test_computes_in_the_types_of_the_model():
+    """Whatever the policy is where the model is compiled."""
+    model = network()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        fast = keras_resfam.compiled(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    found, expected = (m.predict(X, verbose=0) for m in (fast, model))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@torch_only
+def test_the_optimizers_variables_lie_as_the_kernels_do():
+    model = network()
+    fast = keras_resfam.compiled(model)
+    trained(model, fast, steps=1)
+    weights = model.trainable_variables
+    assert not all(weight.value.is_contiguous() for weight in weights)
+    for weight, momentum in zip(weights, fast.optimizer.momentums, strict=True):
+        assert momentum.value.stride() == weight.value.stride(), weight.path
+
+
+@torch_only
 def test_frozen_weights_stay():
     model = network()
     fast = keras_resfam.compiled(model)

@@ -60,7 +60,7 @@ def prepare(
         )
         if devices.strategy is not None:
             distribution.synchronize_batch_norm(network)
-        trained = with_blocks_dropped(network, recipe, seed)
+        trained = as_trained(network, recipe, seed)
     # Outside of the scope: a Trainer made within would have Keras 3.15 build
     # it of a batch, which fails with several TensorFlow workers.
     trainer = Trainer(
@@ -255,10 +255,27 @@ def build_network(
     return network
 
 
+def as_trained(network, recipe, seed):
+    """The network in the form in which it is trained, on the same weights."""
+    if recipe.drop_blocks is not None:
+        network = with_blocks_dropped(network, recipe, seed)
+    return compiled(network) if recipe.compiled else network
+
+
+def compiled(network):
+    """The network as one program, if such can hold it in training."""
+    for layer in network.layers:
+        if getattr(layer, "seed_generator", None) is not None:
+            raise ValueError(
+                "A recipe's `compiled` should be False for networks that draw "
+                "random numbers in training. Received: compiled=True for one "
+                f"with the {type(layer).__name__} '{layer.name}'"
+            )
+    return keras_resfam.compiled(network)
+
+
 def with_blocks_dropped(network, recipe, seed):
-    """The network as it is trained, if on some of its blocks at a time."""
-    if recipe.drop_blocks is None:
-        return None
+    """The network as it is trained on some of its blocks at a time."""
     unknown = recipe.drop_blocks.keys() - {"active", "survival", "scale"}
     if unknown:
         raise ValueError(

@@ -6,6 +6,7 @@ from keras import ops
 
 import augmentation
 import optimizers
+from keras_resfam.kernels import lay_out_alike
 
 
 class Trainer(keras.Model):
@@ -53,7 +54,9 @@ class Trainer(keras.Model):
             weighted_metrics=[self.accuracy],
             **kwargs,
         )
-        self.optimizer.build(self.trainable_variables)
+        weights = self.trainable_variables
+        self.optimizer.build(weights)
+        lay_out_alike([*self.averages, *self.optimizer.variables], weights)
 
     def meters(self):
         """The variables of the running loss and accuracy of an epoch."""

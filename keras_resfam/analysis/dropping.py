@@ -159,7 +159,7 @@ class BlockSwitches(keras.layers.Layer):
         self.active = active
         self.scale = scale
         self.seed = seed
-        self.generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, inputs, training=False):
         survival = ops.convert_to_tensor(self.survival, "float32")
@@ -167,7 +167,7 @@ class BlockSwitches(keras.layers.Layer):
             whole = self.scale != "inference"
             return ops.ones_like(survival) if whole else survival
         noise = keras.random.uniform(
-            survival.shape, dtype="float32", seed=self.generator
+            survival.shape, dtype="float32", seed=self.seed_generator
         )
         if self.active is None:
             works = noise < survival

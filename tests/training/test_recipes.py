@@ -110,7 +110,7 @@ def test_two_steps(recipe, narrow):
         small,
         record.classes,
         fill=record.mean,
-        trained=session.with_blocks_dropped(network, small, 0),
+        trained=session.as_trained(network, small, 0),
     )
     trainer.compile_recipe(2, run_eagerly=keras.backend.backend() != "jax")
     before = [np.array(w) for w in network.get_weights()]
@@ -345,6 +345,25 @@ def test_blocks_scaled_at_inference_are_refused():
     )
     with pytest.raises(ValueError, match="Received: drop_blocks="):
         session.with_blocks_dropped(None, recipe, 0)
+
+
+@pytest.mark.parametrize(
+    "changes, layer",
+    [
+        ({"arguments": {"depth": 10, "width": 1, "dropout": 0.3}}, "Dropout"),
+        ({"drop_blocks": {"active": 2}}, "BlockSwitches"),
+    ],
+)
+def test_random_numbers_are_not_compiled(changes, layer):
+    recipe = recipes.find("digits").replace(
+        builder="WideResNet",
+        **{"arguments": {"depth": 10, "width": 1}, "compiled": True, **changes},
+    )
+    network = session.build_network(
+        recipe.builder, recipe.arguments, 10, (8, 8, 1), "digits"
+    )
+    with pytest.raises(ValueError, match=f"`compiled`.*the {layer} '"):
+        session.as_trained(network, recipe, 0)
 
 
 def test_unknown_builder():

@@ -1,7 +1,11 @@
 """Runs that are killed, stopped or damaged, and go on."""
 
 import csv
+import os
+import shutil
 import signal
+
+import pytest
 
 import runs
 
@@ -54,3 +58,23 @@ def test_interrupted_run_ends_as_an_undisturbed_one(tmp_path):
         whole / "model.weights.h5", broken / "model.weights.h5"
     )
     assert log(whole) == log(broken)
+
+
+@pytest.mark.skipif(
+    os.environ.get("KERAS_BACKEND") != "torch" or shutil.which("g++") is None,
+    reason="PyTorch compiles, by g++",
+)
+def test_killed_compiled_run_ends_as_an_undisturbed_one(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    options = (*runs.TINY, "--set=compiled=True")
+    undisturbed = runs.start(whole, *options)
+    process = runs.start(broken, *options)
+    runs.wait_for_step(process, broken, 10)
+    process.kill()
+    process.communicate()
+    output = runs.finish(runs.start(broken, *options))
+    assert "Going on from epoch 1, batch" in output
+    runs.finish(undisturbed)
+    runs.assert_same_weights(
+        whole / "model.weights.h5", broken / "model.weights.h5"
+    )

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import resource
+import shutil
 import signal
 
 import keras
@@ -159,7 +160,9 @@ SMALL = {"builder": "ResNet", "arguments": {"depth": 8}}
 
 
 def prepared(folder, **changes):
-    recipe = recipes.find("digits").with_epochs(1).replace(**SMALL, **changes)
+    recipe = (
+        recipes.find("digits").with_epochs(1).replace(**{**SMALL, **changes})
+    )
     return session.prepare(recipe, folder)
 
 
@@ -256,6 +259,50 @@ def test_a_restart_leaves_the_network_of_its_first_cycle(tmp_path):
     runs.assert_same_weights(
         one / "model.weights.h5", two / "epoch_1.weights.h5"
     )
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="only PyTorch turns kernels"
+)
+def test_velocities_and_averages_lie_as_the_kernels_do(tmp_path):
+    """A restored checkpoint leaves them so."""
+    prepared(tmp_path, average=0.5, batch_size=256).train(verbose=0)
+    (tmp_path / "model.weights.h5").unlink()
+    run = prepared(tmp_path, average=0.5, batch_size=256)
+    run.restore()
+    assert run.epoch == 1
+    trainer = run.trainer
+    weights = trainer.trainable_variables
+    assert not all(weight.value.is_contiguous() for weight in weights)
+    velocities = zip(trainer.optimizer.velocities, weights, strict=True)
+    for follower, weight in [*trainer.averaged(), *velocities]:
+        assert follower.value.stride() == weight.value.stride(), weight.path
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch" and shutil.which("g++") is None,
+    reason="PyTorch compiles, by g++",
+)
+def test_a_compiled_run_learns_the_same(tmp_path):
+    """Penalties, averages and evaluation take part."""
+    changes = {
+        "builder": "OrthoPlainNet",
+        "arguments": {"depth": 8, "modulation": False, "orthonormality": 0.1},
+        "batch_size": 256,
+        "average": 0.5,
+        "warmup": 0,
+    }
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        prepared(folder, compiled=compiled, **changes).train(verbose=0)
+    (rows, weights), (fast_rows, fast_weights) = (
+        (reports.read(folder), runs.weights(folder / "model.weights.h5"))
+        for folder in (tmp_path / "False", tmp_path / "True")
+    )
+    for key in ("loss", "val_loss"):
+        assert fast_rows[0][key] == pytest.approx(rows[0][key], rel=1e-3)
+    for name, array in weights.items():
+        np.testing.assert_allclose(fast_weights[name], array, atol=2e-3)
 
 
 def test_held_out_examples_choose_the_best_epoch(tmp_path):

@@ -77,6 +77,8 @@ class Recipe:
         drop_blocks: Dict or `None`. Arguments of
             `keras_resfam.analysis.drop_blocks`.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
+        compiled: Boolean. With torch, train the network as one program, by
+            `keras_resfam.compiled`. Other backends compile by themselves.
         error: Float or `None`. Published test error, in percent.
         note: String. What a reader should know about `error`.
     """
@@ -117,6 +119,7 @@ class Recipe:
     average: float = 0.0
     drop_blocks: dict | None = None
     precision: str = "float32"
+    compiled: bool = False
     error: float | None = None
     note: str = ""
 
