@@ -134,8 +134,39 @@ def record(model, training, *arguments):
             "random numbers such as those of Dropout in training. Received: "
             f"{model}, which torch.export cannot record: {first}"
         ) from error
+    module = program.module()
+    cast_last(module.graph)
+    module.recompile()
     # PyTorch takes images of channels last, of which this is about, for images
     # of channels first, and would turn their rows into channels.
-    return torch.compile(
-        program.module().forward, options={"layout_optimization": False}
-    )
+    return torch.compile(module.forward, options={"layout_optimization": False})
+
+
+def cast_last(graph):
+    """Has a program cast what it permutes after that, not before.
+
+    The outcome is the same. But what is cast PyTorch's compiler writes in the
+    order of its axes, so that a kernel, which lies in another, would be turned
+    twice.
+
+    Args:
+        graph: `torch.fx.Graph`. It is changed.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    casts = aten.to.dtype, aten.to.dtype_layout
+    for node in graph.find_nodes(
+        op="call_function", target=aten.permute.default
+    ):
+        while (cast := node.args[0]).target in casts:
+            with graph.inserting_before(node):
+                permuted = graph.call_function(
+                    node.target, (cast.args[0], node.args[1])
+                )
+                last = graph.call_function(
+                    cast.target, (permuted, *cast.args[1:]), cast.kwargs
+                )
+            node.replace_all_uses_with(last)
+            graph.erase_node(node)
+            node = permuted

@@ -10,6 +10,8 @@ PyTorch's convolution takes a view of either.
 
 A sum of squares is two operations in Keras, and a copy of the tensor between
 them. TensorFlow has a kernel that reads the tensor once, PyTorch one of norms.
+
+A step of SGD is ten passes over the weights, and one in PyTorch's kernel.
 """
 
 import math
@@ -150,6 +152,44 @@ def lay_out_alike(variables, kernels):
     for variable in variables:
         if tuple(variable.shape) in shapes:
             lay_out(variable)
+
+
+def fuses_sgd(*tensors):
+    """Whether PyTorch's kernel takes a weight, its gradient and its velocity.
+
+    It goes through the memory of all of them at once.
+    """
+    return keras.backend.backend() == "torch" and 1 == len(
+        {(x.shape, x.stride(), x.dtype, x.device) for x in tensors}
+    )
+
+
+def fused_sgd(weight, gradient, velocity, rate, momentum, nesterov, decay):
+    """Changes a weight and its velocity as `torch.optim.SGD` does.
+
+    Args:
+        weight, gradient, velocity: tensors.
+        rate: scalar tensor. The learning rate.
+        momentum: float.
+        nesterov: bool.
+        decay: float. Times the weight, it is added to the gradient.
+    """
+    import torch
+    from torch.optim import sgd
+
+    with torch.no_grad():
+        sgd.sgd(
+            [weight],
+            [gradient],
+            [velocity],
+            fused=True,
+            lr=rate,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=decay,
+            dampening=0.0,
+            maximize=False,
+        )
 
 
 def convolves_views(strides, padding):

@@ -66,6 +66,44 @@ def test_computes_and_learns_the_same(builder, arguments):
 
 
 @torch_only
+def test_computes_in_mixed_precision_too():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        plain, own = network(), network()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    expected = trained(plain, plain)
+    found = trained(own, keras_resfam.compiled(own))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0.05, atol=0.02)
+    assert np.abs(network().get_weights()[0] - found[3]).max() > 1e-4
+
+
+@torch_only
+def test_casts_follow_permutations():
+    """So that nothing is cast into an order of axes that it leaves at once."""
+    import torch
+
+    from keras_resfam.compiling import cast_last
+
+    class Program(torch.nn.Module):
+        def forward(self, x):
+            y = x.to(torch.bfloat16).to(torch.float32).permute(1, 0)
+            return y @ y.to(torch.bfloat16).float().permute(1, 0)
+
+    x = torch.arange(6.0).reshape(2, 3) / 7
+    module = torch.export.export(Program(), (x,), strict=False).module()
+    expected = module(x)
+    cast_last(module.graph)
+    module.recompile()
+    assert torch.equal(module(x), expected)
+    for node in module.graph.find_nodes(
+        op="call_function", target=torch.ops.aten.permute.default
+    ):
+        assert "aten.to" not in str(node.args[0].target)
+
+
+@torch_only
 def test_computes_in_the_types_of_the_model():
     """Whatever the policy is where the model is compiled."""
     model = network()

@@ -5,6 +5,8 @@ import itertools
 import keras
 from keras import ops
 
+from keras_resfam.kernels import fused_sgd, fuses_sgd
+
 
 class SGD(keras.optimizers.Optimizer):
     """SGD with momentum and coupled weight decay, as in Torch and MXNet.
@@ -54,19 +56,29 @@ class SGD(keras.optimizers.Optimizer):
 
     def update_step(self, gradient, variable, learning_rate):
         velocity = self.velocities[self._get_variable_index(variable)]
-        dtype = variable.dtype
-        gradient = ops.cast(gradient, dtype)
-        if self.coupled_decay and self._use_weight_decay(variable):
-            gradient = gradient + self.coupled_decay * variable
-        kept = self.momentum * velocity
+        rate = ops.cast(learning_rate, variable.dtype)
+        g = ops.cast(gradient, variable.dtype)
+        decays = self._use_weight_decay(variable)
+        decay = self.coupled_decay if decays else 0.0
         if self.restarts:
-            restart = ops.any(ops.equal(self.iterations, self.restarts))
-            kept = ops.where(restart, ops.zeros_like(kept), kept)
-        step = kept + gradient
-        self.assign(velocity, step)
-        if self.nesterov:
-            step = gradient + self.momentum * step
-        self.assign_sub(variable, ops.cast(learning_rate, dtype) * step)
+            self._restart(velocity)
+        w, v = map(ops.convert_to_tensor, (variable, velocity))
+        if fuses_sgd(w, g, v):
+            fused_sgd(w, g, v, rate, self.momentum, self.nesterov, decay)
+            return
+        if decay:
+            g = g + decay * w
+        v = self.momentum * v + g
+        self.assign(velocity, v)
+        self.assign_sub(
+            variable, rate * (g + self.momentum * v if self.nesterov else v)
+        )
+
+    def _restart(self, velocity):
+        """Zeroes a velocity if that is due at this step."""
+        due = ops.any(ops.equal(self.iterations, self.restarts))
+        v = ops.convert_to_tensor(velocity)
+        self.assign(velocity, ops.where(due, ops.zeros_like(v), v))
 
     def get_config(self):
         return {

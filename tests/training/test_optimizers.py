@@ -7,6 +7,7 @@ from keras import ops
 
 import optimizers
 import recipes
+from keras_resfam.kernels import fuses_sgd, lay_out
 
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 3))
 START = np.array([1.0, -2.0, 0.5])
@@ -49,6 +50,31 @@ def test_step_is_torchs(nesterov, decay):
         torch_steps(rates, 0.9, nesterov, decay),
         rtol=1e-5,
     )
+
+
+def test_step_is_the_same_in_any_order_of_memory():
+    """Of PyTorch's tensors, whose kernel goes through memory as it lies."""
+    if keras.backend.backend() != "torch":
+        pytest.skip("only PyTorch has kernels in an order of their own")
+    draw = np.random.default_rng(0)
+    shape = 3, 3, 2, 4
+    start, gradient = draw.normal(size=(2, *shape)).astype("float32")
+    found = []
+    for turned in (0, 1, 2):  # neither, the weight, the weight and velocity
+        kernel = keras.Variable(start, name="kernel")
+        optimizer = optimizers.SGD(0.1, coupled_decay=0.1)
+        optimizer.build([kernel])
+        variables = [kernel, *optimizer.velocities]
+        for variable in variables[:turned]:
+            lay_out(variable)
+        # Autograd gives it in the weight's order.
+        g = ops.zeros_like(kernel).copy_(ops.convert_to_tensor(gradient))
+        assert fuses_sgd(g, *(v.value for v in variables)) == (turned != 1)
+        for _ in range(3):
+            optimizer.apply([g], [kernel])
+        found.append(ops.convert_to_numpy(kernel))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-5)
 
 
 def test_restarts_zero_the_velocity():
