@@ -1,18 +1,13 @@
 """Compiled models against the models that they are of."""
 
-import shutil
-
 import keras
 import numpy as np
 import pytest
 
 import keras_resfam
+from policies import dtype_policy
+from torch_compiler import TORCH, torch_only
 
-TORCH = keras.backend.backend() == "torch"
-torch_only = pytest.mark.skipif(
-    not TORCH or shutil.which("g++") is None,
-    reason="PyTorch compiles, by g++",
-)
 RNG = np.random.default_rng(0)
 X = RNG.uniform(0, 255, (16, 8, 8, 3)).astype("float32")
 Y = RNG.integers(0, 10, 16)
@@ -67,11 +62,8 @@ def test_computes_and_learns_the_same(builder, arguments):
 
 @torch_only
 def test_computes_in_mixed_precision_too():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with dtype_policy("mixed_bfloat16"):
         plain, own = network(), network()
-    finally:
-        keras.config.set_dtype_policy("float32")
     expected = trained(plain, plain)
     found = trained(own, keras_resfam.compiled(own))
     for ours, theirs in zip(found, expected, strict=True):
@@ -107,11 +99,8 @@ def test_casts_follow_permutations():
 def test_computes_in_the_types_of_the_model():
     """Whatever the policy is where the model is compiled."""
     model = network()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with dtype_policy("mixed_bfloat16"):
         fast = keras_resfam.compiled(model)
-    finally:
-        keras.config.set_dtype_policy("float32")
     found, expected = (m.predict(X, verbose=0) for m in (fast, model))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 

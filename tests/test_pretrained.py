@@ -33,6 +33,7 @@ from keras_resfam import (
     registry,
 )
 from keras_resfam.download import HubError
+from policies import dtype_policy
 
 PROJECT = pretrained.CHECKOUT
 NETWORKS = registry.read()  # the project's own, before tests have others
@@ -366,12 +367,9 @@ def test_input_tensor_after_layers_of_the_users(home, folder):
 )
 def test_under_other_precisions(home, folder, quick_initializers, policy):
     reference = DMRNet(depth=8, weights="digits")
-    keras.config.set_dtype_policy(policy)
-    try:
+    with dtype_policy(policy):
         model = DMRNet(depth=8, weights="digits")
         assert keras.config.dtype_policy().name == policy
-    finally:
-        keras.config.set_dtype_policy("float32")
     tolerance = 1e-2 if policy == "bfloat16" else 0.0
     kernel = model.get_layer("stem_conv").kernel
     assert kernel.dtype == (policy if policy == "bfloat16" else "float32")

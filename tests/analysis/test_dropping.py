@@ -11,6 +11,7 @@ from keras_resfam.analysis import (
     path_lengths,
     residual_blocks,
 )
+from policies import dtype_policy
 
 
 def factors(dropped, x):
@@ -106,11 +107,8 @@ def test_inference_is_the_models_own_to_the_bit(builder, arguments):
 def test_precision_is_the_models_whatever_is_usual_now():
     model = dense_nets.build(3)
     x, _ = dense_nets.data()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with dtype_policy("mixed_bfloat16"):
         dropped = drop_blocks(model, active=1)
-    finally:
-        keras.config.set_dtype_policy("float32")
     np.testing.assert_array_equal(
         keras.ops.convert_to_numpy(dropped(x, training=False)),
         keras.ops.convert_to_numpy(model(x, training=False)),

@@ -26,6 +26,7 @@ from keras_resfam.layers import (
     Conv2D,
     GradientModulation,
 )
+from policies import dtype_policy
 
 SMALL = (8, 8, 3)
 NUMPY = {"depth": np.int64(10), "width": np.float32(0.5)}
@@ -106,11 +107,8 @@ def test_saving_and_config(family, arguments, tmp_path):
 @pytest.mark.parametrize("family, arguments", ONE_OF_EACH, ids=case_name)
 def test_one_compiled_training_step(family, arguments):
     """Under XLA where Keras has it, and in mixed precision."""
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with dtype_policy("mixed_bfloat16"):
         model = build(family, arguments, input_shape=SMALL)
-    finally:
-        keras.config.set_dtype_policy("float32")
     assert model.get_layer("stem_conv").compute_dtype == "bfloat16"
     assert model.get_layer("predictions").compute_dtype == "float32"
     assert model.get_layer("normalization").compute_dtype == "float32"
@@ -238,11 +236,8 @@ def test_default_preprocessing():
 
 
 def test_preprocessing_keeps_float32_under_mixed_precision():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with dtype_policy("mixed_bfloat16"):
         model = small_dmrnet(input_shape=SMALL)
-    finally:
-        keras.config.set_dtype_policy("float32")
     x = images(shape=SMALL)
     cifar10 = DATASETS["cifar10"]
     np.testing.assert_allclose(

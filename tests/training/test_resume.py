@@ -1,13 +1,10 @@
 """Runs that are killed, stopped or damaged, and go on."""
 
 import csv
-import os
-import shutil
 import signal
 
-import pytest
-
 import runs
+from torch_compiler import torch_only
 
 
 def log(folder):
@@ -60,10 +57,7 @@ def test_interrupted_run_ends_as_an_undisturbed_one(tmp_path):
     assert log(whole) == log(broken)
 
 
-@pytest.mark.skipif(
-    os.environ.get("KERAS_BACKEND") != "torch" or shutil.which("g++") is None,
-    reason="PyTorch compiles, by g++",
-)
+@torch_only
 def test_killed_compiled_run_ends_as_an_undisturbed_one(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     options = (*runs.TINY, "--set=compiled=True")

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import resource
-import shutil
 import signal
 
 import keras
@@ -19,6 +18,7 @@ import recipes
 import reports
 import runs
 import session
+from torch_compiler import with_compiler
 from trainer import Trainer
 
 RNG = np.random.default_rng(0)
@@ -279,10 +279,7 @@ def test_velocities_and_averages_lie_as_the_kernels_do(tmp_path):
         assert follower.value.stride() == weight.value.stride(), weight.path
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() == "torch" and shutil.which("g++") is None,
-    reason="PyTorch compiles, by g++",
-)
+@with_compiler
 def test_a_compiled_run_learns_the_same(tmp_path):
     """Penalties, averages and evaluation take part."""
     changes = {

@@ -1,0 +1,14 @@
+"""Marks of the tests in which PyTorch compiles, which wants g++."""
+
+import shutil
+
+import keras
+import pytest
+
+TORCH = keras.backend.backend() == "torch"
+REASON = "PyTorch compiles, by g++"
+COMPILER = shutil.which("g++") is not None
+
+# Of what is compiled with torch only, and of what runs elsewhere as it is.
+torch_only = pytest.mark.skipif(not (TORCH and COMPILER), reason=REASON)
+with_compiler = pytest.mark.skipif(TORCH and not COMPILER, reason=REASON)
