@@ -437,7 +437,7 @@ def parse(arguments):
         "--profile",
         action="store_true",
         help="also the operations on which our own backends spend the time "
-        "of a step, on a CPU",
+        "of a step, on a CPU, and with JAX on a GPU",
     )
     parser.add_argument("--csv", help="file to write all figures to")
     options = parser.parse_args(arguments)

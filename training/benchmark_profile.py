@@ -2,18 +2,21 @@
 
 An operation's time is its own, without that of the operations it calls. Where
 several run side by side, all of them count. XLA names operations by what it
-has fused.
+has fused; on a GPU, operations are its kernels.
 """
 
 import collections
 import glob
+import itertools
 import os
 import re
 import tempfile
 
 
 def profile(backend, step, steps):
-    """Measures the operations of `steps` steps on a processor.
+    """Measures the operations of `steps` steps.
+
+    On a processor, and with JAX on a GPU.
 
     Args:
         backend: String. The Keras backend that `step` runs on.
@@ -72,7 +75,7 @@ def tensorflow_operations(run):
         for line in plane.lines
     ]
     # A node's name, a colon, and the operation.
-    return own_times(threads, re.compile(r"[^:$]+:(\w+)"))
+    return own_times(threads, named(r"[^:$]+:(\w+)"))
 
 
 def jax_operations(run):
@@ -82,17 +85,56 @@ def jax_operations(run):
         with jax.profiler.trace(folder):
             run()
         data = jax.profiler.ProfileData.from_file(trace(folder))
-    threads = [
-        [
-            (event.name, event.start_ns, event.duration_ns)
-            for event in line.events
+    return jax_times(list(data.planes))
+
+
+def jax_times(planes):
+    """Adds up the operations of a trace by JAX.
+
+    Args:
+        planes: List of planes, of `jax.profiler.ProfileData`.
+    """
+
+    def threads(plane_start, line_start):
+        return [
+            [
+                (event.name, event.start_ns, event.duration_ns)
+                for event in line.events
+            ]
+            for plane in planes
+            if plane.name.startswith(plane_start)
+            for line in plane.lines
+            if line.name.startswith(line_start)
         ]
-        for plane in data.planes
-        for line in plane.lines
-        if line.name.startswith("tf_XLA")  # the others are Python's
-    ]
-    # The fused operations, and a number; a colon is in what runs them.
-    return own_times(threads, re.compile(r"([^:]+?)(?:\.\d+)*"))
+
+    streams = threads("/device:GPU", "Stream")
+    if streams:  # one kernel may begin before another's end, but calls none
+        times = collections.Counter()
+        for name, _, duration in itertools.chain.from_iterable(streams):
+            times[kernel(name)] += duration
+        return times
+    # The other threads are Python's. The fused operations, and a number; a
+    # colon is in what runs them.
+    return own_times(threads("", "tf_XLA"), named(r"([^:]+?)(?:\.\d+)*"))
+
+
+def kernel(name):
+    """What a GPU's kernel does, without its number and its sizes."""
+    convolution = re.search("fprop|dgrad|wgrad", name)  # as cuDNN has them
+    if convolution:
+        return f"convolution {convolution.group()}"
+    return re.sub(r"(?:[._]\d+)+$", "", name)
+
+
+def named(pattern):
+    """A function from a name to the group of its pattern, or None."""
+    pattern = re.compile(pattern)
+
+    def operation(name):
+        match = pattern.fullmatch(name)
+        return match.group(1) if match else None
+
+    return operation
 
 
 # And the unit of their times, in seconds.
@@ -115,8 +157,8 @@ def own_times(threads, operation):
 
     Args:
         threads: Lists of events: name, start and duration.
-        operation: Pattern of the names that count, whose group is the
-            operation.
+        operation: Function from an event's name to its operation, or None
+            for what does not count.
     """
     times = collections.Counter()
     for events in threads:
@@ -129,8 +171,7 @@ def own_times(threads, operation):
                 callers.pop()
             if callers:
                 times[callers[-1][0]] -= duration
-            match = operation.fullmatch(name)
-            key = match.group(1) if match else None
+            key = operation(name)
             times[key] += duration
             callers.append((key, start + duration))
     del times[None]

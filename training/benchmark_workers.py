@@ -103,8 +103,9 @@ class Session:
         """The seconds of each operation in a step."""
         if mode == "train" and not self.implementation.trains:
             return {}
-        if self.implementation.device() is not None:
-            return {"profile": {}}  # of a processor only
+        on_gpu = self.implementation.device() is not None
+        if on_gpu and self.implementation.backend != "jax":
+            return {"profile": {}}  # read of a processor only
         x, y = batch_of(batch)
         step = {
             "train": functools.partial(self.implementation.first_step, x, y),

@@ -39,8 +39,11 @@ class Run:
         devices: `distribution.Devices`.
         choose: Boolean. Keep the best epoch's weights: for an evaluation set
             that is not the test set. Defaults to `False`.
-        save_every: Integer. Steps between checkpoints within an epoch.
-            Defaults to `500`.
+        save_every: Integer. Steps between checkpoints within an epoch, but
+            for those that the trainer does at once. Defaults to `500`.
+        evaluate_every: Integer. Epochs from one evaluation to the next, and
+            so between the rows of the log and the checkpoints that go with
+            them. The last epoch has its own. Defaults to `1`.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Run:
         devices,
         choose=False,
         save_every=500,
+        evaluate_every=1,
     ):
         self.folder = pathlib.Path(folder)
         self.trainer = trainer
@@ -59,6 +63,7 @@ class Run:
         self.evaluation = evaluation
         self.choose = choose
         self.save_every = save_every
+        self.evaluate_every = evaluate_every
         self.devices = devices
         self.epoch, self.batch = 0, 0
         self.rows = []
@@ -74,6 +79,13 @@ class Run:
     @property
     def step(self):
         return self.epoch * self.epochs.steps + self.batch
+
+    def evaluates(self, epoch):
+        """Whether an epoch, counted from 0, ends in an evaluation."""
+        recipe = self.trainer.recipe
+        done = epoch + 1
+        always = done == recipe.epochs or done in recipe.restarts
+        return always or done % self.evaluate_every == 0
 
     def train(self, verbose=1):
         """Trains to the recipe's last epoch, from where the run is.
@@ -104,11 +116,12 @@ class Run:
         with self._listening(), self.devices.scope():
             while self.epoch < total:
                 batches = self.epochs.epoch(self.epoch, skip=self.batch)
+                evaluates = self.evaluates(self.epoch)
                 self.trainer.fit(
                     self.devices.spread(
                         batches, self.trainer.recipe.batch_size
                     ),
-                    validation_data=self.evaluation,
+                    validation_data=self.evaluation if evaluates else None,
                     # Told, because TensorFlow's workers find the end of the
                     # data only by a step on none.
                     steps_per_epoch=self.epochs.steps - self.batch,
@@ -259,21 +272,40 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         run = self.run
-        run.batch += 1
+        before = run.batch
+        together = run.trainer.steps_per_execution
+        run.batch = min(before + together, run.epochs.steps)
         run.seconds = time.perf_counter() - self.began
         if not math.isfinite(logs["loss"]):
-            raise run.non_finite(f"The loss is {logs['loss']} at")
+            raise run.non_finite(f"The loss is {logs['loss']} after")
         if run.batch == run.epochs.steps:
             return
         stop = run.asked_to_stop()
-        if stop or run.batch % run.save_every == 0:
+        if stop or run.batch // run.save_every > before // run.save_every:
             run.save(run.state())
         if stop:
             self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
         run = self.run
-        arrays = run.state()  # finite, before anything is written
+        evaluates = run.evaluates(epoch)
+        if evaluates:
+            arrays = run.state()  # finite, before anything is written
+            self._log(epoch, logs)
+            run.seconds = 0.0
+        else:
+            run.seconds = time.perf_counter() - self.began
+        run.epoch, run.batch = epoch + 1, 0
+        stop = run.asked_to_stop()
+        if evaluates or stop:
+            # The last to be written: what a kill cuts off is done again.
+            run.save(arrays if evaluates else run.state())
+        if stop:
+            self._stop()
+
+    def _log(self, epoch, logs):
+        """Adds a row to the log, and writes the weights that are kept."""
+        run = self.run
         rate = run.trainer.learning_rate_at(run.step - 1)
         run.seconds = time.perf_counter() - self.began
         run.rows.append(
@@ -284,7 +316,6 @@ class Progress(keras.callbacks.Callback):
                 "seconds": round(run.seconds, 3),
             }
         )
-        # The checkpoint is last: what a kill cuts off here is done again.
         if run.devices.first:
             with checkpoints.writing("the log", run.folder):
                 reports.write(run.folder, run.rows)
@@ -293,10 +324,6 @@ class Progress(keras.callbacks.Callback):
             run.save_result("best.weights.h5")
         if epoch + 1 in run.trainer.recipe.restarts:
             run.save_result(f"epoch_{epoch + 1}.weights.h5")
-        run.epoch, run.batch, run.seconds = epoch + 1, 0, 0.0
-        run.save(arrays)
-        if run.asked_to_stop():
-            self._stop()
 
     def _stop(self):
         run = self.run

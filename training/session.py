@@ -20,7 +20,14 @@ from trainer import Trainer
 
 
 def prepare(
-    recipe, folder, seed=0, data_dir=None, devices=None, save_every=500
+    recipe,
+    folder,
+    seed=0,
+    data_dir=None,
+    devices=None,
+    save_every=500,
+    steps_per_execution=1,
+    evaluate_every=1,
 ):
     """Builds the run of a recipe, and writes its `recipe.json`.
 
@@ -31,6 +38,10 @@ def prepare(
         data_dir: See `data.load`.
         devices: `distribution.Devices`. Defaults to one device.
         save_every: Integer. Steps between checkpoints within an epoch.
+        steps_per_execution: Integer. Steps that run one behind another,
+            without a look at the loss between. Defaults to `1`.
+        evaluate_every: Integer. Epochs from one evaluation to the next.
+            Defaults to `1`.
 
     Returns:
         `loop.Run`.
@@ -41,6 +52,7 @@ def prepare(
     """
     devices = devices or distribution.Devices()
     check_devices(recipe, devices)
+    check_execution(steps_per_execution)
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(recipe.precision)
     task = load_task(recipe, seed, data_dir, devices)
@@ -72,7 +84,9 @@ def prepare(
     )
     trainer.workers_average_logs = devices.strategy and devices.processes > 1
     with devices.scope():
-        trainer.compile_recipe(task.epochs.steps)
+        trainer.compile_recipe(
+            task.epochs.steps, steps_per_execution=steps_per_execution
+        )
     # What has failed so far leaves no folder behind.
     if devices.first:
         write_description(folder, description)
@@ -84,7 +98,17 @@ def prepare(
         devices,
         choose=bool(recipe.validation),
         save_every=save_every,
+        evaluate_every=evaluate_every,
     )
+
+
+def check_execution(steps):
+    """Refuses several steps in one execution where Keras has none."""
+    if steps > 1 and keras.backend.backend() == "torch":
+        raise ValueError(
+            "`steps_per_execution` should be 1 with torch. "
+            f"Received: steps_per_execution={steps}"
+        )
 
 
 def check_devices(recipe, devices):

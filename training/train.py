@@ -99,6 +99,23 @@ def parse_arguments(arguments=None):
         help="between checkpoints within an epoch (default: 500)",
     )
     add(
+        "--evaluate-every",
+        type=int,
+        default=1,
+        metavar="EPOCHS",
+        help="from one evaluation, row of the log and checkpoint to the next, "
+        "where epochs are short (default: 1)",
+    )
+    add(
+        "--steps-per-execution",
+        type=int,
+        default=1,
+        metavar="STEPS",
+        help="that run one behind another, with jax or tensorflow: the loss, "
+        "signals and the turn of a checkpoint are looked at after them. So a "
+        "GPU need not wait for Python where steps are short (default: 1)",
+    )
+    add(
         "--distribute",
         nargs="?",
         type=int,
@@ -112,6 +129,8 @@ def parse_arguments(arguments=None):
     for flag, value, least in (
         ("--seed", options.seed, 0),
         ("--save-every", options.save_every, 1),
+        ("--evaluate-every", options.evaluate_every, 1),
+        ("--steps-per-execution", options.steps_per_execution, 1),
         ("--distribute", options.distribute, 0),
     ):
         if value is not None and value < least:
@@ -177,6 +196,8 @@ def prepared_run(recipe, options):
             options.data_dir,
             devices,
             options.save_every,
+            options.steps_per_execution,
+            options.evaluate_every,
         )
     except checkpoints.CheckpointError as error:
         sys.exit(f"train.py: {error}")

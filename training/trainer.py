@@ -152,8 +152,8 @@ class Trainer(keras.Model):
 
 
 def _copy(variable):
-    """A variable's value, in memory of its own."""
-    return np.array(ops.convert_to_numpy(variable))
+    """A variable's value, in memory of its own, where the variable is."""
+    return ops.copy(variable)
 
 
 class EvaluateAverages(keras.callbacks.Callback):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ import benchmark
 import benchmark_workers
 import keras_resfam
 from benchmark import Contender
-from benchmark_profile import own_times
+from benchmark_profile import jax_times, named, own_times
 
 BACKEND = keras.backend.backend()
 
@@ -101,8 +102,51 @@ def test_operations_take_their_own_time():
         ],
         [("e:Add", 0, 7)],
     ]
-    times = own_times(threads, re.compile(r"[^:]+:(\w+)"))
+    times = own_times(threads, named(r"[^:]+:(\w+)"))
     assert times == {"Conv": 35, "Call": 5, "Add": 37}
+
+
+def plane(name, **lines):
+    """A plane of a trace by JAX: lines of kernels and their nanoseconds."""
+    return SimpleNamespace(
+        name=name,
+        lines=[
+            SimpleNamespace(
+                name=line,
+                events=[
+                    SimpleNamespace(name=n, start_ns=i, duration_ns=ns)
+                    for i, (n, ns) in enumerate(events)
+                ],
+            )
+            for line, events in lines.items()
+        ],
+    )
+
+
+def test_kernels_of_a_gpu_are_told_by_what_they_do():
+    planes = [
+        plane("/host:CPU", tf_XLAEigen=[("fusion.3", 90)]),
+        plane(
+            "/device:GPU:0",
+            **{
+                "Stream #14(Compute)": [
+                    ("sm80_xmma_wgrad_implicit_gemm_64x32x64", 40),
+                    ("sm90_xmma_wgrad_implicit_gemm_128x64x64", 2),
+                    ("void cutlass::Kernel<fprop_optimized_x4>(Params)", 5),
+                    ("input_reduce_fusion_12_1", 7),
+                    ("input_reduce_fusion", 3),
+                ],
+                "Stream #15(MemcpyH2D)": [("MemcpyH2D", 1)],
+                "XLA Modules": [("jit_train_step", 400)],
+            },
+        ),
+    ]
+    assert jax_times(planes) == {
+        "convolution wgrad": 42,
+        "convolution fprop": 5,
+        "input_reduce_fusion": 10,
+        "MemcpyH2D": 1,
+    }
 
 
 def test_variants_are_measured_in_our_own_implementations():

@@ -138,9 +138,10 @@ def test_unknown_options_are_errors(capsys):
     with pytest.raises(SystemExit):
         train.main(["--recipee", "digits"])
     assert "--recipee" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        train.main(["--save-every", "0"])
-    assert "Received: --save-every 0" in capsys.readouterr().err
+    for option in ("save-every", "evaluate-every", "steps-per-execution"):
+        with pytest.raises(SystemExit):
+            train.main([f"--{option}", "0"])
+        assert f"Received: --{option} 0" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         train.main(["--seed", "-1"])
     assert "Received: --seed -1" in capsys.readouterr().err

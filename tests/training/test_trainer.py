@@ -18,7 +18,7 @@ import recipes
 import reports
 import runs
 import session
-from torch_compiler import with_compiler
+from torch_compiler import TORCH, with_compiler
 from trainer import Trainer
 
 RNG = np.random.default_rng(0)
@@ -159,16 +159,96 @@ def test_float16_keeps_gradients_that_it_cannot_hold(monkeypatch):
 SMALL = {"builder": "ResNet", "arguments": {"depth": 8}}
 
 
-def prepared(folder, **changes):
+def prepared(folder, steps_per_execution=1, **changes):
     recipe = (
         recipes.find("digits").with_epochs(1).replace(**{**SMALL, **changes})
     )
-    return session.prepare(recipe, folder)
+    return session.prepare(
+        recipe, folder, steps_per_execution=steps_per_execution
+    )
+
+
+def prepared_for_three(folder, evaluate_every=1):
+    recipe = recipes.find("digits").replace(**SMALL).with_epochs(3)
+    return session.prepare(recipe, folder, evaluate_every=evaluate_every)
+
+
+def note_saves(run, monkeypatch):
+    """Returns a list that the steps of a run's checkpoints will be added to."""
+    steps, save = [], run.save
+
+    def noted(arrays):
+        steps.append(run.step)
+        save(arrays)
+
+    monkeypatch.setattr(run, "save", noted)
+    return steps
+
+
+def test_evaluations_some_epochs_apart(tmp_path, monkeypatch):
+    """The second and the last of three epochs have one, and a checkpoint."""
+    often = prepared_for_three(tmp_path / "often")
+    seldom = prepared_for_three(tmp_path / "seldom", evaluate_every=2)
+    saved = note_saves(seldom, monkeypatch)
+    rows, kept = often.train(verbose=0), seldom.train(verbose=0)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["epoch"] for row in kept] == [2, 3]
+    assert saved == [2 * 22, 3 * 22]
+    for row, same in zip(rows[1:], kept, strict=True):
+        assert same["val_loss"] == row["val_loss"]
+        assert same["loss"] == row["loss"]
+    # Of both epochs of the row, of which the first compiles.
+    assert kept[0]["seconds"] > 1.5 * kept[1]["seconds"]
+    for one, other in zip(often.state(), seldom.state(), strict=True):
+        np.testing.assert_array_equal(other, one)
+
+
+def test_a_stop_between_evaluations_is_saved(tmp_path, monkeypatch):
+    undisturbed = prepared_for_three(tmp_path / "undisturbed")
+    undisturbed.train(verbose=0)
+    run = prepared_for_three(tmp_path / "run", evaluate_every=3)
+
+    def at_the_end_of_an_epoch():
+        run.signal = signal.SIGTERM
+        return run.batch == 0
+
+    monkeypatch.setattr(run, "asked_to_stop", at_the_end_of_an_epoch)
+    with pytest.raises(loop.Interrupted, match="epoch 2, batch 0"):
+        run.train(verbose=0)
+    again = prepared_for_three(tmp_path / "run", evaluate_every=3)
+    again.restore()
+    assert (again.epoch, again.batch, again.rows) == (1, 0, [])
+    assert again.seconds > 0
+    (row,) = again.train(verbose=0)
+    assert row["val_loss"] == undisturbed.rows[-1]["val_loss"]
+
+
+@pytest.mark.skipif(TORCH, reason="Keras has it on TensorFlow and JAX alone")
+def test_steps_of_one_execution_are_the_same_steps(tmp_path, monkeypatch):
+    """Of 22 steps, ten at a time: then two are left."""
+    alone = prepared(tmp_path / "alone")
+    together = prepared(tmp_path / "together", steps_per_execution=10)
+    together.save_every = 3
+    saved = note_saves(together, monkeypatch)
+    (row,), (same,) = alone.train(verbose=0), together.train(verbose=0)
+    assert alone.epochs.steps == 22
+    assert saved == [10, 20, 22]
+    for name in ("loss", "accuracy", "val_loss", "learning_rate"):
+        assert same[name] == pytest.approx(row[name], rel=1e-4)
+    for one, other in zip(alone.state(), together.state(), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not TORCH, reason="of PyTorch")
+def test_steps_of_one_execution_are_refused_on_torch(tmp_path):
+    with pytest.raises(ValueError, match="Received: steps_per_execution=2"):
+        prepared(tmp_path / "run", steps_per_execution=2)
+    assert not (tmp_path / "run").exists()
 
 
 def test_non_finite_loss_stops_with_its_place(tmp_path):
     run = prepared(tmp_path, learning_rate=1e30, warmup=0)
-    with pytest.raises(loop.NonFiniteLoss, match="at step [2-9] .epoch 1"):
+    with pytest.raises(loop.NonFiniteLoss, match="after step [2-9] .epoch 1"):
         run.train(verbose=0)
     assert not list(tmp_path.glob("checkpoints/*"))
     assert not (tmp_path / "model.weights.h5").exists()
