@@ -3,6 +3,9 @@
 import csv
 import signal
 
+import keras
+import pytest
+
 import runs
 from torch_compiler import torch_only
 
@@ -55,6 +58,24 @@ def test_interrupted_run_ends_as_an_undisturbed_one(tmp_path):
         whole / "model.weights.h5", broken / "model.weights.h5"
     )
     assert log(whole) == log(broken)
+
+
+def test_a_run_goes_on_with_another_backend(tmp_path):
+    backends = ["jax", "tensorflow", "torch", "jax"]
+    here = keras.backend.backend()
+    elsewhere = backends[backends.index(here) + 1]
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    undisturbed = runs.start(whole, *runs.TINY)
+    process = runs.start(moved, *runs.TINY, KERAS_BACKEND=elsewhere)
+    runs.wait_for_step(process, moved, 10)
+    process.send_signal(signal.SIGTERM)
+    runs.finish(process, code=128 + signal.SIGTERM)
+    output = runs.finish(runs.start(moved, *runs.TINY))
+    assert "Going on from epoch 1, batch" in output
+    runs.finish(undisturbed)
+    for there, row in zip(log(moved), log(whole), strict=True):
+        for name, value in row.items():
+            assert float(there[name]) == pytest.approx(float(value), rel=0.02)
 
 
 @torch_only

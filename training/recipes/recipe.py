@@ -10,7 +10,10 @@ import re
 PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
 
 # Of a run's recipe.json: what may differ while the run stays the same.
-FREE = {"command", "error", "keras", "note", "source"}
+FREE = {
+    *("backend", "command", "compiled", "keras"),
+    *("error", "note", "source"),
+}
 
 # What an error was published of.
 PUBLISHED = {"arguments", "builder", "dataset", "test_split", "weights"}
