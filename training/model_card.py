@@ -167,15 +167,15 @@ def _versions(result):
 
 def _training(folder, recipe):
     with open(folder / "log.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+        *_, last = csv.DictReader(file)
     text = f"""\
 ## Training
 
-{len(rows)} epochs, by
+{last["epoch"]} epochs, by
 
     {recipe["command"]}
 
-`recipe.json` has every number, `log.csv` every epoch."""
+`recipe.json` has every number, `log.csv` the course of the run."""
     if recipe["source"] == "this project" and recipe["error"] is not None:
         text += (
             f" The error published of this network is {recipe['error']:g} %, "
