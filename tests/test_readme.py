@@ -109,7 +109,8 @@ def test_trained_networks_are_those_of_weights():
             *_, last = csv.DictReader(file)
         assert error == f"{result['error']:.2f}", folder
         assert name == recipe["name"], folder
-        assert epochs == last["epoch"] == str(recipe["epochs"]), folder
+        assert epochs == last["epoch"], folder
+        assert int(epochs) <= recipe["epochs"], folder
         assert accuracy == f"{100 * float(last['accuracy']):.1f}", folder
         expected = example.replace("dmrnet_56_cifar10_short", name)
         if name == "digits":

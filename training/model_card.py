@@ -168,10 +168,12 @@ def _versions(result):
 def _training(folder, recipe):
     with open(folder / "log.csv", newline="") as file:
         *_, last = csv.DictReader(file)
+    done, planned = last["epoch"], str(recipe["epochs"])
+    epochs = done if done == planned else f"{done} of the {planned}"
     text = f"""\
 ## Training
 
-{last["epoch"]} epochs, by
+{epochs} epochs, by
 
     {recipe["command"]}
 

@@ -103,13 +103,17 @@ DMRNET_14_SHORT = CIFAR.replace(
     note="in 400 epochs",
 )
 
-# A ninth of the paper's epochs. The restart cuts the training into two spells
-# that each end in a network of use.
+# Two fifths of the paper's epochs, in batches of eight times its size: for a
+# GPU, which smaller ones do not fill.
 DMRNET_56_SHORT = DMRNET_14_SHORT.replace(
     name="dmrnet_56_cifar10_short",
     arguments={"depth": 56},
-    epochs=46,
-    restarts=(22,),
+    epochs=165,
+    batch_size=512,
+    learning_rate=0.4,
+    warmup=5,
+    average=0.995,
+    cutout=12,
     error=4.96,
 )
 
