@@ -232,12 +232,16 @@ def _as_json(value):
 
 
 def call(builder, arguments, **others):
-    """A call of a builder as text, without what is the default anyway."""
+    """A call of a builder as text, without what is the default anyway.
+
+    But always with the depth, and with the width where that is not usually 1.
+    """
     usual = defaults(builder)
+    told = {"depth"} if usual.get("width") == 1 else {"depth", "width"}
     chosen = {
         name: value
         for name, value in architecture(builder, arguments).items()
-        if name == "depth" or name not in usual or value != usual[name]
+        if name in told or name not in usual or value != usual[name]
     }
     inside = ", ".join(
         f"{name}={_literal(value)}" for name, value in (chosen | others).items()
