@@ -22,6 +22,10 @@ RESULT = {
     "versions": {"keras": "3.15.1"},
     "command": "python training/evaluate.py runs/tiny",
 }
+COMMANDS = (
+    "python training/train.py",
+    "python training/train.py --backend torch --data-dir /somewhere/data",
+)
 
 
 def use_checkout(path, patch):
@@ -83,7 +87,8 @@ def make(folder, builder="DMRNet", arguments=None, name="tiny"):
         "preprocessing": "digits",
         "epochs": 1,
         "seed": 0,
-        "command": "python training/train.py",
+        "command": COMMANDS[0],
+        "continued": [{"epoch": 1, "batch": 5, "command": COMMANDS[1]}],
     }
     (folder / "recipe.json").write_text(json.dumps(recipe))
     weights = download.describe((folder / download.WEIGHTS).read_bytes())

@@ -225,8 +225,8 @@ class Run:
         epoch = (self.step - 1) // self.epochs.steps + 1
         return NonFiniteLoss(
             f"{what} step {self.step} (epoch {epoch}). A lower learning rate "
-            "or `--set clip_norm=1.0` may help; the last checkpoint is from "
-            "before."
+            "or `--set clip_norm=1.0` may help, in another `--run-dir`: this "
+            "one keeps its last checkpoint, from before."
         )
 
     def asked_to_stop(self):
@@ -289,12 +289,11 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         run = self.run
         evaluates = run.evaluates(epoch)
+        run.seconds = time.perf_counter() - self.began
         if evaluates:
             arrays = run.state()  # finite, before anything is written
             self._log(epoch, logs)
             run.seconds = 0.0
-        else:
-            run.seconds = time.perf_counter() - self.began
         run.epoch, run.batch = epoch + 1, 0
         stop = run.asked_to_stop()
         if evaluates or stop:
@@ -307,7 +306,6 @@ class Progress(keras.callbacks.Callback):
         """Adds a row to the log, and writes the weights that are kept."""
         run = self.run
         rate = run.trainer.learning_rate_at(run.step - 1)
-        run.seconds = time.perf_counter() - self.began
         run.rows.append(
             {
                 "epoch": epoch + 1,

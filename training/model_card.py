@@ -176,7 +176,14 @@ def _training(folder, recipe):
 {epochs} epochs, by
 
     {recipe["command"]}
+"""
+    for part in recipe.get("continued", ()):
+        text += f"""
+and from epoch {part["epoch"]}, batch {part["batch"]} on by
 
+    {part["command"]}
+"""
+    text += """
 `recipe.json` has every number, `log.csv` the course of the run."""
     if recipe["source"] == "this project" and recipe["error"] is not None:
         text += (

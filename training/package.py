@@ -5,7 +5,8 @@
 The run has been evaluated (`training/evaluate.py`). The folder,
 `weights/<name>/`, has exactly the files of its Hub repository, and the
 registry of keras_resfam learns of it. Nothing in it is typed by hand: made
-again from the same run, it is the same byte for byte.
+again from the same run by the same Keras, it is the same byte for byte. (Its
+date is that of the run's file of weights.)
 """
 
 import argparse
@@ -117,10 +118,11 @@ def package(run, suffix=""):
             text = (run / file).read_text()
             if file.endswith(".json"):
                 contents = json.loads(text)
-                contents["command"] = without_local_paths(contents["command"])
+                for part in (contents, *contents.get("continued", ())):
+                    part["command"] = without_local_paths(part["command"])
                 text = json.dumps(contents, indent=2) + "\n"
             (folder / file).write_text(text)
-        saved = time.localtime((run / download.WEIGHTS).stat().st_mtime)
+        saved = time.gmtime((run / download.WEIGHTS).stat().st_mtime)
         trained = build(recipe, str(run / download.WEIGHTS))
         save(without_training_parts(trained, name), folder, saved)
         opened = keras.saving.load_model(folder)

@@ -326,12 +326,20 @@ def describe(recipe, seed, task, preprocessing):
         "steps_per_epoch": task.epochs.steps,
         "preprocessing": preprocessing,
         "seed": seed,
-        "backend": keras.backend.backend(),
-        "keras": keras.__version__,
-        "command": shlex.join(["python", *sys.argv]),
+        **means(recipe),
     }
     # As JSON gives it back: tuples become lists.
     return json.loads(json.dumps(description))
+
+
+def means(recipe):
+    """By what a run is trained; it may go on by others."""
+    return {
+        "backend": keras.backend.backend(),
+        "compiled": recipe.compiled,
+        "keras": keras.__version__,
+        "command": shlex.join(["python", *sys.argv]),
+    }
 
 
 def check_folder(folder, description):
@@ -349,9 +357,29 @@ def check_folder(folder, description):
 
 def write_description(folder, description):
     """Writes `recipe.json` where a run begins."""
-    path = folder / "recipe.json"
-    if path.exists():
+    if not (folder / "recipe.json").exists():
+        _write_description(folder, description)
+
+
+def note_other_means(run):
+    """Adds to `recipe.json` where a run goes on with another backend.
+
+    Or with another version of Keras, or in another form.
+    """
+    if not run.step:  # begins, or is complete
         return
+    path = run.folder / "recipe.json"
+    description = json.loads(path.read_text())
+    continued = description.setdefault("continued", [])
+    before, now = [description, *continued][-1], means(run.trainer.recipe)
+    if any(before.get(key) != now[key] for key in now.keys() - {"command"}):
+        place = {"epoch": run.epoch + 1, "batch": run.batch}
+        continued.append({**place, **now})
+        _write_description(run.folder, description)
+
+
+def _write_description(folder, description):
+    path = folder / "recipe.json"
     with checkpoints.writing("recipe.json", folder):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:

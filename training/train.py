@@ -207,12 +207,15 @@ def train(run, verbose):
     """Goes on to the end; what may stop a run is a line, not a traceback."""
     import checkpoints
     import loop
+    import session
 
     # One of many processes writes, and keeps the folder for all of them.
     first = run.devices.first
     try:
         with checkpoints.alone(run.folder) if first else nullcontext():
             run.restore()
+            if first:
+                session.note_other_means(run)
             run.train(verbose)
     except loop.Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)

@@ -208,6 +208,10 @@ def test_the_model_card(folders):
     assert "https://arxiv.org/abs/1605.07146" in card.text
     assert tiny_run.RESULT["command"] in card.text
     assert "is 2.25 %, in 200 epochs: this schedule" in card.text
+    there, here = tiny_run.COMMANDS
+    assert f"1 epochs, by\n\n    {there}\n\n" in card.text
+    went_on = f"from epoch 1, batch 5 on by\n\n    {here}"
+    assert went_on.replace("/somewhere/", "") in card.text
     assert "(batch, 8, 8, 1), 0 to 255" in card.text
     code = card.text.split("```python\n")[1].split("```")[0]
     call = code.split("model = ")[1].splitlines()[0]

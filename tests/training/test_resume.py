@@ -1,6 +1,7 @@
 """Runs that are killed, stopped or damaged, and go on."""
 
 import csv
+import json
 import signal
 
 import keras
@@ -70,9 +71,16 @@ def test_a_run_goes_on_with_another_backend(tmp_path):
     runs.wait_for_step(process, moved, 10)
     process.send_signal(signal.SIGTERM)
     runs.finish(process, code=128 + signal.SIGTERM)
+    begun = json.loads((moved / "recipe.json").read_text())
     output = runs.finish(runs.start(moved, *runs.TINY))
     assert "Going on from epoch 1, batch" in output
     runs.finish(undisturbed)
+    told = json.loads((moved / "recipe.json").read_text())
+    (continued,) = told.pop("continued")
+    assert told == begun and begun["backend"] == elsewhere
+    assert continued["backend"] == here
+    assert f"epoch 1, batch {continued['batch']}." in output
+    assert "continued" not in json.loads((whole / "recipe.json").read_text())
     for there, row in zip(log(moved), log(whole), strict=True):
         for name, value in row.items():
             assert float(there[name]) == pytest.approx(float(value), rel=0.02)

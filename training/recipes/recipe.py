@@ -11,7 +11,7 @@ PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
 
 # Of a run's recipe.json: what may differ while the run stays the same.
 FREE = {
-    *("backend", "command", "compiled", "keras"),
+    *("backend", "command", "compiled", "continued", "keras"),
     *("error", "note", "source"),
 }
 
