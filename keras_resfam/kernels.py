@@ -11,6 +11,9 @@ PyTorch's convolution takes a view of either.
 A sum of squares is two operations in Keras, and a copy of the tensor between
 them. TensorFlow has a kernel that reads the tensor once, PyTorch one of norms.
 
+Small matrices cost PyTorch more in calls than in arithmetic: how far they are
+from orthonormal takes two kernels there, and twice as many operations in Keras.
+
 A step of SGD is ten passes over the weights, and one in PyTorch's kernel.
 """
 
@@ -242,6 +245,19 @@ def second_moment(x):
     rows = ops.reshape(x, (-1, math.prod(ops.shape(x)[1:])))
     norms = ops.cast(ops.norm(rows, axis=-1), "float32")
     return ops.sum(ops.square(norms)) / size
+
+
+def gram_error(w):
+    """Returns the sum of the squares of `W^T W - I`, for a matrix `w`."""
+    columns = w.shape[1]
+    if keras.backend.backend() == "torch":
+        import torch
+
+        identity = torch.eye(columns, dtype=w.dtype, device=w.device)
+        error = torch.addmm(identity, w.T, w, beta=-1).flatten()
+        return torch.dot(error, error)
+    gram = ops.matmul(ops.transpose(w), w)
+    return ops.sum(ops.square(gram - ops.eye(columns, dtype=gram.dtype)))
 
 
 def scaled(x, factor):

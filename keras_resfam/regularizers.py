@@ -6,6 +6,7 @@ import keras
 
 from keras_resfam.checks import check_number
 from keras_resfam.initializers import column_groups
+from keras_resfam.kernels import gram_error
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
@@ -60,12 +61,13 @@ class OrthonormalRegularizer(keras.regularizers.Regularizer):
         w = keras.ops.reshape(x, (fan_in, filters))
         if keras.backend.standardize_dtype(w.dtype) != "float64":
             w = keras.ops.cast(w, "float32")
-        penalty = 0.0
-        for start, stop in column_groups(fan_in, filters):
-            group = w[:, start:stop]
-            gram = keras.ops.matmul(keras.ops.transpose(group), group)
-            error = gram - keras.ops.eye(stop - start, dtype=gram.dtype)
-            penalty += keras.ops.sum(keras.ops.square(error))
+        if filters <= fan_in:
+            penalty = gram_error(w)
+        else:
+            ranges = column_groups(fan_in, filters)
+            penalty = sum(
+                gram_error(w[:, start:stop]) for start, stop in ranges
+            )
         return self.factor / 2 * penalty
 
     def get_config(self):
