@@ -24,7 +24,7 @@ from huggingface_hub import (
 
 import package
 from keras_resfam import registry
-from keras_resfam.download import HubError, describe, hub_errors
+from keras_resfam.download import FINGERPRINT, HubError, describe, hub_errors
 
 BRANCH = "main"
 
@@ -130,6 +130,7 @@ def plan(folder, repository):
         `Plan`.
 
     Raises:
+        ValueError: If the repository has files of something else.
         HubError: If the Hub cannot be asked.
     """
     api = HfApi()
@@ -154,6 +155,12 @@ def plan(folder, repository):
         if known.get(name) not in _identifiers(data)
     }
     remove = sorted(set(known) - set(contents))
+    if remove and FINGERPRINT not in known:
+        raise ValueError(
+            "`--repo` should be new, empty, or of a network that this command "
+            "has published: what else is in it would be removed. Received: "
+            f"--repo {repository} with {', '.join(remove)}"
+        )
     return Plan(repository, info.sha, info.private, send, remove)
 
 

@@ -102,6 +102,17 @@ def test_only_what_differs_is_sent_and_what_is_gone_removed(folder, server):
     assert not [path for _, path in server.requests if "lfs" in path]
 
 
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_repository_of_something_else_is_left_alone(folder, server, options):
+    theirs = {"README.md": b"mine", "model.safetensors": b"mine too"}
+    made = server.push(REPOSITORY, theirs)
+    registered = registry.PATH.read_bytes()
+    with pytest.raises(SystemExit, match="with model.safetensors"):
+        run(folder, *options)
+    assert commits(server)[0].oid == made
+    assert registry.PATH.read_bytes() == registered
+
+
 def test_dry_run(folder, server, capsys):
     run(folder, "--dry-run")
     said = capsys.readouterr().out
