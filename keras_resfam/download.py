@@ -155,6 +155,8 @@ def hub_errors(repository, revision):
     """
     try:
         yield
+    except HubError:  # an OSError that says it already
+        raise
     except (errors.HFValidationError, errors.BadRequestError) as error:
         raise ValueError(
             "A repository is 'organisation/name', and a revision a branch, "

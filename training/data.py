@@ -238,7 +238,7 @@ def tfds_builder(name, data_dir=None):
         )
     try:
         builder.download_and_prepare()
-    except (AssertionError, OSError) as error:  # such as archives not there
+    except Exception as error:  # those of TFDS have no class of their own
         raise ValueError(
             f"TensorFlow Datasets cannot prepare {name}: {error} "
             f"Received: dataset={name}"

@@ -199,6 +199,18 @@ def test_data_that_cannot_be_prepared_end_in_a_line(tmp_path):
         data.tfds_builder("smallnorb", tmp_path)
 
 
+def test_a_failed_download_ends_in_a_line(tmp_path, monkeypatch):
+    from tensorflow_datasets.core import download
+
+    def fail(*args, **kwargs):
+        raise download.DownloadError("HTTP code 503")
+
+    manager = download.DownloadManager
+    monkeypatch.setattr(manager, "download_and_extract", fail)
+    with pytest.raises(ValueError, match="prepare cifar10: HTTP code 503"):
+        data.tfds_builder("cifar10", tmp_path)
+
+
 def test_unknown_tfds_name():
     with pytest.raises(ValueError, match="Received: dataset=no_such_set"):
         data.load("no_such_set", "train")

@@ -113,7 +113,8 @@ def test_script_measures_a_run(run, monkeypatch, capsys):
     written = json.loads((folder / "result.json").read_text())
     assert printed == written
     images, labels = session.data.load("digits", "test")
-    expected = evaluate.evaluate(network, [(images, labels)])
+    batches = evaluate.in_batches(images, labels)
+    expected = evaluate.evaluate(network, batches)
     weights = (folder / "model.weights.h5").read_bytes()
     assert written == {
         **expected,
@@ -125,6 +126,14 @@ def test_script_measures_a_run(run, monkeypatch, capsys):
         "command": f"python training/evaluate.py {folder}",
     }
     assert set(written["versions"]) == {"keras", "numpy", backend}
+
+
+def test_a_damaged_file_ends_in_a_line(run):
+    folder, _ = run
+    file = folder / "model.weights.h5"
+    file.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(SystemExit, match="evaluate.py: .*model.weights.h5"):
+        evaluate.main([str(folder)])
 
 
 def test_other_splits_are_not_the_result(run, capsys):
