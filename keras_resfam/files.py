@@ -17,7 +17,8 @@ def replacing(path):
     partial = path.with_name(f"partial-{path.name}")
     try:
         yield partial
-        with open(partial, "rb") as file:  # or a power cut leaves it empty
+        # Or a power cut leaves it empty. Windows wants it open for writing.
+        with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
     finally:

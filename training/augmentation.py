@@ -159,7 +159,8 @@ def _jitter(images, draws, size):
         1 + size * (2 * draws[name][:, :, None, None] - 1)
         for name in ("brightness", "contrast", "saturation")
     )
-    grey = ops.sum(images * GREY, axis=-1, keepdims=True)
+    weighed = images * ops.convert_to_tensor(GREY)
+    grey = ops.sum(weighed, axis=-1, keepdims=True)
     mean = ops.mean(grey, axis=(1, 2), keepdims=True)
     images = saturation * images + (1 - saturation) * grey
     return brightness * (contrast * images + (1 - contrast) * mean)

@@ -155,7 +155,9 @@ def _digest(path):
 
 
 def _sync_folder(folder):
-    """Puts the new name itself on the disk."""
+    """Puts the new name itself on the disk, where a folder can be opened."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

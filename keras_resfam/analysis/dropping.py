@@ -202,7 +202,8 @@ class BlockGate(keras.layers.Layer):
     """
 
     def __init__(self, block, scale=None, **kwargs):
-        super().__init__(**kwargs)
+        # A factor in half precision would be off by a part of all branches.
+        super().__init__(autocast=False, **kwargs)
         self.block = block
         self.scale = scale
 
@@ -210,7 +211,8 @@ class BlockGate(keras.layers.Layer):
         branch, factors = inputs
         if not training and self.scale != "inference":
             return branch
-        return branch * ops.cast(factors[self.block], branch.dtype)
+        scaled = ops.multiply(branch, factors[self.block])
+        return ops.cast(scaled, branch.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]

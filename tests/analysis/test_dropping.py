@@ -7,6 +7,7 @@ import tiny_run
 from keras_resfam.analysis import (
     delete_blocks,
     drop_blocks,
+    dropping,
     linear_survival,
     path_lengths,
     residual_blocks,
@@ -168,6 +169,18 @@ def test_scaling_at_inference_and_in_training():
     doubled = drop_blocks(model, survival=[0.5, 1], scale="training")
     assert set(np.unique(draws(doubled, 20)[:, 0])) == {0, 2}
     assert set(draws(doubled, 20)[:, 1]) == {1}
+
+
+def test_scales_are_not_rounded_to_half_precision():
+    x = np.random.default_rng(0).uniform(1, 2, (1000, 1)).astype("float32")
+    gate = dropping.BlockGate(0, "training", dtype="bfloat16")
+    scaled = gate(
+        [keras.ops.cast(x, "bfloat16"), np.float32([1 / 0.85])], training=True
+    )
+    assert keras.backend.standardize_dtype(scaled.dtype) == "bfloat16"
+    scaled = keras.ops.convert_to_numpy(keras.ops.cast(scaled, "float32"))
+    # What single values lose is random; bfloat16 has 1.1797 for 1.1765.
+    assert np.mean(scaled / x) == pytest.approx(1 / 0.85, rel=5e-4)
 
 
 def test_linear_survival_ends_at_one_half():
