@@ -11,14 +11,16 @@ model exported to ONNX Runtime, against PyTorch (pytorchcv's networks and a
 plain rendering of DMRNet), ONNX Runtime and tf2cv. What is not installed, or
 has no such network, is reported as absent.
 
-Each implementation is a process of its own. They take turns, a sample each,
-while the others wait: what else the machine does falls on all of them alike.
+Each implementation is a process of its own, with the network and what it is
+compared with there. They take turns, a sample each, while the others wait:
+what else the machine does falls on all of them alike.
 Compilation and warm-up are not in the samples. A figure is the median of all
 rounds; behind it the distance between the quartiles, in percent. Ctrl-C, or
 SIGTERM, ends the benchmark with what has been measured until then.
 """
 
 import argparse
+import contextlib
 import csv
 import multiprocessing
 import os
@@ -98,13 +100,24 @@ CSV_FIELDS = (
 
 
 class Contender:
-    """One implementation of one network, in a process of its own."""
+    """One implementation of one network.
 
-    def __init__(self, implementation, variant, network):
+    Args:
+        implementation: String. A key of `OURS` or `PEERS`.
+        variant: String. What the network is called in comparison with its
+            `base`; empty for that one.
+        network: Pair of a builder's name and arguments.
+        base: `Contender` whose process this one shares: the memory of two
+            processes lies better or worse, by a few percent of their time.
+            Defaults to `None`, a process of its own.
+    """
+
+    def __init__(self, implementation, variant, network, base=None):
         self.implementation = implementation
         self.variant = variant
         self.network = network
         self.ours = implementation in OURS
+        self.base = base
         self.report, self.samples, self.profiles = {}, {}, {}
         self.process = None
 
@@ -112,31 +125,38 @@ class Contender:
         return " ".join(filter(None, (self.implementation, self.variant)))
 
     def start(self, precision, batch):
+        if self.base is None:
+            self._start_process()
+        else:
+            self.process = self.base.process
+            self.connection = self.base.connection
+        report = self.ask("prepare", self.network, precision, batch)
+        if self.base is not None:  # these were the process's
+            for figure in ("import", "package import", "memory"):
+                report.pop(figure, None)
+        self.report |= report
+
+    def _start_process(self):
         kind = {**OURS, **PEERS}[self.implementation]
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(
-            target=serve,
-            args=(theirs, *kind, self.network, precision, batch),
-        )
+        self.process = context.Process(target=serve, args=(theirs, *kind))
         self.process.start()
         theirs.close()
-        self.hear()
 
     def ask(self, *request):
-        return self.hear(request) if self.runs() else {}
-
-    def hear(self, request=None):
-        """Sends a request, if any, and waits for the answer."""
+        """Sends a request and waits for the answer, while the process is."""
+        if not self.runs():
+            return {}
         try:
-            if request:
-                self.connection.send(request)
+            self.connection.send((self.variant, *request))
             answer = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
             code = self.process.exitcode
             answer = {"failed": f"its process ended with code {code}"}
-        self.report |= answer
+        for state in answer.keys() & {"absent", "failed"}:
+            self.report[state] = answer[state]
         return answer
 
     def runs(self):
@@ -153,12 +173,13 @@ class Contender:
             self.profiles[mode, batch] = answer["profile"]
 
     def stop(self, at_once=False):
-        if self.process is None:
+        if self.process is None or self.base is not None:
             return
         if at_once:
             self.process.kill()
-        elif self.runs():
-            self.connection.send(None)
+        else:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                self.connection.send(None)
         self.process.join()
 
     def median(self, task):
@@ -197,12 +218,15 @@ def line_up(name, options):
     networks = {"": NETWORKS[name], **VARIANTS.get(name, {})}
     if options.quick:
         networks = {k: quick(*network) for k, network in networks.items()}
-    return [
-        Contender(implementation, variant, network)
-        for implementation in [*options.backends, *options.peers]
-        for variant, network in networks.items()
-        if not variant or implementation in OURS
-    ]
+    contenders = []
+    for implementation in [*options.backends, *options.peers]:
+        base = None
+        for variant, network in networks.items():
+            if not variant or implementation in OURS:
+                new = Contender(implementation, variant, network, base)
+                base = base or new
+                contenders.append(new)
+    return contenders
 
 
 def sample_all(contenders, precision, options):
@@ -222,7 +246,7 @@ def sample_all(contenders, precision, options):
             contender.profile(mode, batch)
     for contender in contenders:
         if contender.ours and not options.quick:
-            contender.ask("matrix_peak", precision)
+            contender.report |= contender.ask("matrix_peak", precision)
 
 
 def turns(contenders, rounds):

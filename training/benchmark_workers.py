@@ -27,11 +27,11 @@ class Absent(Exception):
     """An implementation has no such network, or cannot run it here."""
 
 
-def serve(connection, kind, options, network, precision, batch):
-    """Prepares `kind(*options)` for a network, then answers requests.
+def serve(connection, kind, options):
+    """Answers requests about networks of `kind(*options)`.
 
-    A request is the name of a `Session`'s method and its arguments, or `None`
-    to end. The first answer is what `Session.prepare` reports.
+    A request is the name of a network, and of a `Session`'s method with its
+    arguments; or `None` to end.
     """
     # A GPU is shared by all processes: none may take the whole of it.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
@@ -40,17 +40,15 @@ def serve(connection, kind, options, network, precision, batch):
     os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
     for number in (signal.SIGINT, signal.SIGTERM):  # the benchmark decides
         signal.signal(number, signal.SIG_IGN)
-    session = Session(kind(*options))
-    request = "prepare", network, precision, batch
-    while request is not None:
-        method, *arguments = request
+    sessions = {}
+    while (request := connection.recv()) is not None:
+        network, method, *arguments = request
+        session = sessions.setdefault(network, Session(kind(*options)))
         try:
             answer = getattr(session, method)(*arguments)
         except Exception as error:  # becomes a line of the table
-            connection.send(describe(error))
-            return
+            answer = describe(error)
         connection.send(answer)
-        request = connection.recv()
 
 
 def describe(error):
@@ -77,7 +75,7 @@ class Session:
             start = time.perf_counter()
             self.implementation.first_step(*batch_of(batch))
             report["first step"] = time.perf_counter() - start
-        return report
+        return report | {"memory": self.implementation.peak_memory()}
 
     def sample(self, mode, batch, least):
         """Seconds a step, over steps that last `least` seconds together."""
@@ -115,10 +113,8 @@ class Session:
         return {"profile": profile(self.implementation.backend, step, 5)}
 
     def to_inference(self):
-        """The peak memory of training; inference comes after."""
-        peak = self.implementation.peak_memory()
         self.implementation.to_inference()
-        return {"memory": peak}
+        return {}
 
     def matrix_peak(self, precision):
         return {"peak": self.implementation.matrix_peak(precision)}
