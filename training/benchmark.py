@@ -25,6 +25,7 @@ import csv
 import multiprocessing
 import os
 import platform
+import random
 import signal
 import statistics
 import sys
@@ -250,10 +251,13 @@ def sample_all(contenders, precision, options):
 
 
 def turns(contenders, rounds):
-    """Yields every contender once a round, each round another one first."""
-    for turn in range(rounds):
-        first = turn % len(contenders)
-        yield from contenders[first:] + contenders[:first]
+    """Yields every contender once a round, in an order drawn anew.
+
+    Whoever follows another process finds its threads and caches at work.
+    """
+    draw = random.Random(0)
+    for _ in range(rounds):
+        yield from draw.sample(contenders, len(contenders))
 
 
 def tasks(batch):

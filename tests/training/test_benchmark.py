@@ -241,8 +241,12 @@ def test_an_interrupted_benchmark_keeps_what_it_has(tmp_path):
 
 
 def test_everyone_has_a_turn_each_round():
-    order = list(benchmark.turns(["a", "b", "c"], 4))
-    assert "".join(order) == "abcbcacababc"
+    order = "".join(benchmark.turns(["a", "b", "c"], 60))
+    rounds = [order[k : k + 3] for k in range(0, len(order), 3)]
+    assert {"".join(sorted(turn)) for turn in rounds} == {"abc"}
+    # In every order: nobody follows the same one always.
+    assert len(set(rounds)) == 6
+    assert order == "".join(benchmark.turns(["a", "b", "c"], 60))
 
 
 def test_ratios_are_of_medians(capsys):
