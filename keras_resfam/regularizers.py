@@ -61,7 +61,7 @@ class OrthonormalRegularizer(keras.regularizers.Regularizer):
         w = keras.ops.reshape(x, (fan_in, filters))
         if keras.backend.standardize_dtype(w.dtype) != "float64":
             w = keras.ops.cast(w, "float32")
-        if filters <= fan_in:
+        if filters <= fan_in:  # one group, without the calls of a slice
             penalty = gram_error(w)
         else:
             ranges = column_groups(fan_in, filters)

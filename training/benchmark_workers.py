@@ -4,6 +4,7 @@ A process answers requests over a connection, so that the measurements of
 several implementations alternate: one works while the others wait.
 """
 
+import collections
 import functools
 import importlib
 import math
@@ -40,12 +41,11 @@ def serve(connection, kind, options):
     os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
     for number in (signal.SIGINT, signal.SIGTERM):  # the benchmark decides
         signal.signal(number, signal.SIG_IGN)
-    sessions = {}
+    sessions = collections.defaultdict(lambda: Session(kind(*options)))
     while (request := connection.recv()) is not None:
         network, method, *arguments = request
-        session = sessions.setdefault(network, Session(kind(*options)))
         try:
-            answer = getattr(session, method)(*arguments)
+            answer = getattr(sessions[network], method)(*arguments)
         except Exception as error:  # becomes a line of the table
             answer = describe(error)
         connection.send(answer)

@@ -162,6 +162,29 @@ def test_variants_are_measured_in_our_own_implementations():
         "pytorch",
     ]
     assert contenders[1].network == ("ResNet", {"depth": 8})
+    bases = [None, contenders[0], None, contenders[2], None]
+    assert [c.base for c in contenders] == bases
+
+
+def test_a_variant_shares_the_process_of_its_base():
+    base = Contender(BACKEND, "", ("WideResNet", {"depth": 10, "width": 1}))
+    variant = Contender(BACKEND, "deep", ("ResNet", {"depth": 8}), base)
+    broken = Contender(BACKEND, "broken", ("ResNet", {"depth": 7}), base)
+    every = base, variant, broken
+    for each in every:
+        each.start("float32", 2)
+        each.sample("train", 2, 0.01)
+    assert {each.process.pid for each in every} == {base.process.pid}
+    assert [each.runs() for each in every] == [True, True, False]
+    assert "`depth`" in broken.report["failed"]
+    assert base.report["memory"] > 1e8
+    assert "memory" not in variant.report
+    assert base.report["flops"] != variant.report["flops"]
+    base.sample("train", 2, 0.01)
+    assert [len(c.samples.get(("train", 2), ())) for c in every] == [2, 1, 0]
+    for each in every:
+        each.stop()
+    assert base.process.exitcode == 0
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="wants converters of its own")
