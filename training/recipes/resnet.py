@@ -52,28 +52,30 @@ IMAGENET = CIFAR.replace(
     error=26.41,  # table 4, the authors' own run
 )
 
-# Half the epochs, cosine, smoothed labels and an average of the weights.
+# Cosine, smoothed labels and an average of the weights, in a quarter of the
+# paper's epochs: two hours of two processor cores. The cutout has helped
+# WRN-40-1, which like this network has the training images right without it.
 SHORT = CIFAR.replace(
     name="resnet_110_cifar10_short",
     source="this project",
-    epochs=82,
+    epochs=40,
     schedule="cosine",
     drops=(),
-    warmup=5,
+    warmup=2,
     weight_decay=5e-4,
     decay="kernels",
+    cutout=8,
     label_smoothing=0.05,
     average=0.999,
     note="in 164 epochs",
 )
 
-# What two processor cores do in under two hours: the paths' study on
-# CIFAR-10 without an accelerator.
+# What two processor cores do in under two hours.
 SHORT_56 = SHORT.replace(
     name="resnet_56_cifar10_short",
     arguments={**CIFAR.arguments, "depth": 56},
     epochs=30,
-    warmup=2,
+    cutout=0,
     average=0.998,
     error=ERRORS[56],
 )
@@ -82,7 +84,8 @@ SHORT_56 = SHORT.replace(
 SHORT_20 = SHORT.replace(
     name="resnet_20_cifar10_short",
     arguments={**CIFAR.arguments, "depth": 20},
-    warmup=2,
+    epochs=82,
+    cutout=0,
     error=ERRORS[20],
 )
 
