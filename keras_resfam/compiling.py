@@ -6,10 +6,9 @@ operations that a call comes to, and those it can compile.
 
 import keras
 
+from keras_resfam import gradients, kernels
 from keras_resfam import graph as graphs
-from keras_resfam import kernels
 from keras_resfam.copies import checked
-from keras_resfam.layers import GradientModulation
 
 
 def compiled(model):
@@ -37,9 +36,8 @@ def compiled(model):
 
     Raises:
         ValueError: If `model` is neither functional nor sequential (or has a
-            `call` of its own), or not built; or if it has layers that work in
-            the backward pass, `GradientModulation`, or regularizers of what
-            layers put out, neither of which a record of a call holds. The
+            `call` of its own), or not built; or if it has regularizers of
+            what layers put out, which a record of a call does not hold. The
             first batch raises it for layers that draw random numbers, such as
             Dropout in training.
 
@@ -58,12 +56,6 @@ def compiled(model):
         return model
     for step in graphs.flat(graphs.read(model)).steps:
         layer = step.operation
-        if isinstance(layer, GradientModulation):
-            raise ValueError(
-                "`model` should have no layers of gradient modulation, such "
-                "as `modulation=False` makes it. Received: a model with the "
-                f"layer '{layer.name}'"
-            )
         if getattr(layer, "activity_regularizer", None) is not None:
             raise ValueError(
                 "`model` should have no `activity_regularizer`. Received: a "
@@ -126,7 +118,8 @@ def record(model, training, *arguments):
             return model.stateless_call(*arguments, training=training)
 
     try:
-        program = torch.export.export(Call(), arguments, strict=False)
+        with gradients.recorded() as backwards:
+            program = torch.export.export(Call(), arguments, strict=False)
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         raise ValueError(
@@ -135,6 +128,7 @@ def record(model, training, *arguments):
             f"{model}, which torch.export cannot record: {first}"
         ) from error
     module = program.module()
+    gradients.put_back(module.graph, backwards)
     cast_last(module.graph)
     module.recompile()
     # PyTorch takes images of channels last, of which this is about, for images

@@ -4,9 +4,12 @@
 upstream gradients over differently on TensorFlow and JAX.
 """
 
+import contextlib
 import functools
 
 import keras
+
+_recorded = None  # the backward passes of a call that is being recorded
 
 
 def replace_gradient(backward, *tensors):
@@ -21,7 +24,10 @@ def replace_gradient(backward, *tensors):
         A tuple of tensors equal to `tensors`.
     """
     if keras.backend.backend() == "torch":
-        return _torch_identity().apply(backward, *tensors)
+        if _recorded is None:
+            return _torch_identity().apply(backward, *tensors)
+        _recorded.append(backward)
+        return tuple(_torch_mark()(tensors, len(_recorded) - 1))
 
     @keras.ops.custom_gradient
     def identity(*tensors):
@@ -49,3 +55,61 @@ def _torch_identity():
             return None, *context.replacement(*upstream)
 
     return Identity
+
+
+@contextlib.contextmanager
+def recorded():
+    """Has `replace_gradient` leave marks in what torch.export records.
+
+    A record holds the forward pass alone. `put_back` makes of the marks what
+    they stand for.
+
+    Yields:
+        The list of the backward passes, in the order of the calls.
+    """
+    global _recorded
+    _recorded = []
+    try:
+        yield _recorded
+    finally:
+        _recorded = None
+
+
+def put_back(graph, backwards):
+    """Replaces the marks in a recorded graph by identities with gradients.
+
+    Args:
+        graph: `torch.fx.Graph`. It is changed.
+        backwards: list of callables, that of `recorded`.
+    """
+    for node in graph.find_nodes(op="call_function", target=_torch_mark()):
+        tensors, index = node.args
+        with graph.inserting_before(node):
+            identity = graph.call_function(
+                _identity_with(backwards[index]), tuple(tensors)
+            )
+        node.replace_all_uses_with(identity)
+        graph.erase_node(node)
+
+
+def _identity_with(backward):
+    apply = _torch_identity().apply
+
+    def identity(*tensors):
+        return apply(backward, *tensors)
+
+    return identity
+
+
+@functools.cache  # an operation is defined once
+def _torch_mark():
+    import torch
+
+    @torch.library.custom_op("keras_resfam::identity", mutates_args=())
+    def mark(tensors: list[torch.Tensor], index: int) -> list[torch.Tensor]:
+        return [tensor.clone() for tensor in tensors]
+
+    mark.register_fake(
+        lambda tensors, index: list(map(torch.empty_like, tensors))
+    )
+    return torch.ops.keras_resfam.identity.default

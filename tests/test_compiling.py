@@ -15,11 +15,10 @@ Y = RNG.integers(0, 10, 16)
 
 def network(builder="WideResNet", **arguments):
     keras.utils.set_random_seed(0)
-    if builder == "WideResNet":
-        arguments["width"] = 1
-    depth = 10 if builder == "WideResNet" else 8
+    wide = builder == "WideResNet"
+    least = {"depth": 10, "width": 1} if wide else {"depth": 8}
     return getattr(keras_resfam, builder)(
-        depth=depth, input_shape=(8, 8, 3), **arguments
+        input_shape=(8, 8, 3), **{**least, **arguments}
     )
 
 
@@ -58,6 +57,21 @@ def test_computes_and_learns_the_same(builder, arguments):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
     start = network(builder, **arguments)
     assert np.abs(start.get_weights()[0] - found[3]).max() > 1e-4
+
+
+@torch_only
+def test_modulates_the_error_as_well():
+    """What works in the backward pass is in no record of a call."""
+    plain, own, without = (
+        network("OrthoPlainNet", modulation=modulation)
+        for modulation in (True, True, False)
+    )
+    expected = trained(plain, plain)
+    found = trained(own, keras_resfam.compiled(own))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+    other = trained(without, without)
+    assert np.abs(other[3] - expected[3]).max() > 1e-3
 
 
 @torch_only
@@ -164,9 +178,6 @@ def test_random_numbers_are_refused():
 
 @torch_only
 def test_what_no_record_holds_is_refused():
-    plain = keras_resfam.OrthoPlainNet(8, input_shape=(8, 8, 3))
-    with pytest.raises(ValueError, match="`model`.*modulation.*Received"):
-        keras_resfam.compiled(plain)
     inputs = keras.Input((4,))
     outputs = keras.layers.Dense(2, activity_regularizer="l2")(inputs)
     with pytest.raises(ValueError, match="`activity_regularizer`.*Received"):
