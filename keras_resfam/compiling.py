@@ -7,7 +7,6 @@ operations that a call comes to, and those it can compile.
 import keras
 
 from keras_resfam import gradients, kernels
-from keras_resfam import graph as graphs
 from keras_resfam.copies import checked
 
 
@@ -19,7 +18,8 @@ def compiled(model):
     one program, whose operations PyTorch fuses. It has a `fit`, `evaluate` and
     `predict` like any Keras model, and the weights of `model`: to train the
     one trains the other. It is not compiled in Keras's sense: leave
-    `jit_compile` alone when you do that. Save `model`, not the result.
+    `jit_compile` alone when you do that. Its `save` saves `model`; its
+    `save_weights` the optimizer too, for another such model to load.
 
     The first batch of each shape takes a minute or so, in training and in
     inference, and wants a C++ compiler on a CPU. Batches should be of one
@@ -36,10 +36,8 @@ def compiled(model):
 
     Raises:
         ValueError: If `model` is neither functional nor sequential (or has a
-            `call` of its own), or not built; or if it has regularizers of
-            what layers put out, which a record of a call does not hold. The
-            first batch raises it for layers that draw random numbers, such as
-            Dropout in training.
+            `call` of its own), or not built. The first batch raises it for
+            layers that draw random numbers, such as Dropout in training.
 
     Example:
 
@@ -52,16 +50,7 @@ def compiled(model):
     ```
     """
     checked(model)
-    if keras.backend.backend() != "torch":
-        return model
-    for step in graphs.flat(graphs.read(model)).steps:
-        layer = step.operation
-        if getattr(layer, "activity_regularizer", None) is not None:
-            raise ValueError(
-                "`model` should have no `activity_regularizer`. Received: a "
-                f"model with one in the layer '{layer.name}'"
-            )
-    return Compiled(model)
+    return Compiled(model) if keras.backend.backend() == "torch" else model
 
 
 class Compiled(keras.Model):
@@ -70,9 +59,12 @@ class Compiled(keras.Model):
     def __init__(self, model):
         # What `model` casts is for its program to cast.
         super().__init__(
-            name=f"{model.name}_compiled", dtype="float32", autocast=False
+            name=f"{model.name}_compiled",
+            dtype=model.dtype_policy,
+            autocast=False,
         )
         self.model = model
+        self.input_spec = model.input_spec
         self.programs = {}
         self.built = True
 
@@ -89,11 +81,15 @@ class Compiled(keras.Model):
         key = bool(training), kinds, tuple(map(id, trained))
         if key not in self.programs:
             self.programs[key] = record(self.model, key[0], *arguments)
-        outputs, updates = self.programs[key](*arguments)
+        outputs, updates, losses = self.programs[key](*arguments)
+        self.add_loss(losses)
         if training:
             for variable, value in zip(kept, updates, strict=True):
                 variable.assign(value)
         return outputs
+
+    def save(self, *args, **kwargs):
+        self.model.save(*args, **kwargs)
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:
@@ -110,12 +106,24 @@ def record(model, training, *arguments):
         model: `keras.Model`.
         training: bool.
         *arguments: of `model.stateless_call`: lists of tensors, and inputs.
+
+    Returns:
+        A function of `arguments`. It returns the outputs, the new values of
+        what is not trained, and the losses that layers have added.
     """
     import torch
 
+    # The last of all losses, and no matter of the call.
+    penalties = sum(
+        weight.regularizer is not None for weight in model.trainable_weights
+    )
+
     class Call(torch.nn.Module):
         def forward(self, *arguments):
-            return model.stateless_call(*arguments, training=training)
+            outputs, updates, losses = model.stateless_call(
+                *arguments, training=training, return_losses=True
+            )
+            return outputs, updates, losses[: len(losses) - penalties]
 
     try:
         with gradients.recorded() as backwards:
@@ -123,9 +131,9 @@ def record(model, training, *arguments):
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         raise ValueError(
-            "`model` should compute the same whenever it is called, without "
+            "`model` should have a call that torch.export can record, without "
             "random numbers such as those of Dropout in training. Received: "
-            f"{model}, which torch.export cannot record: {first}"
+            f"{model}, of which it says: {first}"
         ) from error
     module = program.module()
     gradients.put_back(module.graph, backwards)

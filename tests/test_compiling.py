@@ -177,11 +177,44 @@ def test_random_numbers_are_refused():
 
 
 @torch_only
-def test_what_no_record_holds_is_refused():
-    inputs = keras.Input((4,))
-    outputs = keras.layers.Dense(2, activity_regularizer="l2")(inputs)
-    with pytest.raises(ValueError, match="`activity_regularizer`.*Received"):
-        keras_resfam.compiled(keras.Model(inputs, outputs))
+def test_losses_of_layers_count():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.ActivityRegularization(l2=1e-3)(keras.layers.Flatten()(x))
+    outputs = keras.layers.Dense(
+        10, "softmax", kernel_regularizer="l2", activity_regularizer="l2"
+    )(x)
+    model = keras.Model(inputs, outputs)
+    start = model.get_weights()
+    expected = trained(model, model)
+    model.set_weights(start)
+    found = trained(model, keras_resfam.compiled(model))
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@torch_only
+def test_float16_has_its_loss_scaled():
+    with dtype_policy("mixed_float16"):
+        fast = keras_resfam.compiled(network())
+    fast.compile("sgd", "sparse_categorical_crossentropy")
+    assert isinstance(fast.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+@torch_only
+def test_images_of_another_shape_are_refused():
+    fast = keras_resfam.compiled(network())
+    with pytest.raises(ValueError, match="expected shape"):
+        fast.predict(X[:, :4], verbose=0)
+
+
+@torch_only
+def test_a_saved_one_is_the_model(tmp_path):
+    model = network()
+    keras_resfam.compiled(model).save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model)
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
 
 
 def test_what_is_no_graph_is_refused():

@@ -13,6 +13,7 @@ from keras_resfam.checks import (
     check_integer,
     check_number,
     is_integer,
+    plain,
 )
 
 SCALINGS = (None, "training", "inference")
@@ -72,7 +73,11 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
     survival = checked_survival(len(chain.units), active, survival, scale)
     inputs, values = graphs.fresh_input(chain.graph)
     switches = BlockSwitches(
-        survival, active, scale=scale, seed=seed, name="block_switches"
+        survival,
+        plain(active),
+        scale=scale,
+        seed=plain(seed),
+        name="block_switches",
     )(inputs)
     gates = {}
     for k, unit in enumerate(chain.units):

@@ -361,10 +361,10 @@ def test_velocities_and_averages_lie_as_the_kernels_do(tmp_path):
 
 @with_compiler
 def test_a_compiled_run_learns_the_same(tmp_path):
-    """Penalties, averages and evaluation take part."""
+    """Penalties, modulation, averages and evaluation take part."""
     changes = {
         "builder": "OrthoPlainNet",
-        "arguments": {"depth": 8, "modulation": False, "orthonormality": 0.1},
+        "arguments": {"depth": 8, "orthonormality": 0.1},
         "batch_size": 256,
         "average": 0.5,
         "warmup": 0,
