@@ -62,6 +62,8 @@ def parse_arguments(arguments=None):
     options = parser.parse_args(arguments)
     if not options.benchmark and options.out is None:
         parser.error("--out is required (or --benchmark)")
+    if options.out is not None and options.out.is_file():
+        parser.error(f"--out should be a folder. Received: --out {options.out}")
     return options
 
 

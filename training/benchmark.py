@@ -472,6 +472,11 @@ def parse(arguments):
     for name, value in (QUICK if options.quick else DEFAULTS).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
+    if options.csv and not os.path.isdir(os.path.dirname(options.csv) or "."):
+        parser.error(
+            "--csv should be a file in a folder that exists. "
+            f"Received: --csv {options.csv}"
+        )
     return options
 
 

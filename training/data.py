@@ -41,6 +41,16 @@ def load(name, split, data_dir=None):
     Raises:
         ValueError: If there is no such data or split.
     """
+    images, labels = _read(name, split, data_dir)
+    if not len(labels):
+        raise ValueError(
+            f"A split should have images. Received: {split} of {name}, with "
+            "none"
+        )
+    return images, labels
+
+
+def _read(name, split, data_dir):
     if name == "digits":
         if data_dir is not None:
             raise ValueError(
@@ -246,16 +256,29 @@ def tfds_builder(name, data_dir=None):
     return builder
 
 
-def classes_of(name, labels):
+def classes_of(name, labels, data_dir=None):
     """The number of classes of a data set in memory.
+
+    Of arrays only the labels tell.
 
     Raises:
         ValueError: If there are labels of more classes than it has.
     """
-    known = name in DATASETS
-    classes = DATASETS[name].classes if known else int(labels.max()) + 1
+    if name in DATASETS:
+        classes = DATASETS[name].classes
+    elif npz_path(name, data_dir):
+        classes = int(labels.max()) + 1
+    else:
+        label = tfds_builder(name, data_dir).info.features["label"]
+        classes = label.num_classes
     check_labels(name, labels, classes)
     return classes
+
+
+def checksum(images, labels):
+    """A text that tells data from others, in whatever order they come."""
+    pairs = zip(images, labels.tolist(), strict=True)
+    return f"{sum(zlib.crc32(image, label) for image, label in pairs):x}"
 
 
 def check_labels(name, labels, classes):

@@ -50,6 +50,8 @@ def evaluate(model, batches, class_names=None):
         check_images(x, model.input_shape[1:])
         outputs.append(np.asarray(model.predict_on_batch(x), "float64"))
         answers.append(np.asarray(y).reshape(-1))
+    if not answers:
+        raise ValueError("`batches` should hold images. Received: none")
     outputs, answers = np.concatenate(outputs), np.concatenate(answers)
     data.check_labels("the data set", answers, outputs.shape[-1])
     outputs = outputs - outputs.max(axis=1, keepdims=True)
@@ -165,7 +167,7 @@ def main(arguments=None):
 
 
 def check_output(path):
-    if path is not None and not path.parent.is_dir():
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise ValueError(
             f"`--output` should be a file in a folder that exists. "
             f"Received: --output {path}"

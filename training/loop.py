@@ -226,7 +226,7 @@ class Run:
         return NonFiniteLoss(
             f"{what} step {self.step} (epoch {epoch}). A lower learning rate "
             "or `--set clip_norm=1.0` may help, in another `--run-dir`: this "
-            "one keeps its last checkpoint, from before."
+            "one keeps what it had before."
         )
 
     def asked_to_stop(self):

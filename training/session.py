@@ -151,6 +151,7 @@ class Task:
     evaluation: object
     classes: int
     input_shape: tuple
+    checksum: str | None = None  # of the training data, if in memory
 
 
 def load_task(recipe, seed, data_dir, devices):
@@ -173,8 +174,9 @@ def load_task(recipe, seed, data_dir, devices):
     evaluation = data.load(recipe.dataset, split, data_dir)
     if held_out:
         check_held_out(recipe.validation, train[1], evaluation[1])
-    classes = data.classes_of(recipe.dataset, train[1])
+    classes = data.classes_of(recipe.dataset, train[1], data_dir)
     data.check_labels(recipe.dataset, evaluation[1], classes)
+    check_same_shape(split, evaluation[0], train[0])
     size = devices.multiple(500)
     in_order = data.InOrder(
         *evaluation, size, devices.shard, full=devices.count > 1
@@ -186,7 +188,18 @@ def load_task(recipe, seed, data_dir, devices):
         devices.spread(in_order, size),
         classes,
         train[0].shape[1:],
+        data.checksum(*train),
     )
+
+
+def check_same_shape(split, images, trained):
+    """Refuses to evaluate on images of another shape than those to train on."""
+    if images.shape[1:] != trained.shape[1:]:
+        raise ValueError(
+            f"The images of {split} should be of the shape "
+            f"{trained.shape[1:]}, as those to train on. "
+            f"Received: images of shape {images.shape[1:]}"
+        )
 
 
 def check_held_out(count, train, held_out):
@@ -328,6 +341,8 @@ def describe(recipe, seed, task, preprocessing):
         "seed": seed,
         **means(recipe),
     }
+    if task.checksum is not None:
+        description["training_data"] = task.checksum
     # As JSON gives it back: tuples become lists.
     return json.loads(json.dumps(description))
 
@@ -364,18 +379,23 @@ def write_description(folder, description):
 def note_other_means(run):
     """Adds to `recipe.json` where a run goes on with another backend.
 
-    Or with another version of Keras, or in another form.
+    Or with another version of Keras, or in another form. Where nothing is left
+    of what it began with, it begins with these.
     """
-    if not run.step:  # begins, or is complete
+    if run.result.exists():
         return
     path = run.folder / "recipe.json"
     description = json.loads(path.read_text())
-    continued = description.setdefault("continued", [])
+    continued = description.pop("continued", []) if run.step else []
     before, now = [description, *continued][-1], means(run.trainer.recipe)
-    if any(before.get(key) != now[key] for key in now.keys() - {"command"}):
+    if all(before.get(key) == now[key] for key in now.keys() - {"command"}):
+        return
+    if run.step:
         place = {"epoch": run.epoch + 1, "batch": run.batch}
-        continued.append({**place, **now})
-        _write_description(run.folder, description)
+        description["continued"] = [*continued, {**place, **now}]
+    else:
+        description |= now
+    _write_description(run.folder, description)
 
 
 def _write_description(folder, description):

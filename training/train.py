@@ -74,7 +74,8 @@ def parse_arguments(arguments=None):
         type=int,
         help="instead of the recipe's; the learning rate's drops, warm-up and "
         "restarts and the moving average of the weights move along, which they "
-        "do not with `--set epochs=`",
+        "do not with `--set epochs=`; of drops that meet one is left, and none "
+        "at the end",
     )
     add("--batch-size", type=int, help="instead of the recipe's")
     add(

@@ -13,8 +13,8 @@ class Trainer(keras.Model):
     """Trains a network by a recipe.
 
     A training batch is `((images, draws), labels)`, an evaluation batch
-    `(images, labels)`; images are raw, 0..255. Only `call` and `compute_loss`
-    are overridden, which every backend's `fit` goes through.
+    `(images, labels)`; images are raw, 0..255. `call`, `compute_loss` and
+    `compute_metrics` are overridden, which every backend's `fit` goes through.
 
     Args:
         network: `keras.Model` that returns logits.

@@ -391,7 +391,12 @@ def test_no_like():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--networks", "vgg"], ["--backends", "mxnet"], ["--colour", "red"]],
+    [
+        ["--networks", "vgg"],
+        ["--backends", "mxnet"],
+        ["--colour", "red"],
+        ["--csv", "no/such.csv"],
+    ],
 )
 def test_unknown_options_are_errors(arguments):
     with pytest.raises(SystemExit) as error:

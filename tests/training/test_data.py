@@ -156,6 +156,21 @@ def test_images_are_held_out_of_a_whole_split():
         data.split_in_two("train[:10]", 4)
 
 
+def test_a_split_without_images_is_refused():
+    with pytest.raises(ValueError, match="should have images. .*test.400:."):
+        data.load("digits", "test[400:]")
+
+
+def test_a_checksum_is_of_the_examples_in_any_order():
+    images, labels = arrays(12)
+    order = RNG.permutation(12)
+    known = data.checksum(images, labels)
+    assert data.checksum(images[order], labels[order]) == known
+    assert data.checksum(images, labels[order]) != known
+    images[3, 2, 1, 0] ^= 1
+    assert data.checksum(images, labels) != known
+
+
 def test_labels_that_do_not_fit_are_refused(tmp_path):
     images, labels = arrays(12)
     for wrong in (labels + 0.7, np.eye(12)[labels], labels.astype(str)):
@@ -180,6 +195,11 @@ def test_tfds_arrays_are_what_its_files_hold(tmp_path):
     np.testing.assert_array_equal(loaded[1], labels % 3)
     with pytest.raises(ValueError, match="extra"):
         data.load("tiny_pictures", "extra", tmp_path)
+    # The last class has no image.
+    write_images(tmp_path, "more_classes", images, labels % 3, classes=4)
+    assert data.classes_of("more_classes", labels % 3, tmp_path) == 4
+    with pytest.raises(ValueError, match="no data"):
+        data.load("tiny_pictures", "test[12:]", tmp_path)
 
 
 def test_cifar10_through_mocked_tfds():

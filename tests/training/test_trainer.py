@@ -168,6 +168,56 @@ def prepared(folder, steps_per_execution=1, **changes):
     )
 
 
+def test_a_folder_says_by_what_its_run_is_trained(tmp_path):
+    """Also where nothing is left of what was begun by other means."""
+    run = prepared(tmp_path)
+    path = tmp_path / "recipe.json"
+    now = json.loads(path.read_text())
+    path.write_text(json.dumps({**now, "backend": "mxnet", "command": "begun"}))
+    session.note_other_means(run)
+    assert json.loads(path.read_text()) == now
+    begun = {**now, "keras": "3.0", "command": "begun"}
+    path.write_text(json.dumps(begun))
+    run.epoch, run.batch = 0, 2
+    session.note_other_means(run)
+    told = json.loads(path.read_text())
+    (continued,) = told.pop("continued")
+    assert told == begun
+    assert (continued["batch"], continued["keras"]) == (2, keras.__version__)
+
+
+def prepared_on_arrays(folder, **changes):
+    """Eight classes in arrays of 8x8 pixels, some of which are changed."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{letter}_{part}": array
+        for part in ("train", "test")
+        for letter, array in (
+            ("x", rng.integers(0, 256, (32, 8, 8, 1), "uint8")),
+            ("y", np.arange(32) % 8),
+        )
+    }
+    np.savez(folder / "mine.npz", **{**arrays, **changes})
+    recipe = recipes.find("digits").with_epochs(1)
+    recipe = recipe.replace(**SMALL, dataset="mine", batch_size=16)
+    return session.prepare(recipe, folder / "run", data_dir=folder)
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+    prepared_on_arrays(tmp_path)
+    prepared_on_arrays(tmp_path)
+    labels = np.arange(32)[::-1] % 8
+    with pytest.raises(ValueError, match="a run with training_data=.*Received"):
+        prepared_on_arrays(tmp_path, y_train=labels)
+
+
+def test_test_images_of_another_shape_are_refused(tmp_path):
+    larger = np.zeros((32, 9, 9, 1), "uint8")
+    with pytest.raises(ValueError, match=r"of test .*\(8, 8, 1\).*\(9, 9, 1\)"):
+        prepared_on_arrays(tmp_path, x_test=larger)
+    assert not (tmp_path / "run").exists()
+
+
 def prepared_for_three(folder, evaluate_every=1):
     recipe = recipes.find("digits").replace(**SMALL).with_epochs(3)
     return session.prepare(recipe, folder, evaluate_every=evaluate_every)
