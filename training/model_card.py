@@ -170,10 +170,11 @@ def _training(folder, recipe):
         *_, last = csv.DictReader(file)
     done, planned = last["epoch"], str(recipe["epochs"])
     epochs = done if done == planned else f"{done} of the {planned}"
+    unit = "epoch" if planned == "1" else "epochs"
     text = f"""\
 ## Training
 
-{epochs} epochs, by
+{epochs} {unit}, by
 
     {recipe["command"]}
 """
@@ -186,10 +187,15 @@ and from epoch {part["epoch"]}, batch {part["batch"]} on by
     text += """
 `recipe.json` has every number, `log.csv` the course of the run."""
     if recipe["source"] == "this project" and recipe["error"] is not None:
+        note = recipe["note"]
         text += (
             f" The error published of this network is {recipe['error']:g} %, "
-            f"{recipe['note']}: this schedule is shorter."
+            f"{note}"
         )
+        published = re.search(r"in (\d+) epochs", note)
+        if published and int(done) < int(published[1]):
+            text += ": this schedule is shorter"
+        text += "."
     return text
 
 

@@ -209,7 +209,7 @@ def test_the_model_card(folders):
     assert tiny_run.RESULT["command"] in card.text
     assert "is 2.25 %, in 200 epochs: this schedule" in card.text
     there, here = tiny_run.COMMANDS
-    assert f"1 epochs, by\n\n    {there}\n\n" in card.text
+    assert f"1 epoch, by\n\n    {there}\n\n" in card.text
     went_on = f"from epoch 1, batch 5 on by\n\n    {here}"
     assert went_on.replace("/somewhere/", "") in card.text
     assert "(batch, 8, 8, 1), 0 to 255" in card.text
@@ -224,6 +224,19 @@ def test_the_model_card(folders):
 )
 def test_the_bound_on_a_cards_changes_is_never_too_low(change, text):
     assert model_card.bound(change) == text
+
+
+@pytest.mark.parametrize(
+    "note, told",
+    [
+        ("in 2 epochs", "is 2.25 %, in 2 epochs: this schedule is shorter."),
+        ("in 1 epochs", "is 2.25 %, in 1 epochs."),
+    ],
+)
+def test_a_card_calls_a_schedule_shorter_if_it_is(tmp_path, note, told):
+    run = tiny_run.make(tmp_path / "run")
+    recipe = {**read(run, "recipe.json"), "note": note}
+    assert told in model_card._training(run, recipe)
 
 
 @pytest.mark.parametrize("name", [*package.FROM_RUN, "model.weights.h5"])
