@@ -18,8 +18,8 @@ def compiled(model):
     one program, whose operations PyTorch fuses. It has a `fit`, `evaluate` and
     `predict` like any Keras model, and the weights of `model`: to train the
     one trains the other. It is not compiled in Keras's sense: leave
-    `jit_compile` alone when you do that. Its `save` saves `model`; its
-    `save_weights` the optimizer too, for another such model to load.
+    `jit_compile` alone when you do that. Its `save` saves `model`; the
+    file of its `save_weights` is for another such model to load.
 
     The first batch of each shape takes a minute or so, in training and in
     inference, and wants a C++ compiler on a CPU. Batches should be of one

@@ -145,6 +145,21 @@ def test_frozen_weights_stay():
 
 
 @torch_only
+def test_weights_that_are_frozen_later_stay_too():
+    model = network()
+    fast = keras_resfam.compiled(model)
+    trained(model, fast, steps=1)
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    before = model.get_weights()
+    trained(model, fast, steps=1)
+    *frozen, kernel, bias = zip(before, model.get_weights(), strict=True)
+    for old, new in frozen:
+        np.testing.assert_array_equal(old, new)
+    assert not np.array_equal(*kernel) and not np.array_equal(*bias)
+
+
+@torch_only
 def test_one_program_serves_batches_of_one_shape(monkeypatch):
     from keras_resfam import compiling
 

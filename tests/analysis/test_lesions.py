@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import dense_nets
+import keras_resfam
 import tiny_run
-from families import randomize
+from families import images, predict, randomize
 from keras_resfam.analysis import (
     delete_blocks,
     duplicate_blocks,
@@ -19,6 +20,7 @@ from keras_resfam.analysis import (
 )
 from keras_resfam.analysis.execution import BlockRunner
 from keras_resfam.analysis.lesions import kendall_tau, plans
+from keras_resfam.analysis.pictures import positions_of_branches
 from keras_resfam.analysis.plain import chain_of
 from keras_resfam.analysis.surgery import deletion, intact, permutation
 
@@ -44,6 +46,24 @@ def records(model):
 
 def error(probabilities, labels):
     return 100 * np.mean(probabilities.argmax(-1) != labels)
+
+
+def test_a_deleted_branch_is_the_one_of_its_row():
+    keras.utils.set_random_seed(0)
+    network = randomize(keras_resfam.DMRNet(depth=8, input_shape=(8, 8, 3)))
+    x = images(40, (8, 8, 3)).astype("float32")
+    y = predict(network, x).argmax(-1)
+    few = FEW | {"max_deletions": 0, "max_swaps": 0, "max_repetitions": 0}
+    records = lesion_study(network, (x, y), branches=True, **few)
+    rows = [row for row in records if row["study"] == "branch"]
+    assert len(rows) == 6
+    for row in rows:
+        _, name = row["blocks"].split()
+        expected = error(predict(delete_blocks(network, [name]), x), y)
+        assert row["error"] == pytest.approx(expected), name
+    assert len({row["error"] for row in rows}) > 2
+    blocks = [row for row in records if row["study"] == "deletion"]
+    assert positions_of_branches(blocks, rows) == [1, 1, 2, 2, 3, 3]
 
 
 def test_every_lesion_against_numpy(model):
@@ -462,9 +482,9 @@ def test_data_that_do_not_fit_are_refused(model):
         lesion_study(model, [], **FEW)
     with pytest.raises(ValueError, match="pair .*a tuple of 3 arrays"):
         lesion_study(model, (x, y, np.ones(20)), **FEW)
-    for images in (x[:, :-1], x[..., None]):
+    for wrong in (x[:, :-1], x[..., None]):
         with pytest.raises(ValueError, match="Received: images of shape"):
-            lesion_study(model, (images, y), **FEW)
+            lesion_study(model, (wrong, y), **FEW)
     with pytest.raises(ValueError, match="branches='no'"):
         lesion_study(model, (x, y), branches="no", **FEW)
 

@@ -104,6 +104,15 @@ def test_papers_decay_all_variables():
     np.testing.assert_allclose(gamma, expected, rtol=1e-5)
 
 
+def test_a_recipe_zeroes_the_velocity_at_its_drops():
+    recipe = recipes.find("wrn_28_10_cifar10")
+    recipe = recipe.replace(epochs=6, drops=(2, 4), weight_decay=0.1)
+    rates = [0.1, 0.1, 0.02, 0.02, 0.004, 0.004]
+    expected = torch_steps(rates, 0.9, True, 0.1, restarts=(2, 4))
+    found = keras_steps(optimizers.build(recipe, 1))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_clipping_is_of_the_whole_gradient():
     recipe = recipes.find("digits").replace(
         clip_norm=1.0,

@@ -78,14 +78,17 @@ def test_epoch_and_seed_set_the_order_and_the_crops(builder):
     first, again, other = (batches(stream, e) for e in (0, 0, 1))
     keras.tree.map_structure(np.testing.assert_array_equal, first, again)
     assert (labels_of(first) != labels_of(other)).any()
+    seeded = batches(streams.Stream(builder, RECIPE, seed=1), 0)
+    assert (labels_of(first) != labels_of(seeded)).any()
 
     def crop_of(label, batches):
         for (images, _), answers in batches:
             if label in answers:
                 return images[list(answers).index(label)]
 
-    label = next(iter(set(labels_of(first)) & set(labels_of(other))))
-    assert (crop_of(label, first) != crop_of(label, other)).any()
+    for others in (other, seeded):
+        label = next(iter(set(labels_of(first)) & set(labels_of(others))))
+        assert (crop_of(label, first) != crop_of(label, others)).any()
 
 
 def test_shards_are_apart(builder):

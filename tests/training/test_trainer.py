@@ -1,6 +1,7 @@
 """The loss, the average and the loop around `fit`."""
 
 import contextlib
+import itertools
 import json
 import math
 import resource
@@ -76,6 +77,38 @@ def test_training_loss_is_of_smoothed_and_mixed_labels():
     targets = 0.9 * targets + 0.1 / 10
     expected = -(targets * log_softmax(pixels @ kernel)).sum(axis=1).mean()
     assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flip": True},
+        {"crop": 2},
+        {"crop": 2, "padding": "reflect"},
+        {"jitter": 0.4},
+        {"lighting": 0.1},
+        {"cutout": 3},
+    ],
+    ids=str,
+)
+def test_training_images_are_changed_as_the_recipe_says(change):
+    recipe = RECIPE.replace(flip=False, crop=0).replace(**change)
+    network = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    )
+    fill = [10.0, 20.0, 30.0]
+    trainer = Trainer(network, recipe, 10, fill=fill)
+    pixels = RNG.integers(0, 256, (8, 8, 8, 3), dtype="uint8")
+    draws = augmentation.draw(RNG, 8)
+    found, expected = (
+        keras.ops.convert_to_numpy(images)
+        for images in (
+            trainer.augment(pixels, draws),
+            augmentation.augment(pixels, draws, fill=np.array(fill), **change),
+        )
+    )
+    np.testing.assert_array_equal(found, expected)
+    assert (found != pixels).any()
 
 
 def test_evaluation_loss_is_of_the_labels_alone(monkeypatch):
@@ -235,8 +268,16 @@ def note_saves(run, monkeypatch):
     return steps
 
 
+class Clock:
+    """Time that passes by one second at each look."""
+
+    def __init__(self):
+        self.perf_counter = itertools.count().__next__
+
+
 def test_evaluations_some_epochs_apart(tmp_path, monkeypatch):
     """The second and the last of three epochs have one, and a checkpoint."""
+    monkeypatch.setattr(loop, "time", Clock())
     often = prepared_for_three(tmp_path / "often")
     seldom = prepared_for_three(tmp_path / "seldom", evaluate_every=2)
     saved = note_saves(seldom, monkeypatch)
@@ -247,8 +288,8 @@ def test_evaluations_some_epochs_apart(tmp_path, monkeypatch):
     for row, same in zip(rows[1:], kept, strict=True):
         assert same["val_loss"] == row["val_loss"]
         assert same["loss"] == row["loss"]
-    # Of both epochs of the row, of which the first compiles.
-    assert kept[0]["seconds"] > 1.5 * kept[1]["seconds"]
+    # A look at each of 22 steps and at the end; the row is of two epochs.
+    assert [row["seconds"] for row in kept] == [2 * 23, 23]
     for one, other in zip(often.state(), seldom.state(), strict=True):
         np.testing.assert_array_equal(other, one)
 
@@ -430,6 +471,39 @@ def test_a_compiled_run_learns_the_same(tmp_path):
         assert fast_rows[0][key] == pytest.approx(rows[0][key], rel=1e-3)
     for name, array in weights.items():
         np.testing.assert_allclose(fast_weights[name], array, atol=2e-3)
+
+
+def test_the_best_epoch_is_not_the_last(tmp_path, monkeypatch):
+    run = prepared_for_three(tmp_path)
+    run.choose = True
+    scores = iter([0.5, 0.8, 0.6])
+    monkeypatch.setattr(
+        run.trainer,
+        "evaluate",
+        lambda *arguments, **options: {"loss": 1.0, "accuracy": next(scores)},
+    )
+    written, save = [], run.save_result
+
+    def noted(name):
+        written.append((name, run.rows[-1]["epoch"]))
+        save(name)
+
+    monkeypatch.setattr(run, "save_result", noted)
+    run.train(verbose=0)
+    best, last = "best.weights.h5", "model.weights.h5"
+    assert written == [(best, 1), (best, 2), (last, 3)]
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_noted_for_the_end_of_a_step(tmp_path, kind):
+    run = prepared(tmp_path)
+    before = signal.getsignal(kind)
+    with run._listening():
+        signal.raise_signal(kind)
+        assert run.signal == kind
+    assert signal.getsignal(kind) is before
+    with pytest.raises(loop.Interrupted, match=f"^{kind.name}: .* batch 1;"):
+        run.train(verbose=0)
 
 
 def test_held_out_examples_choose_the_best_epoch(tmp_path):
