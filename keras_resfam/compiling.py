@@ -113,7 +113,7 @@ def record(model, training, *arguments):
     """
     import torch
 
-    # The last of all losses, and no matter of the call.
+    # Those of weights come last, and Keras adds them by itself.
     penalties = sum(
         weight.regularizer is not None for weight in model.trainable_weights
     )
