@@ -50,8 +50,6 @@ def evaluate(model, batches, class_names=None):
         check_images(x, model.input_shape[1:])
         outputs.append(np.asarray(model.predict_on_batch(x), "float64"))
         answers.append(np.asarray(y).reshape(-1))
-    if not answers:
-        raise ValueError("`batches` should hold images. Received: none")
     outputs, answers = np.concatenate(outputs), np.concatenate(answers)
     data.check_labels("the data set", answers, outputs.shape[-1])
     outputs = outputs - outputs.max(axis=1, keepdims=True)
@@ -326,7 +324,9 @@ def load_data(dataset, split, recipe, data_dir):
 
         batches = streams.in_order(builder, split, recipe["image_size"])
         return batches.as_numpy_iterator(), names
-    return in_batches(*data.load(dataset, split, data_dir)), names
+    images, labels = data.load(dataset, split, data_dir)
+    data.check_some(dataset, split, labels)
+    return in_batches(images, labels), names
 
 
 def check_classes(model, dataset, names):

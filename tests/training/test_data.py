@@ -156,11 +156,6 @@ def test_images_are_held_out_of_a_whole_split():
         data.split_in_two("train[:10]", 4)
 
 
-def test_a_split_without_images_is_refused():
-    with pytest.raises(ValueError, match="should have images. .*test.400:."):
-        data.load("digits", "test[400:]")
-
-
 def test_a_checksum_is_of_the_examples_in_any_order():
     images, labels = arrays(12)
     order = RNG.permutation(12)

@@ -277,6 +277,10 @@ def test_a_file_alone_does_not_say_how_to_normalise(run, tmp_path):
         (["nowhere"], "Received: --builder None"),
         ([str(FOLDER), "--output", "no/x.json"], "--output no/x.json"),
         ([str(FOLDER), "--output", str(FOLDER)], "--output .*dmrnet_8_digits"),
+        (
+            [str(FOLDER), "--split=test[400:]"],
+            "test.400:. of digits, with no",
+        ),
         (["nowhere", "--builder", "VGG"], "Received: --builder VGG"),
         (["no_such_set", "--builder", "DMRNet"], "no_such_set"),
         (["cifar10", "--builder", "DMRNet", "--set", "depth"], "--set depth"),

@@ -111,6 +111,7 @@ def test_a_folder_in_which_another_trains_is_left(tmp_path):
         (["--epochs", "-2"], "Received: epochs=-2"),
         (["--set=arguments=3", "--set=arguments.depth=8"], "arguments=3"),
         (["--set=validation=2000"], "Received: validation=2000"),
+        (["--set=train_split=train[2000:]"], "train.2000:. of digits, with no"),
         (["--set", "width=2"], "Received: width=2"),
         (["--set", "arguments.depth=9"], "Received: depth=9"),
         (["--set", "dataset=digits", "--set", "test_split=x"], "split=x"),
