@@ -24,6 +24,7 @@ import contextlib
 import csv
 import multiprocessing
 import os
+import pathlib
 import platform
 import random
 import signal
@@ -32,6 +33,7 @@ import sys
 
 from tqdm import tqdm
 
+import command_line
 from benchmark_peers import OnnxRuntime, PyTorch, Tf2cv
 from benchmark_workers import Exported, KerasResfam, serve
 
@@ -467,16 +469,17 @@ def parse(arguments):
         help="also the operations on which our own backends spend the time "
         "of a step, on a CPU, and with JAX on a GPU",
     )
-    parser.add_argument("--csv", help="file to write all figures to")
+    parser.add_argument(
+        "--csv", type=pathlib.Path, help="file to write all figures to"
+    )
     options = parser.parse_args(arguments)
     for name, value in (QUICK if options.quick else DEFAULTS).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    if options.csv and not os.path.isdir(os.path.dirname(options.csv) or "."):
-        parser.error(
-            "--csv should be a file in a folder that exists. "
-            f"Received: --csv {options.csv}"
-        )
+    try:
+        command_line.check_file("--csv", options.csv)
+    except ValueError as error:
+        parser.error(str(error))
     return options
 
 

@@ -20,3 +20,17 @@ def refusals():
     from keras_resfam.download import HubError
 
     return ValueError, HubError
+
+
+def check_file(option, path):
+    """Refuses a place where no file can be written, before there is work.
+
+    Args:
+        option: String. What names the file.
+        path: Path or `None`.
+    """
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(
+            f"`{option}` should be a file in a folder that exists. "
+            f"Received: {option} {path}"
+        )

@@ -143,7 +143,7 @@ def main(arguments=None):
     options = parse_arguments(arguments)
     command_line.choose_backend(options.backend)
     try:
-        check_output(options.output)
+        command_line.check_file("--output", options.output)
         model, recipe = load_network(options)
         dataset = options.dataset or recipe["dataset"]
         own = own_split(recipe, dataset, options.data_dir)
@@ -162,14 +162,6 @@ def main(arguments=None):
         output = pathlib.Path(options.network) / "result.json"
     if output is not None:
         output.write_text(json.dumps(result, indent=2) + "\n")
-
-
-def check_output(path):
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
-        raise ValueError(
-            f"`--output` should be a file in a folder that exists. "
-            f"Received: --output {path}"
-        )
 
 
 def _is_run(network):

@@ -396,6 +396,7 @@ def test_no_like():
         ["--backends", "mxnet"],
         ["--colour", "red"],
         ["--csv", "no/such.csv"],
+        ["--csv", "."],
     ],
 )
 def test_unknown_options_are_errors(arguments):
