@@ -57,15 +57,15 @@ class Compiled(keras.Model):
     """Calls a functional model by programs, one for each shape of a batch."""
 
     def __init__(self, model):
-        # What `model` casts is for its program to cast.
+        # What `model` casts is for its program to cast: of another policy
+        # Keras would hand over its weights in half precision.
         super().__init__(
-            name=f"{model.name}_compiled",
-            dtype=model.dtype_policy,
-            autocast=False,
+            name=f"{model.name}_compiled", dtype="float32", autocast=False
         )
         self.model = model
         self.input_spec = model.input_spec
         self.programs = {}
+        self.recorded_losses = None  # of the last call, if it was to train
         self.built = True
 
     def call(self, inputs, training=None):
@@ -82,11 +82,24 @@ class Compiled(keras.Model):
         if key not in self.programs:
             self.programs[key] = record(self.model, key[0], *arguments)
         outputs, updates, losses = self.programs[key](*arguments)
-        self.add_loss(losses)
+        self.recorded_losses = losses if training else None
         if training:
-            for variable, value in zip(kept, updates, strict=True):
-                variable.assign(value)
+            kernels.assign(kept, updates)
+        else:
+            self.add_loss(losses)
         return outputs
+
+    @property
+    def losses(self):
+        if self.recorded_losses is None:
+            return super().losses
+        return self.recorded_losses  # those of weights among them
+
+    def compile(self, *args, **kwargs):
+        # By its types Keras decides whether to scale the loss.
+        self.dtype_policy = self.model.dtype_policy
+        super().compile(*args, **kwargs)
+        self.dtype_policy = "float32"
 
     def save(self, *args, **kwargs):
         self.model.save(*args, **kwargs)
@@ -109,11 +122,12 @@ def record(model, training, *arguments):
 
     Returns:
         A function of `arguments`. It returns the outputs, the new values of
-        what is not trained, and the losses that layers have added.
+        what is not trained, and a list of losses: in training their sum,
+        otherwise those that layers have added.
     """
     import torch
 
-    # Those of weights come last, and Keras adds them by itself.
+    # Those of weights come last. Without training only `evaluate` wants them.
     penalties = sum(
         weight.regularizer is not None for weight in model.trainable_weights
     )
@@ -123,7 +137,11 @@ def record(model, training, *arguments):
             outputs, updates, losses = model.stateless_call(
                 *arguments, training=training, return_losses=True
             )
-            return outputs, updates, losses[: len(losses) - penalties]
+            if training:
+                losses = [sum(map(torch.sum, losses))] if losses else []
+            else:
+                losses = losses[: len(losses) - penalties]
+            return outputs, updates, losses
 
     try:
         with gradients.recorded() as backwards:
@@ -137,38 +155,90 @@ def record(model, training, *arguments):
         ) from error
     module = program.module()
     gradients.put_back(module.graph, backwards)
-    cast_last(module.graph)
+    permute_first(module.graph)
     module.recompile()
     # PyTorch takes images of channels last, of which this is about, for images
     # of channels first, and would turn their rows into channels.
     return torch.compile(module.forward, options={"layout_optimization": False})
 
 
-def cast_last(graph):
-    """Has a program cast what it permutes after that, not before.
+def permute_first(graph):
+    """Has a program permute axes before what it does element by element.
 
-    The outcome is the same. But what is cast PyTorch's compiler writes in the
-    order of its axes, so that a kernel, which lies in another, would be turned
-    twice.
+    The outcome is the same, but permutations meet there, and cancel. PyTorch's
+    compiler fuses less where images have their channels now last and now
+    first, and what it casts it writes in the order of the axes, so that a
+    kernel, which lies in another, would be turned twice.
 
     Args:
         graph: `torch.fx.Graph`. It is changed.
     """
     import torch
 
+    permute = torch.ops.aten.permute.default
+    todo = graph.find_nodes(op="call_function", target=permute)
+    while todo:
+        node = todo.pop()
+        source, axes = node.args
+        axes = [axis % len(axes) for axis in axes]
+        back = [axes.index(axis) for axis in range(len(axes))]
+        if source.target == permute and source.args[1] == back:
+            node.replace_all_uses_with(source.args[0])
+        elif works_by_element(source):
+            todo += [node, *permute_inputs(source, axes, back)]
+    graph.eliminate_dead_code()
+
+
+def permute_inputs(node, axes, back):
+    """Permutes what a node takes, and what it gives back again.
+
+    Returns:
+        The permutations of what it takes.
+    """
+    graph = node.graph
+    with graph.inserting_before(node):
+        inputs = {
+            x: permuted(x, axes)
+            for x in node.all_input_nodes
+            if x.meta["val"].ndim
+        }
+        twin = graph.node_copy(node, lambda x: inputs.get(x, x))
+        twin.meta["val"] = node.meta["val"].permute(axes)
+        node.replace_all_uses_with(permuted(twin, back))
+    graph.erase_node(node)
+    return inputs.values()
+
+
+def permuted(node, axes):
+    """Adds the permutation of a node to its graph."""
+    import torch
+
+    permute = torch.ops.aten.permute.default
+    result = node.graph.call_function(permute, (node, axes))
+    result.meta["val"] = node.meta["val"].permute(axes)
+    return result
+
+
+def works_by_element(node):
+    """Whether a node does the same to all elements of tensors of one rank.
+
+    Scalars may be among the tensors.
+    """
+    import torch
+
     aten = torch.ops.aten
-    casts = aten.to.dtype, aten.to.dtype_layout
-    for node in graph.find_nodes(
-        op="call_function", target=aten.permute.default
-    ):
-        while (cast := node.args[0]).target in casts:
-            with graph.inserting_before(node):
-                permuted = graph.call_function(
-                    node.target, (cast.args[0], node.args[1])
-                )
-                last = graph.call_function(
-                    cast.target, (permuted, *cast.args[1:]), cast.kwargs
-                )
-            node.replace_all_uses_with(last)
-            graph.erase_node(node)
-            node = permuted
+    values = [x.meta.get("val") for x in node.all_input_nodes]
+    return (
+        node.target
+        in {
+            aten.add.Tensor,
+            aten.div.Tensor,
+            aten.mul.Tensor,
+            aten.relu.default,
+            aten.sub.Tensor,
+            aten.to.dtype,
+            aten.to.dtype_layout,
+        }
+        and all(isinstance(value, torch.Tensor) for value in values)
+        and len({value.ndim for value in values} - {0}) == 1
+    )

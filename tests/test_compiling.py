@@ -86,27 +86,59 @@ def test_computes_in_mixed_precision_too():
 
 
 @torch_only
-def test_casts_follow_permutations():
-    """So that nothing is cast into an order of axes that it leaves at once."""
+def test_its_program_does_the_casting(monkeypatch):
+    """Not Keras, weight by weight, before each call."""
+    from keras_resfam import compiling
+
+    types = set()
+    record = compiling.record
+
+    def watched(model, training, *arguments):
+        leaves = keras.tree.flatten(arguments)
+        types.update(str(leaf.dtype) for leaf in leaves)
+        return record(model, training, *arguments)
+
+    monkeypatch.setattr(compiling, "record", watched)
+    with dtype_policy("mixed_bfloat16"):
+        fast = keras_resfam.compiled(network())
+        fast.compile("sgd", "sparse_categorical_crossentropy")
+        fast.train_on_batch(X[:8], Y[:8])
+    assert types == {"torch.float32"}
+
+
+@torch_only
+def test_permutations_come_before_what_works_by_element():
+    """There they meet, and cancel, and nothing is cast in another order."""
     import torch
 
-    from keras_resfam.compiling import cast_last
+    from keras_resfam.compiling import permute_first
+
+    aten = torch.ops.aten
 
     class Program(torch.nn.Module):
-        def forward(self, x):
-            y = x.to(torch.bfloat16).to(torch.float32).permute(1, 0)
-            return y @ y.to(torch.bfloat16).float().permute(1, 0)
+        def forward(self, x, kernel, scale):
+            a = torch.sin(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            b = torch.relu(a).to(torch.bfloat16).float() * scale
+            c = torch.cos(b.permute(0, -1, 1, 2))
+            d = torch.cos((a + b).permute(0, 3, 1, 2))
+            half = kernel.to(torch.bfloat16).to(torch.float32)
+            return c, d, b, half.permute(1, 0) @ half, b + kernel[0]
 
-    x = torch.arange(6.0).reshape(2, 3) / 7
-    module = torch.export.export(Program(), (x,), strict=False).module()
-    expected = module(x)
-    cast_last(module.graph)
+    inputs = torch.randn(2, 3, 4, 5), torch.randn(6, 5), torch.tensor(2.0)
+    module = torch.export.export(Program(), inputs, strict=False).module()
+    expected = module(*inputs)
+    permute_first(module.graph)
     module.recompile()
-    assert torch.equal(module(x), expected)
+    for ours, theirs in zip(module(*inputs), expected, strict=True):
+        assert torch.equal(ours, theirs)
     for node in module.graph.find_nodes(
-        op="call_function", target=torch.ops.aten.permute.default
+        op="call_function", target=aten.cos.default
     ):
-        assert "aten.to" not in str(node.args[0].target)
+        assert node.args[0].target in (aten.mul.Tensor, aten.add.Tensor)
+    (product,) = module.graph.find_nodes(
+        op="call_function", target=aten.matmul.default
+    )
+    assert product.args[0].target == aten.to.dtype
 
 
 @torch_only
@@ -206,6 +238,17 @@ def test_losses_of_layers_count():
     found = trained(model, keras_resfam.compiled(model))
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@torch_only
+@pytest.mark.parametrize("training", [False, True])
+def test_losses_can_be_read(training):
+    model = network("OrthoPlainNet", orthonormality=0.1)
+    fast = keras_resfam.compiled(model)
+    for _ in range(2):  # they do not add up
+        fast(keras.ops.convert_to_tensor(X[:8]), training=training)
+    found, expected = (sum(m.losses).detach() for m in (fast, model))
+    assert float(found) == pytest.approx(float(expected))
 
 
 @torch_only

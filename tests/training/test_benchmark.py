@@ -296,15 +296,18 @@ def test_speed_and_spread():
 
 
 def test_share_of_the_matrix_peak(capsys):
-    one = contender("jax", [0.5])
+    one, other = (contender(name, [0.5]) for name in ("jax", "torch"))
+    peer = contender("pytorch", [0.5])  # none is measured of it
     one.report = {"peak": 60e12, "flops": 2e10}
-    benchmark.print_peak([one], 128)
+    benchmark.print_peak([one, peer], 128)
+    other.report = one.report | {"peak": 80e12}
     one.samples["infer", 128] = [0.1]
-    benchmark.print_peak([one], 128)
+    benchmark.print_peak([one, peer, other], 128)
     assert capsys.readouterr().out.splitlines() == [
         "jax, train: 15,360 of 60,000 GFLOP/s, 26%",
-        "jax, train: 15,360 of 60,000 GFLOP/s, 26%",
-        "jax, infer: 25,600 of 60,000 GFLOP/s, 43%",
+        "jax, train: 15,360 of 80,000 GFLOP/s, 19%",
+        "torch, train: 15,360 of 80,000 GFLOP/s, 19%",
+        "jax, infer: 25,600 of 80,000 GFLOP/s, 32%",
     ]
 
 
