@@ -72,20 +72,15 @@ class Compiled(keras.Model):
         leaves = keras.tree.flatten(inputs)
         if any(x.device.type == "meta" for x in leaves):  # Keras asks shapes
             return self.model(inputs, training=training)
-        trained = self.model.trainable_variables
-        kept = self.model.non_trainable_variables
-        values = ([v.value for v in group] for group in (trained, kept))
-        arguments = *values, inputs
         kinds = tuple((tuple(x.shape), x.dtype) for x in leaves)
-        # Weights that are frozen later change the lists, and so the program.
-        key = bool(training), kinds, tuple(map(id, trained))
+        # Weights that are frozen later are another program's.
+        weights = tuple(map(id, self.model.trainable_variables))
+        key = bool(training), kinds, weights
         if key not in self.programs:
-            self.programs[key] = record(self.model, key[0], *arguments)
-        outputs, updates, losses = self.programs[key](*arguments)
+            self.programs[key] = record(self.model, key[0], inputs)
+        outputs, losses = self.programs[key](inputs)
         self.recorded_losses = losses if training else None
-        if training:
-            kernels.assign(kept, updates)
-        else:
+        if not training:
             self.add_loss(losses)
         return outputs
 
@@ -112,21 +107,29 @@ class Compiled(keras.Model):
         super().make_train_function(force)
 
 
-def record(model, training, *arguments):
-    """Returns the program of a model's stateless call, compiled by PyTorch.
+def record(model, training, inputs):
+    """Returns a model's call as a program, compiled by PyTorch.
 
     Args:
         model: `keras.Model`.
         training: bool.
-        *arguments: of `model.stateless_call`: lists of tensors, and inputs.
+        inputs: tensor, or a structure of tensors. The program takes others of
+            the same shapes.
 
     Returns:
-        A function of `arguments`. It returns the outputs, the new values of
-        what is not trained, and a list of losses: in training their sum,
-        otherwise those that layers have added.
+        A function of the inputs. It returns the outputs and a list of losses:
+        in training their sum, otherwise those that layers have added. It
+        assigns what a call assigns.
     """
     import torch
 
+    trained, kept = (
+        [variable.value for variable in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+        )
+    )
     # Those of weights come last. Without training only `evaluate` wants them.
     penalties = sum(
         weight.regularizer is not None for weight in model.trainable_weights
@@ -145,7 +148,9 @@ def record(model, training, *arguments):
 
     try:
         with gradients.recorded() as backwards:
-            program = torch.export.export(Call(), arguments, strict=False)
+            recorded = torch.export.export(
+                Call(), (trained, kept, inputs), strict=False
+            )
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         raise ValueError(
@@ -153,13 +158,24 @@ def record(model, training, *arguments):
             "random numbers such as those of Dropout in training. Received: "
             f"{model}, of which it says: {first}"
         ) from error
-    module = program.module()
+    module = recorded.module()
     gradients.put_back(module.graph, backwards)
     permute_first(module.graph)
     module.recompile()
     # PyTorch takes images of channels last, of which this is about, for images
     # of channels first, and would turn their rows into channels.
-    return torch.compile(module.forward, options={"layout_optimization": False})
+    program = torch.compile(
+        module.forward, options={"layout_optimization": False}
+    )
+
+    def call(inputs):
+        outputs, updates, losses = program(trained, kept, inputs)
+        if training and kept:  # PyTorch refuses empty lists
+            with torch.no_grad():
+                torch._foreach_copy_(kept, updates)
+        return outputs, losses
+
+    return call
 
 
 def permute_first(graph):

@@ -157,20 +157,6 @@ def lay_out_alike(variables, kernels):
             lay_out(variable)
 
 
-def assign(variables, values):
-    """Assigns values to variables, all at once, on PyTorch.
-
-    Args:
-        variables: list of `keras.Variable`.
-        values: list of tensors of the same shapes.
-    """
-    import torch
-
-    if variables:  # PyTorch refuses none
-        with torch.no_grad():
-            torch._foreach_copy_([v.value for v in variables], values)
-
-
 def fuses_sgd(*tensors):
     """Whether PyTorch's kernel takes a weight, its gradient and its velocity.
 

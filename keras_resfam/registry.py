@@ -153,8 +153,8 @@ def choose(name, family, arguments):
     """The network meant by a name, for the very architecture asked for.
 
     Args:
-        name: str. Of a network, or of a data set: then, of several, the one of
-            the shortest name is meant, since variants have a suffix.
+        name: str. Of a network, or of a data set: then, of several, the most
+            accurate is meant.
         family: str. The builder's name.
         arguments: dict. The builder's architecture arguments.
 
@@ -170,7 +170,7 @@ def choose(name, family, arguments):
     ]
     return min(
         fitting,
-        key=lambda n: (n.name != name, len(n.name), n.name),
+        key=lambda n: (n.name != name, -n.accuracy, len(n.name), n.name),
         default=None,
     )
 

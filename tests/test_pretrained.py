@@ -913,15 +913,35 @@ def test_list_weights(client):
         registry.list_weights(dataset="cifar")
 
 
-def test_of_variants_the_plain_one_is_meant(client, folder):
-    files = {name: {"bytes": 0, "sha256": ""} for name in download.NEEDED}
-    variant = dataclasses.replace(client, name=f"{client.name}_a", files=files)
+def variant_of(network, better):
+    """Another, whose files cannot be loaded."""
+    return dataclasses.replace(
+        network,
+        name=f"{network.name}_a",
+        accuracy=network.accuracy + better,
+        files={name: {"bytes": 0, "sha256": ""} for name in download.NEEDED},
+    )
+
+
+@pytest.mark.parametrize("better", [-0.1, 0.0])
+def test_of_variants_the_most_accurate_is_meant(client, folder, better):
+    """And where they are alike, the one without a suffix."""
+    variant = variant_of(client, better)
     registry.write([variant, client])
     assert is_published(find("digits"), folder)
     with pytest.raises(HubError, match="should have .'bytes': 0"):
         find(variant.name)
     assert client.call == 'DMRNet(depth=8, weights="digits")'
     assert variant.call == f'DMRNet(depth=8, weights="{variant.name}")'
+
+
+def test_a_variant_that_is_more_accurate_is_meant(client):
+    variant = variant_of(client, 0.1)
+    registry.write([client, variant])
+    with pytest.raises(HubError, match="should have .'bytes': 0"):
+        find("digits")
+    assert variant.call == 'DMRNet(depth=8, weights="digits")'
+    assert client.call == f'DMRNet(depth=8, weights="{client.name}")'
 
 
 def test_a_builder_that_has_learnt_an_argument(client):
