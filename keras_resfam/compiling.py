@@ -78,17 +78,16 @@ class Compiled(keras.Model):
         key = bool(training), kinds, weights
         if key not in self.programs:
             self.programs[key] = record(self.model, key[0], inputs)
-        outputs, losses = self.programs[key](inputs)
-        self.recorded_losses = losses if training else None
-        if not training:
-            self.add_loss(losses)
+        outputs, losses, penalties = self.programs[key](inputs)
+        self.add_loss(losses)  # a model around this one finds them so
+        self.recorded_losses = [*losses, *penalties] if training else None
         return outputs
 
     @property
     def losses(self):
         if self.recorded_losses is None:
             return super().losses
-        return self.recorded_losses  # those of weights among them
+        return self.recorded_losses
 
     def compile(self, *args, **kwargs):
         # By its types Keras decides whether to scale the loss.
@@ -117,9 +116,9 @@ def record(model, training, inputs):
             the same shapes.
 
     Returns:
-        A function of the inputs. It returns the outputs and a list of losses:
-        in training their sum, otherwise those that layers have added. It
-        assigns what a call assigns.
+        A function of the inputs. It returns the outputs, a list of the losses
+        that layers have added, and in training one of the sum of those of
+        weights. It assigns what a call assigns.
     """
     import torch
 
@@ -130,7 +129,6 @@ def record(model, training, inputs):
             model.non_trainable_variables,
         )
     )
-    # Those of weights come last. Without training only `evaluate` wants them.
     penalties = sum(
         weight.regularizer is not None for weight in model.trainable_weights
     )
@@ -140,11 +138,10 @@ def record(model, training, inputs):
             outputs, updates, losses = model.stateless_call(
                 *arguments, training=training, return_losses=True
             )
-            if training:
-                losses = [sum(map(torch.sum, losses))] if losses else []
-            else:
-                losses = losses[: len(losses) - penalties]
-            return outputs, updates, losses
+            of_layers = len(losses) - penalties  # those of weights come last
+            # Without training only `evaluate` wants them: Keras adds them.
+            total = [sum(losses[of_layers:])] if training and penalties else []
+            return outputs, updates, losses[:of_layers], total
 
     try:
         with gradients.recorded() as backwards:
@@ -169,11 +166,11 @@ def record(model, training, inputs):
     )
 
     def call(inputs):
-        outputs, updates, losses = program(trained, kept, inputs)
+        outputs, updates, losses, total = program(trained, kept, inputs)
         if training and kept:  # PyTorch refuses empty lists
             with torch.no_grad():
                 torch._foreach_copy_(kept, updates)
-        return outputs, losses
+        return outputs, losses, total
 
     return call
 

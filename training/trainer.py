@@ -83,6 +83,11 @@ class Trainer(keras.Model):
             self._update_averages()
         return ops.cast(logits, "float32")
 
+    @property
+    def losses(self):
+        # The network's: what is compiled has computed them along the way.
+        return self.trained.losses
+
     def augment(self, images, draws):
         """The recipe's changes to a batch of training images."""
         recipe = self.recipe
