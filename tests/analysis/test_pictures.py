@@ -7,6 +7,7 @@ from matplotlib import pyplot
 
 import analyse
 import dense_nets
+import keras_resfam
 import tiny_run
 from keras_resfam.analysis import (
     gradient_by_path_length,
@@ -136,6 +137,21 @@ def test_command_writes_csv_pictures_and_one_page(tmp_path, capsys):
     with pytest.raises(SystemExit, match="gradients.csv.*remove it.*'1'"):
         analyse.main([*arguments, *others])
     assert (out / "lesions.csv").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("builder", ["OrthoPlainNet", "ResNet"])
+def test_the_authors_stand_beside_residual_networks(builder, tmp_path):
+    model = getattr(keras_resfam, builder)(depth=8, input_shape=(8, 8, 3))
+    recipe = {"builder": builder, "arguments": {}, "dataset": "cifar10"}
+    x, y = np.zeros((4, 8, 8, 3), "float32"), np.arange(4)
+    few = {"max_deletions": 1, "max_swaps": 0, "max_repetitions": 0}
+    records = lesion_study(model, (x, y), trials=1, **few)
+    residual = builder == "ResNet"
+    lengths = path_lengths(model) if residual else None
+    gradients = residual and gradient_by_path_length(model, x, y, samples=1)
+    analyse.write_pages(model, recipe, records, lengths, gradients, tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert ("Veit et al." in page) == ("6.03" in page) == residual
 
 
 @pytest.mark.parametrize("trained", [True, False])
