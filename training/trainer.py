@@ -6,6 +6,7 @@ from keras import ops
 
 import augmentation
 import optimizers
+from keras_resfam.compiling import Compiled
 from keras_resfam.kernels import lay_out_alike
 
 
@@ -85,8 +86,9 @@ class Trainer(keras.Model):
 
     @property
     def losses(self):
-        # The network's: what is compiled has computed them along the way.
-        return self.trained.losses
+        # What is compiled has computed them along the way.
+        along = isinstance(self.trained, Compiled)
+        return self.trained.losses if along else super().losses
 
     def augment(self, images, draws):
         """The recipe's changes to a batch of training images."""
