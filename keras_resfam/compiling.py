@@ -69,6 +69,7 @@ class Compiled(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
+        self.recorded_losses = None
         leaves = keras.tree.flatten(inputs)
         if any(x.device.type == "meta" for x in leaves):  # Keras asks shapes
             return self.model(inputs, training=training)
@@ -80,7 +81,8 @@ class Compiled(keras.Model):
             self.programs[key] = record(self.model, key[0], inputs)
         outputs, losses, penalties = self.programs[key](inputs)
         self.add_loss(losses)  # a model around this one finds them so
-        self.recorded_losses = [*losses, *penalties] if training else None
+        if training:
+            self.recorded_losses = [*losses, *penalties]
         return outputs
 
     @property
@@ -92,8 +94,10 @@ class Compiled(keras.Model):
     def compile(self, *args, **kwargs):
         # By its types Keras decides whether to scale the loss.
         self.dtype_policy = self.model.dtype_policy
-        super().compile(*args, **kwargs)
-        self.dtype_policy = "float32"
+        try:
+            super().compile(*args, **kwargs)
+        finally:
+            self.dtype_policy = "float32"
 
     def save(self, *args, **kwargs):
         self.model.save(*args, **kwargs)

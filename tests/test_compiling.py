@@ -271,6 +271,15 @@ def test_float16_has_its_loss_scaled():
 
 
 @torch_only
+def test_a_refused_optimizer_leaves_its_types():
+    with dtype_policy("mixed_bfloat16"):
+        fast = keras_resfam.compiled(network())
+    with pytest.raises(ValueError):
+        fast.compile("no such optimizer")
+    assert fast.compute_dtype == "float32"
+
+
+@torch_only
 def test_images_of_another_shape_are_refused():
     fast = keras_resfam.compiled(network())
     with pytest.raises(ValueError, match="expected shape"):
