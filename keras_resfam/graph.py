@@ -278,6 +278,49 @@ def needed(steps, outputs):
     return kept[::-1]
 
 
+def only_for(graph, tensor, reader):
+    """The steps that nothing needs but one reader of one tensor.
+
+    Those of layers that are called more than once are not among them.
+
+    Args:
+        graph: `Graph`.
+        tensor: KerasTensor that the steps end in.
+        reader: `Step` that reads it. If others do, there are no such steps.
+
+    Returns:
+        A list of `Step`, in order.
+    """
+    count = readers(graph)
+    calls = collections.Counter(id(step.operation) for step in graph.steps)
+    inside = collections.Counter(id(x) for x in reader.inputs if x is tensor)
+    own = []
+    for step in reversed(graph.steps):
+        ends = [id(x) for x in step.outputs]
+        if (
+            any(inside[x] for x in ends)
+            and all(inside[x] == count[x] for x in ends)
+            and calls[id(step.operation)] == 1
+        ):
+            own.append(step)
+            inside.update(id(x) for x in step.inputs)
+    return own[::-1]
+
+
+def part(steps, tensor, name):
+    """Makes a model of steps that end in a tensor; of none, an identity.
+
+    Returns:
+        The tensors that it takes, and the `keras.Model`.
+    """
+    given = reads(steps) or [tensor]
+    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in given]
+    values = dict(zip(map(id, given), inputs, strict=True))
+    run(steps, values)
+    taken = inputs[0] if len(inputs) == 1 else inputs
+    return given, keras.Model(taken, values[id(tensor)], name=name)
+
+
 def reads(steps):
     """The tensors that steps take from outside, in order, each once."""
     made = {id(x) for step in steps for x in step.outputs}
