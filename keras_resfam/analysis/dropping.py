@@ -93,23 +93,36 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
     for k, unit in enumerate(chain.units):
         names = iter(unit.block.branches)
         for join in unit.joins:
-            gated, gates = {}, []
-            for x in join.branches:
-                own = graphs.only_for(chain.graph, x, join.step)
-                given, branch = graphs.part(own, x, name=next(names))
-                name = f"{branch.name}_switch"
-                gate = BlockGate(branch, k, scale, dtype=x.dtype, name=name)
-                gated[id(x)] = keras.KerasTensor(x.shape, x.dtype)
-                arguments = ([*given, switches],)
-                gates.append(graphs.Step(gate, arguments, {}, [gated[id(x)]]))
-                steps = without(steps, own)
-            # For this addition alone: others may read the branch as it is.
+            inside, gated = through_gates(
+                chain, join, names, k, scale, switches
+            )
             place = steps.index(join.step)
-            gates += graphs.renamed([join.step], gated)
-            steps = [*steps[:place], *gates, *steps[place + 1 :]]
+            steps = [*steps[:place], *gated, *steps[place + 1 :]]
+            steps = without(steps, inside)
     graphs.run(steps, values)
     outputs = values[id(chain.graph.outputs[0])]
     return keras.Model(inputs, outputs, name=f"{model.name}_dropping")
+
+
+def through_gates(chain, join, names, block, scale, switches):
+    """Has the branches of a join come through gates.
+
+    Returns:
+        The steps that are now within the gates, and the gates' own steps with
+        that of the join.
+    """
+    inside, gates, through = [], [], {}
+    for x in join.branches:
+        own = graphs.only_for(chain.graph, x, join.step)
+        given, branch = graphs.part(own, x, name=next(names))
+        name = f"{branch.name}_switch"
+        gate = BlockGate(branch, block, scale, dtype=x.dtype, name=name)
+        through[id(x)] = keras.KerasTensor(x.shape, x.dtype)
+        arguments = ([*given, switches],)
+        gates.append(graphs.Step(gate, arguments, {}, [through[id(x)]]))
+        inside += own
+    # For this addition alone: others may read the branch as it is.
+    return inside, [*gates, *graphs.renamed([join.step], through)]
 
 
 def linear_survival(blocks, last=0.5):
