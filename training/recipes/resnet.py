@@ -52,6 +52,11 @@ IMAGENET = CIFAR.replace(
     error=26.41,  # table 4, the authors' own run
 )
 
+# Section 5: 23 of 54 in each mini-batch. How the whole network follows from
+# them it does not say. Divided by 23/54 in training it gets 40.5 % of 5,000
+# held-out images right after two epochs; as they are, 15.1 %.
+EFFECTIVE_PATHS = {"active": 23, "scale": "training"}
+
 # Cosine, smoothed labels and an average of the weights, in a quarter of the
 # paper's epochs: two hours of two processor cores. The cutout has helped
 # WRN-40-1, which like this network has the training images right without it.
@@ -68,6 +73,13 @@ SHORT = CIFAR.replace(
     label_smoothing=0.05,
     average=0.999,
     note="in 164 epochs",
+)
+
+# An hour of two processor cores.
+EFFECTIVE_PATHS_SHORT = SHORT.replace(
+    name="resnet_110_effective_paths_cifar10_short",
+    drop_blocks=EFFECTIVE_PATHS,
+    error=5.96,  # section 5
 )
 
 # What two processor cores do in under two hours.
@@ -101,7 +113,7 @@ RECIPES = (
     CIFAR.replace(
         name="resnet_110_effective_paths_cifar10",
         source="arXiv 1605.06431, section 5",
-        drop_blocks={"active": 23},  # section 5: of 54, in each mini-batch
+        drop_blocks=EFFECTIVE_PATHS,
         error=5.96,  # section 5
     ),
     IMAGENET,
@@ -114,6 +126,7 @@ RECIPES = (
         error=23.38,  # README
     ),
     SHORT,
+    EFFECTIVE_PATHS_SHORT,
     SHORT_56,
     SHORT_20,
 )
