@@ -364,4 +364,4 @@ def cost(run, runner, enough=10.0):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

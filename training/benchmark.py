@@ -513,4 +513,4 @@ def main(arguments=None):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-    sys.exit(main())
+    command_line.run(main)

@@ -137,4 +137,4 @@ def report(recipe, seconds):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -1,6 +1,8 @@
 """What the commands of this folder share."""
 
 import os
+import signal
+import sys
 
 
 def add_backend(add):
@@ -34,3 +36,12 @@ def check_file(option, path):
             f"`{option}` should be a file in a folder that exists. "
             f"Received: {option} {path}"
         )
+
+
+def run(main):
+    """Runs a command, which Ctrl-C ends in a line, without a traceback."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

@@ -379,4 +379,4 @@ def provenance(options):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

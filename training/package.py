@@ -24,6 +24,7 @@ import h5py
 import keras
 import numpy as np
 
+import command_line
 import keras_resfam
 import model_card
 from keras_resfam import download, fingerprint, pretrained, registry
@@ -382,4 +383,4 @@ def register(network):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

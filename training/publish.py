@@ -22,6 +22,7 @@ from huggingface_hub import (
     errors,
 )
 
+import command_line
 import package
 from keras_resfam import registry
 from keras_resfam.download import FINGERPRINT, HubError, describe, hub_errors
@@ -233,4 +234,4 @@ def _tags(api, repository):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -236,4 +236,4 @@ def _default_folder(name):
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

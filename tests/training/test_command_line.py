@@ -1,0 +1,38 @@
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import command_line
+
+INTERRUPTED = """
+import os, signal, time
+import command_line
+
+def main():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+command_line.run(main)
+"""
+
+
+def test_ctrl_c_ends_a_command_in_a_line():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=pathlib.Path(command_line.__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr == "\nInterrupted.\n"
+
+
+@pytest.mark.parametrize("answer, status", [(None, None), (1, 1)])
+def test_a_command_ends_with_what_it_returns(answer, status):
+    with pytest.raises(SystemExit) as end:
+        command_line.run(lambda: answer)
+    assert end.value.code == status
