@@ -14,7 +14,8 @@ them. TensorFlow has a kernel that reads the tensor once, PyTorch one of norms.
 Small matrices cost PyTorch more in calls than in arithmetic: how far they are
 from orthonormal takes two kernels there, and twice as many operations in Keras.
 
-A step of SGD is ten passes over the weights, and one in PyTorch's kernel.
+A step of SGD is ten passes over the weights, and one in PyTorch's kernel. A
+step of moving averages is four calls for each weight, and one for all there.
 """
 
 import math
@@ -193,6 +194,26 @@ def fused_sgd(weight, gradient, velocity, rate, momentum, nesterov, decay):
             dampening=0.0,
             maximize=False,
         )
+
+
+def move_averages(averages, weights, rate):
+    """Moves averages towards the weights: by `rate * (weight - average)`.
+
+    Args:
+        averages, weights: lists of variables.
+        rate: float within 0 and 1.
+    """
+    if keras.backend.backend() == "torch":
+        import torch
+
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                [v.value for v in averages], [v.value for v in weights], rate
+            )
+        return
+    for average, weight in zip(averages, weights, strict=True):
+        weight = ops.stop_gradient(weight)
+        average.assign(average + rate * (weight - average))
 
 
 def convolves_views(strides, padding):

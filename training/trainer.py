@@ -7,7 +7,7 @@ from keras import ops
 import augmentation
 import optimizers
 from keras_resfam.compiling import Compiled
-from keras_resfam.kernels import lay_out_alike
+from keras_resfam.kernels import lay_out_alike, move_averages
 
 
 class Trainer(keras.Model):
@@ -145,10 +145,9 @@ class Trainer(keras.Model):
         All weights take part, BatchNormalization's moments too: the moments
         of the weights of the moment do not fit averaged kernels.
         """
-        for average, weight in self.averaged():
+        if self.averages:
             rate = 1 - self.recipe.average
-            weight = ops.stop_gradient(weight)
-            average.assign(average + rate * (weight - average))
+            move_averages(self.averages, self.network.weights, rate)
 
     def swap_averages(self):
         """Exchanges the weights and their averages."""

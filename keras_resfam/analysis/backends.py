@@ -145,9 +145,8 @@ def run_if(condition, model, inputs):
     """Runs a model in training if a condition holds; else it gives zeros.
 
     Then its weights have gradients of zero, and its state, such as moving
-    statistics, stays. Zeros of sizes that the model leaves open cannot be made
-    without it: there it is computed, and left out. So it is on JAX, where
-    XLA's convolutions on processors were 18 times slower under a condition.
+    statistics, stays. Where it `can_be_spared` it is not computed, and
+    elsewhere left out.
 
     Args:
         condition: scalar tensor of bools.
@@ -174,18 +173,35 @@ def run_if(condition, model, inputs):
         shape = ops.shape(first)[0], *output.shape[1:]
         return [zeros_for(trainable, shape, output.dtype), *state]
 
-    if keras.backend.backend() == "jax" or None in output.shape[1:]:
+    if can_be_spared(model):
+        outputs, *changed = ops.cond(condition, run, spare)
+    else:
         outputs, *changed = run()
         outputs = ops.where(condition, outputs, ops.zeros_like(outputs))
         changed = [
             ops.where(condition, new, old)
             for new, old in zip(changed, state, strict=True)
         ]
-    else:
-        outputs, *changed = ops.cond(condition, run, spare)
     for v, value in zip(model.non_trainable_variables, changed, strict=True):
         v.assign(value)
     return outputs
+
+
+def can_be_spared(model):
+    """Whether a model may run under a condition.
+
+    Of sizes that it leaves open, no zeros can be made without it. On JAX,
+    XLA's convolutions on processors were 18 times slower under a condition.
+    TensorFlow refuses one around what its replicas do together, such as batch
+    normalization.
+    """
+    replicas = 1
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    closed = None not in model.outputs[0].shape[1:]
+    return closed and replicas == 1 and keras.backend.backend() != "jax"
 
 
 def zeros_for(weights, shape, dtype):

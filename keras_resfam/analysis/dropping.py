@@ -37,9 +37,10 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
     in Veit's retraining nothing is said that we know of.
 
     A dropped branch is not computed, and its moving statistics stay as they
-    are: a step takes less time, but on JAX, where branches are computed and
-    left out. What is read elsewhere too is computed always, as are layers that
-    are called more than once.
+    are. It takes less time so, but on JAX, and on several devices with
+    TensorFlow, where branches are computed and left out. What is read
+    elsewhere too is computed always, as are layers that are called more than
+    once.
 
     Example:
 
