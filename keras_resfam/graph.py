@@ -293,17 +293,19 @@ def only_for(graph, tensor, reader):
     """
     count = readers(graph)
     calls = collections.Counter(id(step.operation) for step in graph.steps)
-    inside = collections.Counter(id(x) for x in reader.inputs if x is tensor)
+    from_inside = collections.Counter(
+        id(x) for x in reader.inputs if x is tensor
+    )
     own = []
     for step in reversed(graph.steps):
         ends = [id(x) for x in step.outputs]
         if (
-            any(inside[x] for x in ends)
-            and all(inside[x] == count[x] for x in ends)
+            any(from_inside[x] for x in ends)
+            and all(from_inside[x] == count[x] for x in ends)
             and calls[id(step.operation)] == 1
         ):
             own.append(step)
-            inside.update(id(x) for x in step.inputs)
+            from_inside.update(id(x) for x in step.inputs)
     return own[::-1]
 
 

@@ -203,7 +203,8 @@ def move_averages(averages, weights, rate):
         averages, weights: lists of variables.
         rate: float within 0 and 1.
     """
-    if keras.backend.backend() == "torch":
+    alike = {v.dtype for v in (*averages, *weights)} == {"float32"}
+    if keras.backend.backend() == "torch" and alike:
         import torch
 
         with torch.no_grad():

@@ -142,11 +142,11 @@ def _torch_gradient(model, loss):
 
 
 def run_if(condition, model, inputs):
-    """Runs a model in training if a condition holds; else it gives zeros.
+    """Runs a model in training if a condition holds, and else gives zeros.
 
-    Then its weights have gradients of zero, and its state, such as moving
-    statistics, stays. Where it `can_be_spared` it is not computed, and
-    elsewhere left out.
+    Without it nothing is learned, which to an optimizer are gradients of
+    zero, and the model's state, such as moving statistics, stays. Where
+    `conditions_pay`, nothing is computed then either.
 
     Args:
         condition: scalar tensor of bools.
@@ -161,53 +161,58 @@ def run_if(condition, model, inputs):
         outputs, changed, losses = model.stateless_call(
             trainable, state, inputs, training=True, return_losses=True
         )
-        regularized = [v for v in model.trainable_variables if v.regularizer]
-        if len(losses) > len(regularized):
+        penalties = sum(
+            v.regularizer is not None for v in model.trainable_variables
+        )
+        if len(losses) > penalties:
             raise ValueError(
                 "A branch that is switched should add no losses but those of "
-                f"its weights. Received: {model.name} with {len(losses)}"
+                f"its weights. Received: {model.name} with "
+                f"{len(losses) - penalties} other losses"
             )
         return [outputs, *changed]
 
     def spare():
         shape = ops.shape(first)[0], *output.shape[1:]
-        return [zeros_for(trainable, shape, output.dtype), *state]
+        zeros = ops.zeros(shape, output.dtype)
+        return [zeros_for(trainable, zeros), *state]
 
-    if can_be_spared(model):
+    if None not in output.shape[1:] and conditions_pay():
         outputs, *changed = ops.cond(condition, run, spare)
     else:
         outputs, *changed = run()
         outputs = ops.where(condition, outputs, ops.zeros_like(outputs))
         changed = [
-            ops.where(condition, new, old)
+            old if new is old else ops.where(condition, new, old)
             for new, old in zip(changed, state, strict=True)
         ]
-    for v, value in zip(model.non_trainable_variables, changed, strict=True):
-        v.assign(value)
+    pairs = zip(state, changed, strict=True)
+    for v, (old, new) in zip(model.non_trainable_variables, pairs, strict=True):
+        if new is not old:  # PyTorch's gradients want frozen weights untouched
+            v.assign(new)
     return outputs
 
 
-def can_be_spared(model):
-    """Whether a model may run under a condition.
+def conditions_pay():
+    """Whether layers may be under a condition, and take less time so.
 
-    Of sizes that it leaves open, no zeros can be made without it. On JAX,
-    XLA's convolutions on processors were 18 times slower under a condition.
-    TensorFlow refuses one around what its replicas do together, such as batch
-    normalization.
+    XLA's convolutions on processors are 18 times slower under one, so on JAX
+    they do not. TensorFlow refuses one around what its replicas do together,
+    such as batch normalization.
     """
-    replicas = 1
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    closed = None not in model.outputs[0].shape[1:]
-    return closed and replicas == 1 and keras.backend.backend() != "jax"
+        return tf.distribute.get_strategy().num_replicas_in_sync == 1
+    return keras.backend.backend() != "jax"
 
 
-def zeros_for(weights, shape, dtype):
-    """Zeros in place of what depends on weights."""
-    zeros = ops.zeros(shape, dtype)
-    if not weights or keras.backend.backend() != "torch":
+def zeros_for(weights, zeros):
+    """Zeros in place of what depends on weights.
+
+    The gradients of those are zero: what has none, Keras's optimizers pass
+    over, with its momentum and decay.
+    """
+    if not weights:
         return zeros
-    # What has no gradient on PyTorch, Keras's optimizers pass over.
     return replace_gradient(lambda *upstream: upstream, zeros, *weights)[0]

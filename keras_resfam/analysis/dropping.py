@@ -37,10 +37,11 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
     in Veit's retraining nothing is said that we know of.
 
     A dropped branch is not computed, and its moving statistics stay as they
-    are. It takes less time so, but on JAX, and on several devices with
-    TensorFlow, where branches are computed and left out. What is read
-    elsewhere too is computed always, as are layers that are called more than
-    once.
+    are. (So with those of its layers that nothing else reads or calls, and
+    what leads to such alone.) That takes less time on PyTorch and TensorFlow;
+    on JAX, on several devices of TensorFlow, and where a model leaves the size
+    of its images open, branches are computed and left out. XLA is slow there
+    on processors: leave `jit_compile` alone.
 
     Example:
 
@@ -65,8 +66,9 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
         seed: int, or `None` for a random one. Defaults to `None`.
 
     Returns:
-        A `keras.Model` that shares the layers of `model`; those of a branch
-        are within one layer, `<branch>_switch`.
+        A `keras.Model` that shares the layers of `model`. Those of a branch
+        are within one layer, `<branch>_switch`: to find or freeze them, ask
+        `model`.
 
     Raises:
         ValueError: if an argument is not as above, or `model` has no residual
@@ -94,36 +96,31 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
     for k, unit in enumerate(chain.units):
         names = iter(unit.block.branches)
         for join in unit.joins:
-            inside, gated = through_gates(
-                chain, join, names, k, scale, switches
-            )
-            place = steps.index(join.step)
-            steps = [*steps[:place], *gated, *steps[place + 1 :]]
-            steps = without(steps, inside)
+            gates = []
+            for x in join.branches:
+                own = graphs.only_for(chain.graph, x, join.step)
+                own = [step for step in own if step in unit.body]
+                given, branch = graphs.part(own, x, name=next(names))
+                name = f"{branch.name}_switch"
+                gate = BlockGate(branch, k, scale, dtype=x.dtype, name=name)
+                end = keras.KerasTensor(x.shape, x.dtype)
+                gates.append(
+                    graphs.Step(gate, ([*given, switches],), {}, [end])
+                )
+                steps = without(steps, own)
+            steps = with_gates(steps, join, gates)
     graphs.run(steps, values)
     outputs = values[id(chain.graph.outputs[0])]
     return keras.Model(inputs, outputs, name=f"{model.name}_dropping")
 
 
-def through_gates(chain, join, names, block, scale, switches):
-    """Has the branches of a join come through gates.
-
-    Returns:
-        The steps that are now within the gates, and the gates' own steps with
-        that of the join.
-    """
-    inside, gates, through = [], [], {}
-    for x in join.branches:
-        own = graphs.only_for(chain.graph, x, join.step)
-        given, branch = graphs.part(own, x, name=next(names))
-        name = f"{branch.name}_switch"
-        gate = BlockGate(branch, block, scale, dtype=x.dtype, name=name)
-        through[id(x)] = keras.KerasTensor(x.shape, x.dtype)
-        arguments = ([*given, switches],)
-        gates.append(graphs.Step(gate, arguments, {}, [through[id(x)]]))
-        inside += own
-    # For this addition alone: others may read the branch as it is.
-    return inside, [*gates, *graphs.renamed([join.step], through)]
+def with_gates(steps, join, gates):
+    """Has a join read gates, and it alone: others may read the branches."""
+    pairs = zip(join.branches, gates, strict=True)
+    gated = {id(x): gate.outputs[0] for x, gate in pairs}
+    place = steps.index(join.step)
+    joined = graphs.renamed([join.step], gated)
+    return [*steps[:place], *gates, *joined, *steps[place + 1 :]]
 
 
 def linear_survival(blocks, last=0.5):

@@ -12,6 +12,8 @@ import os, signal, time
 import command_line
 
 def main():
+    # As in a terminal: in the background of a shell Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
 
