@@ -267,6 +267,20 @@ def run(steps, values):
             values[id(tensor)] = output
 
 
+def run_anew(steps, tensors):
+    """Runs steps on new inputs, one in the place of each tensor.
+
+    Returns:
+        The inputs, and the `values` as of `run`.
+    """
+    values = {
+        id(x): keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in tensors
+    }
+    inputs = list(values.values())
+    run(steps, values)
+    return inputs, values
+
+
 def needed(steps, outputs):
     """Those of the steps without which `outputs` cannot be made."""
     wanted = {id(x) for x in outputs}
@@ -316,9 +330,7 @@ def part(steps, tensor, name):
         The tensors that it takes, and the `keras.Model`.
     """
     given = reads(steps) or [tensor]
-    inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in given]
-    values = dict(zip(map(id, given), inputs, strict=True))
-    run(steps, values)
+    inputs, values = run_anew(steps, given)
     taken = inputs[0] if len(inputs) == 1 else inputs
     return given, keras.Model(taken, values[id(tensor)], name=name)
 

@@ -37,11 +37,11 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
     in Veit's retraining nothing is said that we know of.
 
     A dropped branch is not computed, and its moving statistics stay as they
-    are. (So with those of its layers that nothing else reads or calls, and
-    what leads to such alone.) That takes less time on PyTorch and TensorFlow;
-    on JAX, on several devices of TensorFlow, and where a model leaves the size
-    of its images open, branches are computed and left out. XLA is slow there
-    on processors: leave `jit_compile` alone.
+    are. Layers of it that something else reads or calls too are computed
+    always, and so is what leads to them. Dropping saves time on PyTorch and
+    TensorFlow; on JAX, on several devices of TensorFlow, and where a model
+    leaves the size of its images open, branches are computed and left out. On
+    processors XLA is slow here: leave `jit_compile` alone.
 
     Example:
 

@@ -140,12 +140,7 @@ class BlockRunner:
 
     def _function(self, steps, inputs, outputs):
         """Steps as a function of a list, compiled if none of the kind is."""
-        values = {
-            id(x): keras.Input(batch_shape=x.shape, dtype=x.dtype)
-            for x in inputs
-        }
-        sources = list(values.values())
-        graphs.run(steps, values)
+        sources, values = graphs.run_anew(steps, inputs)
         results = [values[id(x)] for x in outputs]
         kept = {id(x) for x in sources}
         if all(id(x) in kept for x in results):

@@ -75,7 +75,7 @@ SHORT = CIFAR.replace(
     note="in 164 epochs",
 )
 
-# An hour of two processor cores.
+# An hour and a quarter of two processor cores.
 EFFECTIVE_PATHS_SHORT = SHORT.replace(
     name="resnet_110_effective_paths_cifar10_short",
     drop_blocks=EFFECTIVE_PATHS,
