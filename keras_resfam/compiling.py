@@ -7,7 +7,13 @@ operations that a call comes to, and those it can compile.
 import keras
 
 from keras_resfam import gradients, kernels
+from keras_resfam import graph as graphs
 from keras_resfam.copies import checked
+
+STEPS = (
+    *("train_step", "test_step", "predict_step"),
+    *("compute_loss", "compute_metrics"),
+)
 
 
 def compiled(model):
@@ -18,8 +24,13 @@ def compiled(model):
     one program, whose operations PyTorch fuses. It has a `fit`, `evaluate` and
     `predict` like any Keras model, and the weights of `model`: to train the
     one trains the other. It is not compiled in Keras's sense: leave
-    `jit_compile` alone when you do that. Its `save` saves `model`; the
-    file of its `save_weights` is for another such model to load.
+    `jit_compile` alone when you do that.
+
+    Its `save` and `export` are those of `model`: what is saved has no
+    optimizer (`keras.callbacks.BackupAndRestore` is there to go on). The file
+    of its `save_weights` is for another such model to load. A model around it
+    can be trained, but not saved: build that around `model`, and compile the
+    whole.
 
     The first batch of each shape takes a minute or so, in training and in
     inference, and wants a C++ compiler on a CPU. Batches should be of one
@@ -36,8 +47,9 @@ def compiled(model):
 
     Raises:
         ValueError: If `model` is neither functional nor sequential (or has a
-            `call` of its own), or not built. The first batch raises it for
-            layers that draw random numbers, such as Dropout in training.
+            `call` or a `train_step` of its own), or not built. The first batch
+            raises it for layers that draw random numbers, such as Dropout in
+            training.
 
     Example:
 
@@ -50,11 +62,25 @@ def compiled(model):
     ```
     """
     checked(model)
-    return Compiled(model) if keras.backend.backend() == "torch" else model
+    if keras.backend.backend() != "torch":
+        return model
+    check_steps(model)
+    return Compiled(model)
+
+
+def check_steps(model):
+    """Refuses a model with a way of its own of training or being measured."""
+    for step in STEPS:
+        if getattr(type(model), step) is not getattr(keras.Model, step):
+            raise ValueError(
+                f"`model` should have Keras's own {', '.join(STEPS)}, as "
+                f"those of what is compiled are. Received: model={model}, "
+                f"with another {step}"
+            )
 
 
 class Compiled(keras.Model):
-    """Calls a functional model by programs, one for each shape of a batch."""
+    """Calls a functional model by programs, one for each kind of batch."""
 
     def __init__(self, model):
         # What `model` casts is for its program to cast: of another policy
@@ -73,10 +99,17 @@ class Compiled(keras.Model):
         leaves = keras.tree.flatten(inputs)
         if any(x.device.type == "meta" for x in leaves):  # Keras asks shapes
             return self.model(inputs, training=training)
-        kinds = tuple((tuple(x.shape), x.dtype) for x in leaves)
-        # Weights that are frozen later are another program's.
+        kinds = repr(
+            keras.tree.map_structure(
+                lambda x: (tuple(x.shape), x.dtype), inputs
+            )
+        )
+        # What is frozen later is another program's: weights, and also moving
+        # statistics, which no list of weights tells of.
         weights = tuple(map(id, self.model.trainable_variables))
-        key = bool(training), kinds, weights
+        layers = graphs.layers_within(self.model) if training else ()
+        switches = tuple(layer.trainable for layer in layers)
+        key = bool(training), kinds, weights, switches
         if key not in self.programs:
             self.programs[key] = record(self.model, key[0], inputs)
         outputs, losses, penalties = self.programs[key](inputs)
@@ -101,6 +134,16 @@ class Compiled(keras.Model):
 
     def save(self, *args, **kwargs):
         self.model.save(*args, **kwargs)
+
+    def export(self, *args, **kwargs):
+        self.model.export(*args, **kwargs)
+
+    def get_config(self):
+        raise ValueError(
+            "A compiled model should not be part of what is saved or cloned: "
+            "use the model that it is made of, which has the same weights. "
+            f"Received: {self}, of {self.model}"
+        )
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:

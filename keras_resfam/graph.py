@@ -126,6 +126,14 @@ def _functional():
     return type(keras.Model(image, image, name="functional")).call
 
 
+def layers_within(model):
+    """Yields the layers of a model, and those of the models among them."""
+    for layer in model.layers:
+        yield layer
+        if is_graph(layer):
+            yield from layers_within(layer)
+
+
 def flat(graph):
     """The graph with the steps of its models in the models' places.
 

@@ -191,6 +191,25 @@ def test_weights_that_are_frozen_later_stay_too():
 
 
 @torch_only
+@pytest.mark.parametrize("nested", [False, True])
+def test_statistics_that_are_frozen_later_stay_too(nested):
+    """Of a normalization without weights, which no list of weights tells of."""
+    inputs = keras.Input((8, 8, 3))
+    normalization = keras.layers.BatchNormalization(scale=False, center=False)
+    body = keras.Model(inputs, normalization(inputs))
+    x = body(inputs) if nested else body.output
+    outputs = keras.layers.Dense(10, "softmax")(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, outputs)
+    fast = keras_resfam.compiled(model)
+    trained(model, fast, steps=1)
+    normalization.trainable = False
+    before = normalization.get_weights()
+    trained(model, fast, steps=1)
+    for old, new in zip(before, normalization.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@torch_only
 def test_one_program_serves_batches_of_one_shape(monkeypatch):
     from keras_resfam import compiling
 
@@ -287,12 +306,44 @@ def test_images_of_another_shape_are_refused():
 
 
 @torch_only
+def test_inputs_may_come_in_another_structure():
+    a, b = keras.Input((8,), name="a"), keras.Input((8,), name="b")
+    model = keras.Model([a, b], keras.layers.Subtract()([a, b]))
+    fast = keras_resfam.compiled(model)
+    x = {"a": np.ones((4, 8)), "b": np.full((4, 8), 3.0)}
+    for inputs in ([x["a"], x["b"]], x, [x["a"], x["b"]]):
+        np.testing.assert_allclose(fast.predict(inputs, verbose=0), -2.0)
+
+
+@torch_only
 def test_a_saved_one_is_the_model(tmp_path):
     model = network()
     keras_resfam.compiled(model).save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded) is type(model)
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
+@torch_only
+def test_it_is_no_part_of_what_is_saved_or_cloned(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    fast = keras_resfam.compiled(network())
+    around = keras.Model(inputs, fast(inputs))
+    for call in (
+        lambda: keras.models.clone_model(fast),
+        lambda: around.save(tmp_path / "model.keras"),
+    ):
+        with pytest.raises(ValueError, match="compiled model.*Received"):
+            call()
+
+
+@torch_only
+@pytest.mark.parametrize("step", ["train_step", "compute_loss"])
+def test_own_training_is_refused(step):
+    Own = type("Own", (keras.Model,), {step: lambda self, *data: None})
+    inputs = keras.Input((8, 8, 3))
+    with pytest.raises(ValueError, match=f"`model`.*Received.*{step}"):
+        keras_resfam.compiled(Own(inputs, keras.layers.Flatten()(inputs)))
 
 
 def test_what_is_no_graph_is_refused():
