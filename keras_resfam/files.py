@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and are read so."""
 
 import contextlib
+import json
 import os
 
 
@@ -23,3 +24,17 @@ def replacing(path):
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_json(path):
+    """What a file of JSON holds.
+
+    Raises:
+        ValueError: if it holds something else; the text names it.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} should be a whole file of JSON. Received: {error}"
+        ) from error

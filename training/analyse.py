@@ -32,7 +32,7 @@ def parse_arguments(arguments=None):
 
     def count(name, default, text):
         text = f"{text} (default: {default})"
-        add(name, type=positive, default=default, help=text)
+        add(name, type=command_line.positive, default=default, help=text)
 
     def most(name, default, text):
         text = f"{text} (default: {default}; 0: none)"
@@ -44,7 +44,7 @@ def parse_arguments(arguments=None):
     add("--split", help="of the data set (default: its test split)")
     add(
         "--examples",
-        type=positive,
+        type=command_line.positive,
         help="the first so many images (default: all)",
     )
     count(
@@ -65,13 +65,6 @@ def parse_arguments(arguments=None):
     if options.out is not None and options.out.is_file():
         parser.error(f"--out should be a folder. Received: --out {options.out}")
     return options
-
-
-def positive(text):
-    """An argument's integer of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"should be at least 1, not {text}")
-    return int(text)
 
 
 def main(arguments=None):
@@ -171,7 +164,7 @@ def kept(path, common, measure):
     """
     import numpy as np
 
-    if not path.exists():
+    if not rows_of(path, common):
         columns = measure()
         count = len(next(iter(columns.values())))
         write_columns(
@@ -191,6 +184,8 @@ def rows_of(path, common):
         return []
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
+    if not rows:  # as a power cut may leave it
+        return []
     found = {name: rows[0].get(name) for name in common}
     if found != {name: str(value) for name, value in common.items()}:
         sys.exit(

@@ -173,8 +173,9 @@ def _integer(draw, count):
 
 def _reflect(index, size):
     """Positions outside of [0, size), mirrored at the border pixels."""
-    index = ops.abs(index)
-    return ops.where(index >= size, 2 * (size - 1) - index, index)
+    there_and_back = max(2 * (size - 1), 1)
+    index = ops.abs(index) % there_and_back
+    return ops.where(index >= size, there_and_back - index, index)
 
 
 def _near(centre, side, size):

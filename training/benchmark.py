@@ -455,10 +455,14 @@ def parse(arguments):
     parser.add_argument(
         "--precisions", nargs="+", choices=("float32", "bfloat16")
     )
-    parser.add_argument("--batch", type=int, help="images a step")
-    parser.add_argument("--rounds", type=int, help="samples of each figure")
     parser.add_argument(
-        "--seconds", type=float, help="least duration of a sample"
+        "--batch", type=command_line.positive, help="images a step"
+    )
+    parser.add_argument(
+        "--rounds", type=command_line.positive, help="samples of each figure"
+    )
+    parser.add_argument(
+        "--seconds", type=duration, help="least duration of a sample"
     )
     parser.add_argument(
         "--quick",
@@ -483,6 +487,13 @@ def parse(arguments):
     except ValueError as error:
         parser.error(str(error))
     return options
+
+
+def duration(text):
+    """An argument's seconds, more than none."""
+    if not float(text) > 0:
+        raise argparse.ArgumentTypeError(f"should be above 0, not {text}")
+    return float(text)
 
 
 def main(arguments=None):

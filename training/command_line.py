@@ -1,5 +1,6 @@
 """What the commands of this folder share."""
 
+import argparse
 import os
 import signal
 import sys
@@ -17,11 +18,18 @@ def choose_backend(name=None):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
 
 
+def positive(text):
+    """An argument's integer of at least 1."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"should be at least 1, not {text}")
+    return int(text)
+
+
 def refusals():
     """The errors that a command ends with in a line, without a traceback."""
     from keras_resfam.download import HubError
 
-    return ValueError, HubError
+    return ValueError, OSError, HubError
 
 
 def check_file(option, path):

@@ -60,6 +60,13 @@ def load(name, split, data_dir=None):
             f"channels). Received: {path} with {images.dtype} of shape "
             f"{images.shape}"
         )
+    if name in DATASETS and images.shape[1:] != DATASETS[name].image_shape:
+        raise ValueError(
+            f"The images of {name} should be of the shape "
+            f"{DATASETS[name].image_shape}; name other data by "
+            f"`--set dataset=...`. Received: {path} with images of shape "
+            f"{images.shape[1:]}"
+        )
     return images, labels.astype("int32")
 
 
@@ -180,6 +187,12 @@ def _npz(path, file, part):
             f"Received: y_{part} with {labels.dtype} of shape {labels.shape}"
         )
     labels = labels.reshape(-1)
+    low, high = (labels.min(), labels.max()) if len(labels) else (0, 0)
+    if low < 0 or high > np.iinfo("int32").max:
+        raise ValueError(
+            f"{path} should hold labels that count the classes from 0. "
+            f"Received: y_{part} with labels from {low} to {high}"
+        )
     if len(images) != len(labels):
         raise ValueError(
             f"{path} should hold as many labels as images. Received: "
@@ -197,7 +210,12 @@ def _tfds(name, split, data_dir):
         )
     import tensorflow_datasets as tfds
 
-    dataset = builder.as_dataset(split=split, batch_size=4096)
+    try:
+        dataset = builder.as_dataset(split=split, batch_size=4096)
+    except (ValueError, AssertionError) as error:  # TFDS does not say of what
+        raise ValueError(
+            f"{name} should have the split. Received: {split}: {error}"
+        ) from error
     batches = list(tfds.as_numpy(dataset))
     images = np.concatenate([batch["image"] for batch in batches])
     labels = np.concatenate([batch["label"] for batch in batches])
@@ -251,18 +269,38 @@ def classes_of(name, labels, data_dir=None):
 
     Of arrays only the labels tell.
 
+    Args:
+        name: String.
+        labels: Integer array, those to train on.
+        data_dir: See `load`.
+
     Raises:
-        ValueError: If there are labels of more classes than it has.
+        ValueError: If there are labels of more classes than it has; if arrays
+            have labels of less than two, or of a class between no images.
     """
     if name in DATASETS:
         classes = DATASETS[name].classes
     elif npz_path(name, data_dir):
         classes = int(labels.max()) + 1
+        check_all_there(name, labels, classes)
     else:
         label = tfds_builder(name, data_dir).info.features["label"]
         classes = label.num_classes
     check_labels(name, labels, classes)
     return classes
+
+
+def check_all_there(name, labels, classes):
+    """Refuses labels that do not count two classes or more from 0."""
+    there = set(labels.tolist())
+    missing = [str(k) for k in range(classes) if k not in there]
+    if missing or classes < 2:
+        few = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
+        raise ValueError(
+            f"The labels of {name} should be 0, 1 and so on, with images of "
+            f"each to train on. Received: labels up to {classes - 1}"
+            + (f", but none of {few}" if missing else "")
+        )
 
 
 def checksum(images, labels):

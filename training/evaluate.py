@@ -35,6 +35,10 @@ def evaluate(model, batches, class_names=None):
             shape `(batch,)`.
         class_names: Sequence of strings. Defaults to the numbers.
 
+    Raises:
+        ValueError: If images or labels do not fit the model, or its logits
+            are not finite.
+
     Returns:
         Dict. "examples"; in percent "accuracy", "error", "top5_error" (an
         answer counts that is among the five likeliest), "calibration_error"
@@ -51,6 +55,12 @@ def evaluate(model, batches, class_names=None):
         outputs.append(np.asarray(model.predict_on_batch(x), "float64"))
         answers.append(np.asarray(y).reshape(-1))
     outputs, answers = np.concatenate(outputs), np.concatenate(answers)
+    broken = int(np.sum(~np.isfinite(outputs).all(axis=1)))
+    if broken:
+        raise ValueError(
+            "The network should give finite logits. Received: others for "
+            f"{broken} of {len(outputs)} images"
+        )
     data.check_labels("the data set", answers, outputs.shape[-1])
     outputs = outputs - outputs.max(axis=1, keepdims=True)
     logs = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
@@ -152,16 +162,16 @@ def main(arguments=None):
         check_classes(model, dataset, names)
         about = provenance(options)
         measured = evaluate(model, batches, names)
+        result = {"dataset": dataset, "split": split, **measured, **about}
+        print(json.dumps(result, indent=2))
+        output = options.output
+        usual = dataset == recipe["dataset"] and split == own
+        if output is None and usual and _is_run(options.network):
+            output = pathlib.Path(options.network) / "result.json"
+        if output is not None:
+            output.write_text(json.dumps(result, indent=2) + "\n")
     except command_line.refusals() as error:
         sys.exit(f"evaluate.py: {error}")
-    result = {"dataset": dataset, "split": split, **measured, **about}
-    print(json.dumps(result, indent=2))
-    output = options.output
-    usual = dataset == recipe["dataset"] and split == own
-    if output is None and usual and _is_run(options.network):
-        output = pathlib.Path(options.network) / "result.json"
-    if output is not None:
-        output.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _is_run(network):
@@ -196,7 +206,9 @@ def load_network(options):
     if file is not None:
         return _load_run(file)
     if options.builder is None and (path / "recipe.json").is_file():
-        recipe = json.loads((path / "recipe.json").read_text())
+        from keras_resfam.files import read_json
+
+        recipe = read_json(path / "recipe.json")
         arguments = recipe["arguments"]
         return _load_weights(recipe["builder"], arguments, options.network)
     return _load_weights(
@@ -224,13 +236,14 @@ def builder_arguments(options):
 def _load_run(file):
     """A network as the recipe.json beside its file of weights describes it."""
     import keras_resfam
+    from keras_resfam.files import read_json
 
     if not file.is_file():
         raise ValueError(
             f"`network` should be a run that is complete; {file} not found. "
             f"Received: {file.parent}"
         )
-    recipe = json.loads((file.parent / "recipe.json").read_text())
+    recipe = read_json(file.parent / "recipe.json")
     model = getattr(keras_resfam, recipe["builder"])(
         **recipe["arguments"],
         weights=str(file),

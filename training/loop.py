@@ -292,6 +292,10 @@ class Progress(keras.callbacks.Callback):
         run.seconds = time.perf_counter() - self.began
         if evaluates:
             arrays = run.state()  # finite, before anything is written
+            if not math.isfinite(logs["val_loss"]):
+                raise run.non_finite(
+                    f"The loss without training is {logs['val_loss']} after"
+                )
             self._log(epoch, logs)
             run.seconds = 0.0
         run.epoch, run.batch = epoch + 1, 0

@@ -2,13 +2,13 @@
 
 import csv
 import decimal
-import json
 import re
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 import keras_resfam
 from keras_resfam import registry
+from keras_resfam.files import read_json
 
 HUB_DATASETS = {
     "cifar10": "uoft-cs/cifar10",
@@ -36,8 +36,8 @@ def render(folder, change):
         change: Float. The largest change of a logit of the fixed images by
             the rounding of the kernels.
     """
-    recipe = json.loads((folder / "recipe.json").read_text())
-    result = json.loads((folder / "result.json").read_text())
+    recipe = read_json(folder / "recipe.json")
+    result = read_json(folder / "result.json")
     title = registry.title(recipe["dataset"])
     call = registry.call(recipe["builder"], recipe["arguments"])
     data = ModelCardData(

@@ -29,6 +29,7 @@ import keras_resfam
 import model_card
 from keras_resfam import download, fingerprint, pretrained, registry
 from keras_resfam.datasets import DATASETS
+from keras_resfam.files import read_json
 from recipes.recipe import differences
 
 FROM_RUN = ("recipe.json", "log.csv", "result.json")
@@ -99,7 +100,7 @@ def package(run, suffix=""):
                 f"finished and evaluate.py has evaluated; {file} not found. "
                 f"Received: run={run}"
             )
-    recipe = json.loads((run / "recipe.json").read_text())
+    recipe = read_json(run / "recipe.json")
     if recipe["dataset"] not in DATASETS or recipe.get("weights"):
         raise ValueError(
             "A network that is published should have been trained from "
@@ -142,7 +143,7 @@ def package(run, suffix=""):
 
 def check_result(run, recipe):
     """Refuses a result that is not of the run's weights and test split."""
-    result = json.loads((run / "result.json").read_text())
+    result = read_json(run / "result.json")
     expected = {
         "dataset": recipe["dataset"],
         "split": recipe["test_split"],
@@ -160,7 +161,7 @@ def check_same_recipe(target, recipe):
     """Refuses to put a network in the place of one that is another."""
     if not target.exists():
         return
-    there = json.loads((target / "recipe.json").read_text())
+    there = read_json(target / "recipe.json")
     changed = differences(there, recipe)
     if changed:
         old, new = (
@@ -263,7 +264,7 @@ def save(model, folder, date):
     with zipfile.ZipFile(archive) as parts:
         parts.extractall(folder)
     archive.unlink()
-    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata = read_json(folder / "metadata.json")
     metadata["date_saved"] = time.strftime("%Y-%m-%d@%H:%M:%S", date)
     (folder / "metadata.json").write_text(json.dumps(metadata))
     weights = folder / download.WEIGHTS
@@ -328,14 +329,14 @@ def check(folder):
             "A published network should have Keras's own layers only. "
             f"Received: {folder}/config.json with parts of keras_resfam"
         )
-    published = json.loads((folder / download.FINGERPRINT).read_text())
+    published = read_json(folder / download.FINGERPRINT)
     for name, described in describe_files(folder, OTHERS).items():
         if described != published["files"].get(name):
             raise ValueError(
                 f"{name} should be as package.py wrote it, with "
                 f"{published['files'].get(name)}. Received: {described}"
             )
-    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe = read_json(folder / "recipe.json")
     logits = logits_of(build(recipe, str(folder)), recipe)
     if not np.allclose(logits, published["logits"], **LOGITS):
         raise ValueError(
@@ -353,8 +354,8 @@ def entry(folder, repository=None, commit=None):
         repository: String. Defaults to the project's own on the Hub.
         commit: String. `None` if it has not been published.
     """
-    recipe = json.loads((folder / "recipe.json").read_text())
-    result = json.loads((folder / "result.json").read_text())
+    recipe = read_json(folder / "recipe.json")
+    result = read_json(folder / "result.json")
     return registry.Network(
         name=folder.name,
         builder=recipe["builder"],

@@ -13,7 +13,7 @@ import distribution
 import keras_resfam
 from keras_resfam import pretrained, registry
 from keras_resfam.datasets import DATASETS
-from keras_resfam.files import replacing
+from keras_resfam.files import read_json, replacing
 from loop import Run
 from recipes.recipe import differences
 from trainer import Trainer
@@ -364,7 +364,7 @@ def check_folder(folder, description):
     path = folder / "recipe.json"
     if not path.exists():
         return
-    begun = json.loads(path.read_text())
+    begun = read_json(path)
     for key, (there, here) in differences(begun, description).items():
         raise ValueError(
             f"{folder} holds a run with {key}={there!r}: go on with its "
@@ -387,7 +387,7 @@ def note_other_means(run):
     if run.result.exists():
         return
     path = run.folder / "recipe.json"
-    description = json.loads(path.read_text())
+    description = read_json(path)
     continued = description.pop("continued", []) if run.step else []
     before, now = [description, *continued][-1], means(run.trainer.recipe)
     if all(before.get(key) == now[key] for key in now.keys() - {"command"}):

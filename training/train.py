@@ -221,7 +221,7 @@ def train(run, verbose):
     except loop.Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)
-    except (checkpoints.CheckpointError, loop.NonFiniteLoss) as error:
+    except (checkpoints.CheckpointError, loop.NonFiniteLoss, OSError) as error:
         sys.exit(f"\ntrain.py: {error}")
 
 

@@ -229,6 +229,13 @@ class Ancestry:
     def of(self, tensors):
         return union(self.steps[id(x)] for x in tensors)
 
+    def shared(self, tensors):
+        """What all of the tensors are made of."""
+        common = ~0
+        for x in tensors:
+            common &= self.steps[id(x)]
+        return common
+
     def within(self, steps, ancestors):
         """Those of the steps that are in the set."""
         members = {
@@ -267,9 +274,7 @@ def union(sets):
 def join_at(step, family):
     """The residual addition that a step is, or `None`."""
     tensors = list({id(x): x for x in step.inputs}.values())
-    shared = ~0
-    for x in tensors:
-        shared &= family.steps[id(x)]
+    shared = family.shared(tensors)
 
     def own(x):
         return family.within(family.graph.steps, family.steps[id(x)] & ~shared)
@@ -302,11 +307,13 @@ def join_at(step, family):
 
 
 def with_sums_joined(graph):
-    """The graph with `x + (f + g)` as `f + g + x`: one block of two branches.
+    """The graph with sums of several branches as one: a block of as many.
 
-    The inner sum has nothing of a shortcut: nothing else reads it, none of its
-    parts is made of another, and none is a projection. What was added first is
-    added first, so that no bit changes.
+    `x + (f + g)` becomes `f + g + x`. The inner sum has nothing of a shortcut:
+    nothing else reads it, none of its parts is made of another, and none is a
+    projection. `x + f + g`, which is `(x + f) + g`, becomes one as well, where
+    nothing reads `x + f` but the addition, and `g` too is made of `x`. What
+    was added first is added first, so that no bit changes.
     """
     family = Ancestry(graph)
     makers = {id(x): step for step in graph.steps for x in step.outputs}
@@ -323,11 +330,21 @@ def with_sums_joined(graph):
         join = join_at(step, family)
         return not join or not is_projection(join, family)
 
+    def is_begun_sum(x, step):
+        """Whether an addition goes on with what begins at the same place."""
+        inner = makers.get(id(x))
+        if not inner or readers[id(x)] > 1 or not graphs.is_addition(inner):
+            return False
+        return family.shared(inner.inputs) == family.shared(
+            step.inputs
+        ) and join_at(inner, family)
+
     def opened(x):
         """The parts of a sum; those of a sum in it where that is the same."""
         gone.add(id(x))
-        parts = makers[id(x)].inputs
-        sums = [y for y in parts if is_inner_sum(y)]
+        step = makers[id(x)]
+        parts = step.inputs
+        sums = [y for y in parts if is_inner_sum(y) or is_begun_sum(y, step)]
         if len(parts) == 2 and len(sums) == 1:
             (other,) = [y for y in parts if y is not sums[0]]
             return [*opened(sums[0]), other]
@@ -339,6 +356,8 @@ def with_sums_joined(graph):
             continue
         join = join_at(step, family) if graphs.is_addition(step) else None
         sums = [x for x in join.branches if is_inner_sum(x)] if join else []
+        if join:
+            sums += [x for x in join.shortcuts if is_begun_sum(x, step)]
         if sums and len(step.inputs) == 2:
             (other,) = [x for x in step.inputs if x is not sums[0]]
             parts = [*opened(sums[0]), other]

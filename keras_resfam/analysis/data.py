@@ -54,6 +54,11 @@ def read_data(data):
             np.concatenate([batch[k] for batch in batches] or [[]])
             for k in range(2)
         )
+    if not np.ndim(labels):
+        raise ValueError(
+            "There should be images and their labels, in a batch. "
+            f"Received: an array of shape {images.shape} and one label"
+        )
     if not len(images) or len(images) != len(labels):
         raise ValueError(
             "There should be as many images as labels, at least one. "

@@ -344,17 +344,22 @@ def test_layers_of_one_name_are_refused():
         residual_blocks(keras.Model(x, mean))
 
 
-SUMS = {  # of parallel branches of one, two, ... layers
-    "f + g": lambda f: f(2) + f(1),
-    "(f + g) + h": lambda f: (f(1) + f(2)) + f(3),
-    "f + (g + h)": lambda f: f(1) + (f(2) + f(3)),
-    "f + g + h": lambda f: layers.Add()([f(3), f(2), f(1)]),
+SUMS = {  # of a shortcut and parallel branches of one, two, ... layers
+    "x + (f + g)": lambda x, f: x + (f(2) + f(1)),
+    "x + ((f + g) + h)": lambda x, f: x + ((f(1) + f(2)) + f(3)),
+    "x + (f + (g + h))": lambda x, f: x + (f(1) + (f(2) + f(3))),
+    "x + [f + g + h]": lambda x, f: x + layers.Add()([f(3), f(2), f(1)]),
+    "x + f + g": lambda x, f: x + f(2) + f(1),
+    "f + x + g": lambda x, f: f(1) + x + f(2),
+    "g + (x + f)": lambda x, f: f(1) + (x + f(2)),
+    "x + f + g + h": lambda x, f: x + f(2) + f(1) + f(3),
+    "x + (f + g) + h": lambda x, f: x + (f(2) + f(1)) + f(3),
 }
 
 
 @pytest.mark.parametrize("form", SUMS)
 def test_a_sum_of_branches_is_no_block_of_its_own(form):
-    """x + (f(x) + g(x)), as in parallel transformers."""
+    """x + f(x) + g(x), as in parallel transformers, in whatever order."""
     x = inputs = keras.Input((4,))
     for block in ("one", "two"):
 
@@ -364,9 +369,9 @@ def test_a_sum_of_branches_is_no_block_of_its_own(form):
                 x = layers.Dense(4, "relu", name=name, use_bias=False)(x)
             return x
 
-        x = x + SUMS[form](branch)
+        x = SUMS[form](x, branch)
     model = keras.Model(inputs, x)
-    branches = 1 + form.count("+")
+    branches = form.count("+")
     blocks = residual_blocks(model)
     assert [b.name for b in blocks] == ["one", "two"]
     assert [len(b.branches) for b in blocks] == [branches] * 2

@@ -34,7 +34,7 @@ def padded(image, crop, padding):
 
 
 @pytest.mark.parametrize("padding", ["mean", "reflect"])
-@pytest.mark.parametrize("crop", [0, 1, 3])
+@pytest.mark.parametrize("crop", [0, 1, 3, 13])  # also more than the side
 @pytest.mark.parametrize("flip", [False, True])
 def test_crop_and_flip(flip, crop, padding):
     actual = augmented(flip=flip, crop=crop, padding=padding)

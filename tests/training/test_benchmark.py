@@ -400,6 +400,9 @@ def test_no_like():
         ["--colour", "red"],
         ["--csv", "no/such.csv"],
         ["--csv", "."],
+        ["--batch", "0"],
+        ["--rounds", "0"],
+        ["--seconds", "-1"],
     ],
 )
 def test_unknown_options_are_errors(arguments):

@@ -66,7 +66,7 @@ def test_moments_are_those_of_the_training_images(name):
 
 def test_npz_joins_splits(tmp_path):
     images, labels = arrays()
-    path = tmp_path / "svhn_cropped.npz"
+    path = tmp_path / "pictures.npz"
     np.savez(
         path,
         x_train=images[:8],
@@ -75,12 +75,12 @@ def test_npz_joins_splits(tmp_path):
         y_extra=labels[8:],
     )
     for data_dir in (path, tmp_path):
-        loaded = data.load("svhn_cropped", "train+extra", data_dir)
+        loaded = data.load("pictures", "train+extra", data_dir)
         np.testing.assert_array_equal(loaded[0], images)
         np.testing.assert_array_equal(loaded[1], labels)
         assert loaded[1].dtype == np.int32
     with pytest.raises(ValueError, match="x_test.*Received: split=test"):
-        data.load("svhn_cropped", "test", path)
+        data.load("pictures", "test", path)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,13 @@ def test_slices_of_arrays(tmp_path, split, rows):
 def test_what_is_no_slice_is_refused(split):
     with pytest.raises(ValueError, match=r"such as train\[-500:\]. Received"):
         data.load("digits", split)
+
+
+def test_npz_of_another_shape_than_the_data_sets_is_refused(tmp_path):
+    images, labels = arrays()
+    np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels)
+    with pytest.raises(ValueError, match=r"cifar10.*\(32, 32, 3\).*\(4, 4, 3"):
+        data.load("cifar10", "train", tmp_path / "mine.npz")
 
 
 def test_npz_of_floats_is_refused(tmp_path):

@@ -86,6 +86,14 @@ def test_images_and_labels_that_do_not_fit():
             evaluate.evaluate(model, [(images, labels)])
 
 
+def test_logits_that_are_not_finite_are_refused():
+    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    images = np.zeros((3, 4, 4, 1), "float32")
+    images[1, 2, 0] = np.nan
+    with pytest.raises(ValueError, match="finite.*Received: .* 1 of 3 images"):
+        evaluate.evaluate(model, [(images, [0, 1, 2])])
+
+
 @pytest.mark.parametrize("examples", [1, 7, 8, 30, 99, None])
 def test_the_first_examples_of_batches(examples):
     numbers = np.arange(30)

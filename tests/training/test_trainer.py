@@ -244,6 +244,32 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
         prepared_on_arrays(tmp_path, y_train=labels)
 
 
+@pytest.mark.parametrize(
+    ("labels", "received"),
+    [
+        (np.zeros(32, int), "up to 0$"),
+        (1 + np.arange(32) % 8, "up to 8, but none of 0$"),
+        (10 * (np.arange(32) % 2), "up to 10, but none of 1, 2, 3, 4, 5, ...$"),
+        (np.arange(32) % 8 + 2**32, "from 4294967296 to"),
+        (np.arange(32) % 8 - 1, "from -1 to"),
+    ],
+)
+def test_labels_that_do_not_count_classes_are_refused(
+    tmp_path, labels, received
+):
+    with pytest.raises(ValueError, match=f"labels.*Received: .*{received}"):
+        prepared_on_arrays(tmp_path, y_train=labels, y_test=labels)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_description_that_is_cut_off_is_named(tmp_path):
+    prepared_on_arrays(tmp_path)
+    path = tmp_path / "run/recipe.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(ValueError, match="run/recipe.json.*Received"):
+        prepared_on_arrays(tmp_path)
+
+
 def test_test_images_of_another_shape_are_refused(tmp_path):
     larger = np.zeros((32, 9, 9, 1), "uint8")
     with pytest.raises(ValueError, match=r"of test .*\(8, 8, 1\).*\(9, 9, 1\)"):
@@ -342,6 +368,16 @@ def test_non_finite_loss_stops_with_its_place(tmp_path):
     with pytest.raises(loop.NonFiniteLoss, match="after step [2-9] .epoch 1"):
         run.train(verbose=0)
     assert not list(tmp_path.glob("checkpoints/*"))
+    assert not (tmp_path / "model.weights.h5").exists()
+
+
+def test_an_evaluation_that_is_not_finite_stops_too(tmp_path, monkeypatch):
+    run = prepared(tmp_path)
+    found = {"accuracy": 0.1, "loss": float("nan")}
+    monkeypatch.setattr(run.trainer, "evaluate", lambda *_, **__: found)
+    with pytest.raises(loop.NonFiniteLoss, match="without training is nan"):
+        run.train(verbose=0)
+    assert not (tmp_path / "log.csv").exists()
     assert not (tmp_path / "model.weights.h5").exists()
 
 
