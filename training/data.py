@@ -214,7 +214,7 @@ def _tfds(name, split, data_dir):
         dataset = builder.as_dataset(split=split, batch_size=4096)
     except (ValueError, AssertionError) as error:  # TFDS does not say of what
         raise ValueError(
-            f"{name} should have the split. Received: {split}: {error}"
+            f"{name} should have the split. Received: split={split}: {error}"
         ) from error
     batches = list(tfds.as_numpy(dataset))
     images = np.concatenate([batch["image"] for batch in batches])

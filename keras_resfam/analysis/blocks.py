@@ -335,9 +335,9 @@ def with_sums_joined(graph):
         inner = makers.get(id(x))
         if not inner or readers[id(x)] > 1 or not graphs.is_addition(inner):
             return False
-        return family.shared(inner.inputs) == family.shared(
-            step.inputs
-        ) and join_at(inner, family)
+        before = family.shared(inner.inputs)
+        goes_on = not before & ~family.shared(step.inputs)
+        return goes_on and join_at(inner, family) is not None
 
     def opened(x):
         """The parts of a sum; those of a sum in it where that is the same."""

@@ -70,7 +70,10 @@ def gradient_by_path_length(
         `log10_paths`, of the number of choices; `log10_gradient`, of the mean
         norm (`-inf` where no gradient arrives); `log10_contribution`, their
         sum; and `share` of the contribution of all these lengths. A path here
-        is a choice of blocks, also where a block joins several streams.
+        is a choice of blocks, also where a block joins several streams, or
+        lies within the branch of another: a choice that has the inner block
+        without the outer counts both, though the path takes neither
+        (`path_lengths` counts such paths as what they are).
 
     Raises:
         ValueError: If an argument is not allowed, the model is quantized, a

@@ -197,7 +197,7 @@ def test_branches_without_telling_names_are_numbered():
         assert kept.isdisjoint(layers_of_branch) == (name == "sum_1_branch2")
 
 
-def test_what_two_blocks_read_stays_with_both():
+def test_what_two_branches_read_stays_with_both():
     """As `x + f(h) + g(h)` does, with `h` made of `x`."""
     x = inputs = keras.Input((4,))
     for k in range(2):
@@ -224,7 +224,8 @@ def test_what_two_blocks_read_stays_with_both():
     chain = chain_of(model)
     runner = BlockRunner(chain)
     for lost in (None, "0a", "0b", "1a", "1b"):
-        blocks = [f"dense_{lost}"] if lost else []
+        branch = lost and f"sum_{lost[0]}b_branch{'ab'.index(lost[1]) + 1}"
+        blocks = [branch] if lost else []
         expected = reference(data.astype("float64"), lost)
         lesioned = delete_blocks(model, blocks)(data)
         blockwise = runner.predict(
