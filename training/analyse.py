@@ -164,13 +164,14 @@ def kept(path, common, measure):
     """
     import numpy as np
 
-    if not rows_of(path, common):
+    rows = rows_of(path, common)
+    if not rows:
         columns = measure()
         count = len(next(iter(columns.values())))
         write_columns(
             path, columns | {k: np.repeat(v, count) for k, v in common.items()}
         )
-    rows = rows_of(path, common)
+        rows = rows_of(path, common)
     return {
         name: np.array([float(row[name]) for row in rows])
         for name in rows[0]

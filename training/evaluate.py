@@ -35,16 +35,16 @@ def evaluate(model, batches, class_names=None):
             shape `(batch,)`.
         class_names: Sequence of strings. Defaults to the numbers.
 
-    Raises:
-        ValueError: If images or labels do not fit the model, or its logits
-            are not finite.
-
     Returns:
         Dict. "examples"; in percent "accuracy", "error", "top5_error" (an
         answer counts that is among the five likeliest), "calibration_error"
         (expected, in 15 bins of equal width) and "per_class", a dict of
         errors by class name; "nll" is the mean negative log-likelihood, in
         nats.
+
+    Raises:
+        ValueError: If images or labels do not fit the model, or its logits
+            are not finite.
     """
     import data
     from keras_resfam.checks import check_images

@@ -320,9 +320,16 @@ def with_sums_joined(graph):
     readers = graphs.readers(graph)
     gone = set()
 
-    def is_inner_sum(x):
+    def addition(x):
+        """What adds up a tensor that nothing else reads, or `None`."""
         step = makers.get(id(x))
         if not step or readers[id(x)] > 1 or not graphs.is_addition(step):
+            return None
+        return step
+
+    def is_inner_sum(x):
+        step = addition(x)
+        if step is None:
             return False
         ways = [family.steps[id(y)] for y in step.inputs]
         if not all(a & ~b for a, b in itertools.permutations(ways, 2)):
@@ -332,8 +339,8 @@ def with_sums_joined(graph):
 
     def is_begun_sum(x, step):
         """Whether an addition goes on with what begins at the same place."""
-        inner = makers.get(id(x))
-        if not inner or readers[id(x)] > 1 or not graphs.is_addition(inner):
+        inner = addition(x)
+        if inner is None:
             return False
         before = family.shared(inner.inputs)
         goes_on = not before & ~family.shared(step.inputs)
@@ -355,8 +362,9 @@ def with_sums_joined(graph):
         if any(id(x) in gone for x in step.outputs):
             continue
         join = join_at(step, family) if graphs.is_addition(step) else None
-        sums = [x for x in join.branches if is_inner_sum(x)] if join else []
+        sums = []
         if join:
+            sums += [x for x in join.branches if is_inner_sum(x)]
             sums += [x for x in join.shortcuts if is_begun_sum(x, step)]
         if sums and len(step.inputs) == 2:
             (other,) = [x for x in step.inputs if x is not sums[0]]
