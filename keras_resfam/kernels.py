@@ -256,17 +256,22 @@ def convolution(x, kernel, bias, strides, padding, dilation, groups):
 
 def second_moment(x):
     """Returns the mean square of the values of `x`, in float32."""
-    size = ops.cast(math.prod(ops.shape(x)), "float32")
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
+        size = tf.cast(tf.size(x), tf.float32)
         return 2.0 * tf.nn.l2_loss(tf.cast(x, tf.float32)) / size
     if keras.backend.standardize_dtype(x.dtype) == "float16":
         x = ops.cast(x, "float32")  # float16 does not hold every norm
     # The rows' norms are as precise as `x`, and taken side by side.
-    rows = ops.reshape(x, (-1, math.prod(ops.shape(x)[1:])))
-    norms = ops.cast(ops.norm(rows, axis=-1), "float32")
-    return ops.sum(ops.square(norms)) / size
+    shape = -1, math.prod(ops.shape(x)[1:])
+    if keras.backend.backend() == "torch":
+        import torch
+
+        norms = torch.linalg.vector_norm(x.reshape(shape), dim=-1).float()
+        return norms.square().sum() / x.numel()
+    norms = ops.cast(ops.norm(ops.reshape(x, shape), axis=-1), "float32")
+    return ops.sum(ops.square(norms)) / math.prod(x.shape)
 
 
 def gram_error(w):
