@@ -108,9 +108,8 @@ SHORT = CIFAR.replace(
     label_smoothing=0.05,
 )
 
-# Half the paper's steps as well, without modulation, which on TensorFlow slows
-# a step by a fifth: of 5,000 held-out images it had fewer right after two
-# epochs (README).
+# Half the paper's steps as well, without modulation, which slows a step: of
+# 5,000 held-out images it had fewer right after two epochs (README).
 SHORT_44 = SHORT.replace(
     name="ortho_plain_44_no_modulation_cifar10_short",
     arguments={"depth": 44, **VARIANTS["orthonormal_plain"]},
