@@ -264,14 +264,14 @@ def second_moment(x):
     if keras.backend.standardize_dtype(x.dtype) == "float16":
         x = ops.cast(x, "float32")  # float16 does not hold every norm
     # The rows' norms are as precise as `x`, and taken side by side.
-    shape = -1, math.prod(ops.shape(x)[1:])
+    size = math.prod(x.shape[1:])
     if keras.backend.backend() == "torch":
         import torch
 
-        norms = torch.linalg.vector_norm(x.reshape(shape), dim=-1).float()
-        return norms.square().sum() / x.numel()
-    norms = ops.cast(ops.norm(ops.reshape(x, shape), axis=-1), "float32")
-    return ops.sum(ops.square(norms)) / math.prod(x.shape)
+        norms = torch.linalg.vector_norm(x.reshape(-1, size), dim=-1).float()
+        return norms.square().mean() / size
+    norms = ops.cast(ops.norm(ops.reshape(x, (-1, size)), axis=-1), "float32")
+    return ops.mean(ops.square(norms)) / size
 
 
 def gram_error(w):

@@ -250,6 +250,10 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
         (np.zeros(32, int), "up to 0$"),
         (1 + np.arange(32) % 8, "up to 8, but none of 0$"),
         (10 * (np.arange(32) % 2), "up to 10, but none of 1, 2, 3, 4, 5, ...$"),
+        (
+            (2**31 - 1) * (np.arange(32) % 2),
+            "up to 2147483647, but none of 1, 2, 3, 4, 5, ...$",
+        ),
         (np.arange(32) % 8 + 2**32, "from 4294967296 to"),
         (np.arange(32) % 8 - 1, "from -1 to"),
     ],
