@@ -75,10 +75,13 @@ SHORT = CIFAR.replace(
     note="in 164 epochs",
 )
 
-# An hour and a quarter of two processor cores.
+# An hour and a half of two processor cores. Blocks left out are regularisation
+# enough: 40 epochs with cutout got 9.1 % of the training images wrong (README).
 EFFECTIVE_PATHS_SHORT = SHORT.replace(
     name="resnet_110_effective_paths_cifar10_short",
+    epochs=50,
     drop_blocks=EFFECTIVE_PATHS,
+    cutout=0,
     error=5.96,  # section 5
     note="in epochs not told",
 )
