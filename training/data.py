@@ -211,16 +211,23 @@ def _tfds(name, split, data_dir):
         )
     import tensorflow_datasets as tfds
 
-    try:
+    with naming_split(name, split):
         dataset = builder.as_dataset(split=split, batch_size=4096)
-    except (ValueError, AssertionError) as error:  # TFDS does not say of what
-        raise ValueError(
-            f"{name} should have the split. Received: split={split}: {error}"
-        ) from error
     batches = list(tfds.as_numpy(dataset))
     images = np.concatenate([batch["image"] for batch in batches])
     labels = np.concatenate([batch["label"] for batch in batches])
     return images, labels.astype("int32")
+
+
+@contextlib.contextmanager
+def naming_split(name, split):
+    """Says which split it is that TFDS cannot give."""
+    try:
+        yield
+    except (ValueError, AssertionError) as error:
+        raise ValueError(
+            f"{name} should have the split. Received: split={split}: {error}"
+        ) from error
 
 
 def tfds_builder(name, data_dir=None):
@@ -311,9 +318,9 @@ def checksum(images, labels):
     return f"{sum(zlib.crc32(image, label) for image, label in pairs):x}"
 
 
-def check_some(name, split, labels):
+def check_some(name, split, examples):
     """Refuses a split without images."""
-    if not len(labels):
+    if examples < 1:
         raise ValueError(
             f"A split should have images. Received: {split} of {name}, with "
             "none"

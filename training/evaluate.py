@@ -330,7 +330,7 @@ def load_data(dataset, split, recipe, data_dir):
         batches = streams.in_order(builder, split, recipe["image_size"])
         return batches.as_numpy_iterator(), names
     images, labels = data.load(dataset, split, data_dir)
-    data.check_some(dataset, split, labels)
+    data.check_some(dataset, split, len(labels))
     return in_batches(images, labels), names
 
 

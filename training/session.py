@@ -175,7 +175,7 @@ def load_task(recipe, seed, data_dir, devices):
     if held_out:
         check_held_out(recipe.validation, train[1], evaluation[1])
     for part, (_, labels) in ((kept, train), (split, evaluation)):
-        data.check_some(recipe.dataset, part, labels)
+        data.check_some(recipe.dataset, part, len(labels))
     classes = data.classes_of(recipe.dataset, train[1], data_dir)
     data.check_labels(recipe.dataset, evaluation[1], classes)
     check_same_shape(split, evaluation[0], train[0])

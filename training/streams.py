@@ -36,9 +36,10 @@ class Stream:
         self.seed = seed
         self.part = part
         split, _ = data.split_in_two(recipe.train_split, recipe.validation)
+        count_examples(builder, split)
         self.split = tfds.even_splits(split, parts, drop_remainder=True)[part]
         self.batch_size = recipe.batch_size // parts
-        self.examples = builder.info.splits[self.split].num_examples
+        self.examples = count_examples(builder, self.split)
         self.steps = self.examples // self.batch_size
         data.check_batch(self.examples, self.batch_size)
 
@@ -74,6 +75,18 @@ class Stream:
         )
 
 
+def count_examples(builder, split):
+    """Returns how many images a split has.
+
+    Raises:
+        ValueError: If there is no such split, or none in it.
+    """
+    with data.naming_split(builder.name, split):
+        count = builder.info.splits[split].num_examples
+    data.check_some(builder.name, split, count)
+    return count
+
+
 def in_order(builder, split, size, devices=None, batch_size=100):
     """Returns central crops of a split, in batches, for `evaluate`.
 
@@ -90,11 +103,11 @@ def in_order(builder, split, size, devices=None, batch_size=100):
         image = central_crop(example["image"], size)
         return image, tf.cast(example["label"], tf.int32), *weight
 
+    count = count_examples(builder, split)
     examples = read(builder, split)
     if devices is not None and devices.count > 1:
         part, parts = devices.shard
         whole = devices.multiple(batch_size)
-        count = builder.info.splits[split].num_examples
         lacking = -count % whole
         weight = (count + lacking) / count  # 1 on average
         fill = examples.take(1).repeat(lacking).map(lambda x: (x, 0.0))

@@ -100,6 +100,22 @@ def test_shards_are_apart(builder):
     assert not seen[0] & seen[1]
 
 
+@pytest.mark.parametrize(
+    "split, reason",
+    [
+        ("extra", "should have the split.*split=extra: .*train"),
+        ("train[-5", r"should have the split.*split=train\[-5: "),
+        ("train[:0]", r"should have images.*Received: train\[:0\]"),
+        ("train[90%:10%]", r"should have images.*Received: train\[90%:10%\]"),
+    ],
+)
+def test_splits_that_are_none_end_in_a_line(builder, split, reason):
+    with pytest.raises(ValueError, match=reason):
+        streams.Stream(builder, RECIPE.replace(train_split=split), seed=0)
+    with pytest.raises(ValueError, match=reason):
+        streams.in_order(builder, split, 8)
+
+
 def test_a_second_look_sees_the_same(builder):
     """Keras takes one, with JAX and torch."""
     epoch = streams.Stream(builder, RECIPE, seed=0).epoch(1)
