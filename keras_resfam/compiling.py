@@ -176,19 +176,16 @@ def record(model, training, inputs):
             model.non_trainable_variables,
         )
     )
-    penalties = sum(
-        weight.regularizer is not None for weight in model.trainable_weights
-    )
 
     class Call(torch.nn.Module):
         def forward(self, *arguments):
             outputs, updates, losses = model.stateless_call(
                 *arguments, training=training, return_losses=True
             )
-            of_layers = len(losses) - penalties  # those of weights come last
+            losses, penalties = graphs.split_losses(model, losses)
             # Without training only `evaluate` wants them: Keras adds them.
-            total = [sum(losses[of_layers:])] if training and penalties else []
-            return outputs, updates, losses[:of_layers], total
+            total = [sum(penalties)] if training and penalties else []
+            return outputs, updates, losses, total
 
     try:
         with gradients.recorded() as backwards:

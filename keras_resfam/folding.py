@@ -30,7 +30,7 @@ LINEAR = (
     *TRANSPOSED,
 )
 NORMS = layers.BatchNormalization, BatchNormalization
-KERNELS = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
+WEIGHTS = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
 
 
 def fold_batch_norm(model):
@@ -168,7 +168,7 @@ def _is_linear(layer):
     return (
         type(layer) in LINEAR
         and layer.activation is keras.activations.linear
-        and KERNELS.issuperset(w.name for w in layer.weights)
+        and WEIGHTS.issuperset(w.name for w in layer.weights)
     )
 
 

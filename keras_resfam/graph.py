@@ -361,7 +361,7 @@ def same(x):
     return x
 
 
-def kernels(operation):
+def count_kernels(operation):
     """How many layers with kernels an operation holds: 0 or 1; more in a model.
 
     A kernel is a weight of two or more dimensions, so that a convolution or a
@@ -372,8 +372,26 @@ def kernels(operation):
     if not isinstance(operation, keras.Layer) or isinstance(operation, others):
         return 0
     if isinstance(operation, keras.Model):
-        return sum(kernels(layer) for layer in operation.layers)
+        return sum(count_kernels(layer) for layer in operation.layers)
     return int(any(len(w.shape) > 1 for w in operation.weights))
+
+
+def split_losses(model, losses):
+    """The losses that layers have added, and those of weights.
+
+    Args:
+        model: `keras.Model`.
+        losses: list. All of them, as a call returns them: Keras puts those of
+            trainable weights last, one for each that has a regularizer.
+
+    Returns:
+        Two lists.
+    """
+    penalties = sum(
+        weight.regularizer is not None for weight in model.trainable_weights
+    )
+    of_layers = len(losses) - penalties
+    return losses[:of_layers], losses[of_layers:]
 
 
 def is_addition(step):

@@ -19,6 +19,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+import tiny_run  # noqa: E402
 from keras_resfam.initializers import (  # noqa: E402
     FanInNormal,
     FanInUniform,
@@ -40,3 +41,19 @@ def quick_initializers(monkeypatch):
 
     for initializer in (FanInNormal, FanInUniform, Orthonormal):
         monkeypatch.setattr(initializer, "_draw", draw)
+
+
+@pytest.fixture(scope="module")
+def empty_checkout(tmp_path_factory):
+    """A checkout of the tests' own, with nothing in `weights/`."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield tiny_run.use_checkout(tmp_path_factory.mktemp("checkout"), patch)
+
+
+@pytest.fixture(scope="module")
+def home(empty_checkout):
+    """One with the network `dmrnet_8_digits`."""
+    import package
+
+    package.package(tiny_run.make(empty_checkout / "runs" / "digits"))
+    return empty_checkout

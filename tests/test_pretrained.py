@@ -45,16 +45,6 @@ IMAGES = fingerprint.fixed_images((8, 8, 1)).astype("float32")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A checkout of its own, with one network in `weights/`."""
-    with pytest.MonkeyPatch.context() as patch:
-        path = tmp_path_factory.mktemp("checkout")
-        checkout = tiny_run.use_checkout(path, patch)
-        package.package(tiny_run.make(checkout / "runs" / "digits"))
-        yield checkout
-
-
-@pytest.fixture(scope="module")
 def folder(home):
     return home / "weights" / "dmrnet_8_digits"
 
@@ -69,7 +59,7 @@ def server():
 def client(server, folder, tmp_path, monkeypatch):
     """A user without a checkout, and the network published for them."""
     server.repositories.clear()
-    commit = server.push(REPOSITORY, contents(folder))
+    commit = server.push(REPOSITORY, tiny_run.contents(folder))
     network = package.entry(folder, REPOSITORY, commit)
     monkeypatch.setattr(pretrained, "CHECKOUT", tmp_path / "none")
     monkeypatch.setattr(registry, "PATH", tmp_path / "registry.json")
@@ -77,10 +67,6 @@ def client(server, folder, tmp_path, monkeypatch):
     hub.use(server, tmp_path / "cache", monkeypatch)
     server.requests.clear()
     return network
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def find(weights="digits"):
@@ -294,7 +280,7 @@ def test_a_branch_is_one_commit_though_it_moves(
     client, folder, server, monkeypatch
 ):
     find(f"hf://{REPOSITORY}")
-    files = contents(folder)
+    files = tiny_run.contents(folder)
     files[download.RECIPE] += b"\n"
     told = json.loads(files[download.FINGERPRINT])
     told["files"][download.RECIPE] = download.describe(files[download.RECIPE])
@@ -756,7 +742,9 @@ WORDS = {
 )
 @pytest.mark.parametrize("weights", ["digits", f"hf://{REPOSITORY}"])
 def test_faults(client, folder, server, weights, kind, method, where):
-    older = contents(folder) | {download.WEIGHTS: b"of an older commit"}
+    older = tiny_run.contents(folder) | {
+        download.WEIGHTS: b"of an older commit"
+    }
     head = server.repositories[REPOSITORY].head
     head.parent = hub.Commit("0" * 40, None, older)
     with server.fault(kind, where, method):
@@ -773,7 +761,7 @@ def test_faults(client, folder, server, weights, kind, method, where):
 @pytest.mark.parametrize("weights", ["digits", f"hf://{REPOSITORY}"])
 def test_an_older_commit_that_is_whole(client, folder, server, weights):
     head = server.repositories[REPOSITORY].head
-    head.parent = hub.Commit("0" * 40, None, contents(folder))
+    head.parent = hub.Commit("0" * 40, None, tiny_run.contents(folder))
     with server.fault("stale", "/resolve/"):
         with pytest.raises(HubError, match="was asked for, and not served"):
             find(weights)

@@ -66,6 +66,11 @@ def shake(model):
         )
 
 
+def contents(folder):
+    """The files of a folder, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def make(folder, builder="DMRNet", arguments=None, name="tiny"):
     """Writes a run folder; returns its path."""
     keras.utils.set_random_seed(0)

@@ -12,7 +12,6 @@ prints what all single deletions cost, and nothing else; what the weights and
 the images are does not matter there.
 """
 
-import argparse
 import csv
 import importlib.util
 import pathlib
@@ -24,10 +23,7 @@ import evaluate
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser(__doc__)
     add = parser.add_argument
 
     def count(name, default, text):
@@ -75,7 +71,7 @@ def main(arguments=None):
             "analyse.py: the pictures are drawn by matplotlib, which is not "
             'installed: pip install -e ".[plots]"'
         )
-    try:
+    with command_line.in_a_line("analyse.py"):
         if options.benchmark:
             benchmark(network_to_time(options), options.batch_size)
             return
@@ -86,8 +82,6 @@ def main(arguments=None):
         images, labels = evaluate.first(batches, options.examples)
         options.out.mkdir(parents=True, exist_ok=True)
         analyse(model, recipe, images, labels, options)
-    except command_line.refusals() as error:
-        sys.exit(f"analyse.py: {error}")
     print(f"Written: {options.out / 'index.html'}")
 
 
@@ -189,8 +183,8 @@ def rows_of(path, common):
         return []
     found = {name: rows[0].get(name) for name in common}
     if found != {name: str(value) for name, value in common.items()}:
-        sys.exit(
-            f"analyse.py: {path} should be of {common}: remove it, or give "
+        raise ValueError(
+            f"{path} should be of {common}: remove it, or give "
             f"another `--out`. Received: {found}"
         )
     return rows
@@ -209,6 +203,7 @@ def write_columns(path, columns):
 def write_pages(model, recipe, records, lengths, gradients, out):
     """Writes the pictures, and the page that shows them."""
     from keras_resfam.analysis import page
+    from keras_resfam.analysis.published import NETWORK
 
     # The authors' numbers are of a residual network.
     published = recipe["dataset"] == "cifar10" and lengths is not None
@@ -217,7 +212,7 @@ def write_pages(model, recipe, records, lengths, gradients, out):
     parts = [
         page.table(
             "Top-1 error in percent",
-            ["", name, "Veit et al., ResNet-110" if published else ""],
+            ["", name, NETWORK if published else ""],
             page.lesion_rows(records, published),
         )
     ]
@@ -238,15 +233,17 @@ def write_pages(model, recipe, records, lengths, gradients, out):
 
 def path_table(lengths, gradients, published):
     from keras_resfam.analysis import effective_lengths, page
+    from keras_resfam.analysis.published import EFFECTIVE_LENGTHS, MEAN_LENGTH
 
     mean = float((lengths["length"] * lengths["probability"]).sum())
     first, last = effective_lengths(gradients)
+    shortest, longest = EFFECTIVE_LENGTHS
     rows = [
-        ("mean length", mean, 27.0 if published else None),
+        ("mean length", mean, MEAN_LENGTH if published else None),
         (
             "95 % of the gradient",
             f"{first} to {last}",
-            "5 to 17 (almost all)" if published else None,
+            f"{shortest} to {longest} (almost all)" if published else None,
         ),
     ]
     return page.table("Paths, in blocks", ["", "measured", "Veit et al."], rows)

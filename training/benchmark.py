@@ -438,11 +438,7 @@ def print_header(contenders, title):
 
 def parse(arguments):
     summary, _, rest = __doc__.partition("\n")
-    parser = argparse.ArgumentParser(
-        description=summary,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser(summary, epilog=rest)
     parser.add_argument(
         "--networks",
         nargs="+",

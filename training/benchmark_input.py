@@ -10,9 +10,7 @@ step of each kind and its quartiles, and how much longer a step on real data
 takes.
 """
 
-import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,10 +23,7 @@ WARM_UP = 3  # steps of each turn that are not counted
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser(__doc__)
     add = parser.add_argument
     add("--recipe", default="wrn_16_4_cifar10")
     add("--data-dir", metavar="PATH", help="as for train.py")
@@ -44,14 +39,12 @@ def main(arguments=None):
     command_line.choose_backend(options.backend)
     import session
 
-    try:
+    with command_line.in_a_line("benchmark_input.py"):
         recipe = recipes.find(options.recipe)
         if options.precision:
             recipe = recipe.replace(precision=options.precision)
         with tempfile.TemporaryDirectory() as folder:
             run = session.prepare(recipe, Path(folder), 0, options.data_dir)
-    except command_line.refusals() as error:
-        sys.exit(f"benchmark_input.py: {error}")
     report(recipe, measure(run, options.steps, options.turns))
 
 

@@ -19,7 +19,7 @@ PARTIAL = ".partial"
 DAMAGED = ".damaged"
 
 
-class CheckpointError(Exception):
+class CheckpointError(OSError):
     """A run's state that cannot be written, or none that can be read."""
 
 
@@ -36,6 +36,8 @@ def writing(what, folder):
     """
     try:
         yield
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(
             f"Could not write {what} to {folder}: {error.strerror or error}. "

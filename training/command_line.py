@@ -1,6 +1,7 @@
 """What the commands of this folder share."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -25,11 +26,26 @@ def positive(text):
     return int(text)
 
 
-def refusals():
-    """The errors that a command ends with in a line, without a traceback."""
-    from keras_resfam.download import HubError
+def parser(description, **options):
+    """A parser of arguments whose help has the lines as they are written."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
 
-    return ValueError, OSError, HubError
+
+@contextlib.contextmanager
+def in_a_line(begin):
+    """Ends the command in a line, where something is refused or missing.
+
+    Args:
+        begin: String. What the line begins with.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.exit(f"{begin}: {error}")
 
 
 def check_file(option, path):

@@ -73,16 +73,16 @@ def load(name, split, data_dir=None):
 
 def has_split(name, split, data_dir=None):
     """Whether a data set has a split, which is read of the same places."""
+    parts = {part.partition("[")[0] for part in split.split("+")}
     if name == "digits":
-        return split in ("train", "test")
+        return parts <= {"train", "test"}
     path = npz_path(name, data_dir)
     if path is None:  # of its own sets, TFDS has all splits that are used
-        return (
-            name in DATASETS
-            or split in tfds_builder(name, data_dir).info.splits
+        return name in DATASETS or parts <= set(
+            tfds_builder(name, data_dir).info.splits
         )
     with _open_npz(path) as file:
-        return f"x_{split}" in file
+        return all(f"x_{part}" in file for part in parts)
 
 
 def in_memory(name, data_dir):
@@ -206,8 +206,9 @@ def _tfds(name, split, data_dir):
     builder = tfds_builder(name, data_dir)
     if None in builder.info.features["image"].shape:
         raise ValueError(
-            f"The images of {name} differ in size: give the side to cut them "
-            "to, as `--set image_size=224`. Received: image_size=None"
+            f"The images of {name} differ in size: networks for them are "
+            "trained by recipes with the side to cut them to, as train.py's "
+            f"`--set image_size=224`. Received: dataset={name}, image_size=None"
         )
     import tensorflow_datasets as tfds
 

@@ -10,7 +10,6 @@ or what a builder takes as `weights`. Of a run, the numbers go into its
 result.json, which the model card is made from.
 """
 
-import argparse
 import importlib
 import json
 import pathlib
@@ -129,10 +128,7 @@ def add_network(add):
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser(__doc__)
     add = parser.add_argument
     add_network(add)
     add("--dataset", help="another than the network's own")
@@ -152,7 +148,7 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     options = parse_arguments(arguments)
     command_line.choose_backend(options.backend)
-    try:
+    with command_line.in_a_line("evaluate.py"):
         command_line.check_file("--output", options.output)
         model, recipe = load_network(options)
         dataset = options.dataset or recipe["dataset"]
@@ -170,8 +166,6 @@ def main(arguments=None):
             output = pathlib.Path(options.network) / "result.json"
         if output is not None:
             output.write_text(json.dumps(result, indent=2) + "\n")
-    except command_line.refusals() as error:
-        sys.exit(f"evaluate.py: {error}")
 
 
 def _is_run(network):
@@ -209,8 +203,10 @@ def load_network(options):
         from keras_resfam.files import read_json
 
         recipe = read_json(path / "recipe.json")
-        arguments = recipe["arguments"]
-        return _load_weights(recipe["builder"], arguments, options.network)
+        model, _ = _load_weights(
+            recipe["builder"], recipe["arguments"], options.network
+        )
+        return model, recipe
     return _load_weights(
         options.builder, builder_arguments(options), options.network
     )

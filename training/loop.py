@@ -95,7 +95,7 @@ class Run:
                 silence.
 
         Returns:
-            The rows of the log, a dict an epoch.
+            The rows of the log, a dict an evaluation.
 
         Raises:
             Interrupted, NonFiniteLoss, checkpoints.CheckpointError.

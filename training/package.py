@@ -9,7 +9,6 @@ again from the same run by the same Keras, it is the same byte for byte. (Its
 date is that of the run's file of weights.)
 """
 
-import argparse
 import json
 import os
 import re
@@ -57,10 +56,7 @@ SHORT_NAMES = {
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument(
         "--suffix",
@@ -72,10 +68,8 @@ def parse_arguments(arguments=None):
 
 def main(arguments=None):
     options = parse_arguments(arguments)
-    try:
+    with command_line.in_a_line("Not packaged"):
         folder = package(options.run, options.suffix)
-    except ValueError as error:
-        raise SystemExit(f"Not packaged. {error}") from None
     print(folder)
     print(*(n for n in registry.read() if n.name == folder.name))
 
@@ -110,6 +104,8 @@ def package(run, suffix=""):
         )
     check_result(run, recipe)
     name = name_of(recipe, suffix)
+    target = pretrained.CHECKOUT / "weights" / name
+    check_same_recipe(target, recipe)
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
 
@@ -134,8 +130,6 @@ def package(run, suffix=""):
         (folder / "README.md").write_text(card)
         write_fingerprint(folder, opened, logits[1])
         check(folder)
-        target = pretrained.CHECKOUT / "weights" / name
-        check_same_recipe(target, recipe)
         replace(target, folder)
     register(entry(target))
     return target

@@ -8,7 +8,6 @@ and pins it in the registry of keras_resfam. Publishing the same bytes again
 changes nothing.
 """
 
-import argparse
 import dataclasses
 import hashlib
 from pathlib import Path
@@ -25,16 +24,13 @@ from huggingface_hub import (
 import command_line
 import package
 from keras_resfam import registry
-from keras_resfam.download import FINGERPRINT, HubError, describe, hub_errors
+from keras_resfam.download import FINGERPRINT, describe, hub_errors
 
 BRANCH = "main"
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser(__doc__)
     parser.add_argument("folder", type=Path, help="weights/<name>")
     parser.add_argument(
         "--repo",
@@ -55,36 +51,24 @@ def parse_arguments(arguments=None):
 
 def main(arguments=None):
     options = parse_arguments(arguments)
-    try:
-        run(options, options.folder.resolve())
-    except (ValueError, HubError) as error:
-        raise SystemExit(f"Not published. {error}") from None
-    except NotTagged as error:
-        raise SystemExit(f"Published and pinned, not tagged. {error}") from None
-
-
-class NotTagged(Exception):
-    """The commit was made, and its tag was not."""
-
-
-def run(options, folder):
+    folder = options.folder.resolve()
     repository = options.repo or registry.repository(folder.name)
-    package.check(folder)
-    for name in package.FILES:
-        described = describe((folder / name).read_bytes())
-        print(f"{described['sha256']}  {described['bytes']:>10,}  {name}")
-    if options.dry_run:
-        print(plan(folder, repository))
-        return
-    tag = options.revision
-    commit = publish(folder, repository, options.private, tag)
-    package.register(package.entry(folder, repository, commit))
+    with command_line.in_a_line("Not published"):
+        package.check(folder)
+        for name in package.FILES:
+            described = describe((folder / name).read_bytes())
+            print(f"{described['sha256']}  {described['bytes']:>10,}  {name}")
+        if options.dry_run:
+            print(plan(folder, repository))
+            return
+        tag = options.revision
+        commit = publish(folder, repository, options.private, tag)
+    with command_line.in_a_line(f"Published as {commit}, not pinned"):
+        package.register(package.entry(folder, repository, commit))
     print(f"Published and pinned: hf://{repository}@{commit}")
     if tag:
-        try:
+        with command_line.in_a_line("Published and pinned, not tagged"):
             put_tag(repository, tag, commit)
-        except HubError as error:
-            raise NotTagged(str(error)) from None
 
 
 @dataclasses.dataclass(frozen=True)

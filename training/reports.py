@@ -13,7 +13,7 @@ def write(folder, rows):
 
     Args:
         folder: Path. The run's folder.
-        rows: List of dicts, one an epoch; the last is new.
+        rows: List of dicts, one an evaluation; the last is new.
     """
     write_csv(folder / "log.csv", rows)
     if importlib.util.find_spec("tensorboard"):

@@ -49,6 +49,8 @@ def prepare(
     Raises:
         ValueError: If the data do not fit the recipe, or the folder holds a
             run of another recipe or seed.
+        CheckpointError: If the folder cannot be written.
+        HubError: If the Hub does not give the weights to start from.
     """
     devices = devices or distribution.Devices()
     check_devices(recipe, devices)

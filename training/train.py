@@ -20,7 +20,6 @@ last checkpoint, and reaches what it would have reached undisturbed. A run
 that is complete stays as it is: the default folder is then runs/<recipe>-2.
 """
 
-import argparse
 import pathlib
 import sys
 from contextlib import nullcontext
@@ -41,11 +40,7 @@ what to choose by is held out of the training set, never the test set:
 
 
 def parse_arguments(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser(__doc__, epilog=EXAMPLES)
     add = parser.add_argument
     add("--recipe", default="digits", help="what to train (default: digits)")
     add(
@@ -144,17 +139,12 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     options = parse_arguments(arguments)
     command_line.choose_backend(options.backend)
-    try:
+    with command_line.in_a_line("train.py"):
         if options.list is not None:
             print(recipes.table(options.list))
             return
         recipe = chosen_recipe(options)
-    except ValueError as error:  # before Keras is imported
-        sys.exit(f"train.py: {error}")
-    try:
         run = prepared_run(recipe, options)
-    except command_line.refusals() as error:
-        sys.exit(f"train.py: {error}")
     train(run, verbose=2 if options.quiet else 1)
     part = "held-out" if recipe.validation else recipe.test_split
     accuracy = 100 * run.rows[-1]["val_accuracy"]
@@ -181,7 +171,6 @@ def chosen_recipe(options):
 
 def prepared_run(recipe, options):
     """Imports Keras, and builds the run."""
-    import checkpoints
     import distribution
     import session
 
@@ -189,19 +178,16 @@ def prepared_run(recipe, options):
     if options.distribute is not None:
         devices = distribution.start(options.distribute)
     folder = options.run_dir or _default_folder(recipe.name)
-    try:
-        return session.prepare(
-            recipe,
-            folder,
-            options.seed,
-            options.data_dir,
-            devices,
-            options.save_every,
-            options.steps_per_execution,
-            options.evaluate_every,
-        )
-    except checkpoints.CheckpointError as error:
-        sys.exit(f"train.py: {error}")
+    return session.prepare(
+        recipe,
+        folder,
+        options.seed,
+        options.data_dir,
+        devices,
+        options.save_every,
+        options.steps_per_execution,
+        options.evaluate_every,
+    )
 
 
 def train(run, verbose):
@@ -221,7 +207,7 @@ def train(run, verbose):
     except loop.Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)
-    except (checkpoints.CheckpointError, loop.NonFiniteLoss, OSError) as error:
+    except (loop.NonFiniteLoss, OSError) as error:
         sys.exit(f"\ntrain.py: {error}")
 
 

@@ -8,10 +8,11 @@ import functools
 import keras
 from keras import ops
 
+from keras_resfam import graph as graphs
 from keras_resfam.gradients import replace_gradient
 
 
-def compiled(template):
+def shared_inference(template):
     """Compiles a model's inference, its weights being arguments.
 
     Args:
@@ -161,14 +162,12 @@ def run_if(condition, model, inputs):
         outputs, changed, losses = model.stateless_call(
             trainable, state, inputs, training=True, return_losses=True
         )
-        penalties = sum(
-            v.regularizer is not None for v in model.trainable_variables
-        )
-        if len(losses) > penalties:
+        others, _ = graphs.split_losses(model, losses)
+        if others:
             raise ValueError(
                 "A branch that is switched should add no losses but those of "
-                f"its weights. Received: {model.name} with "
-                f"{len(losses) - penalties} other losses"
+                f"its weights. Received: {model.name} with {len(others)} other "
+                "losses"
             )
         return [outputs, *changed]
 

@@ -222,9 +222,10 @@ class Ancestry:
             shortest = min if passes_all(step) else max
             ways = (self.distance[id(x)] for x in step.inputs)
             way = shortest(ways, default=0)
+            way += graphs.count_kernels(step.operation)
             for x in step.outputs:
                 self.steps[id(x)] = ancestors
-                self.distance[id(x)] = way + graphs.kernels(step.operation)
+                self.distance[id(x)] = way
 
     def of(self, tensors):
         return union(self.steps[id(x)] for x in tensors)
@@ -280,7 +281,7 @@ def join_at(step, family):
         return family.within(family.graph.steps, family.steps[id(x)] & ~shared)
 
     def kernels(x):
-        return sum(graphs.kernels(step.operation) for step in own(x))
+        return sum(graphs.count_kernels(step.operation) for step in own(x))
 
     def distance(x):
         return family.distance[id(x)]
@@ -315,67 +316,87 @@ def with_sums_joined(graph):
     nothing reads `x + f` but the addition, and `g` too is made of `x`. What
     was added first is added first, so that no bit changes.
     """
-    family = Ancestry(graph)
-    makers = {id(x): step for step in graph.steps for x in step.outputs}
-    readers = graphs.readers(graph)
-    gone = set()
-
-    def addition(x):
-        """What adds up a tensor that nothing else reads, or `None`."""
-        step = makers.get(id(x))
-        if not step or readers[id(x)] > 1 or not graphs.is_addition(step):
-            return None
-        return step
-
-    def is_inner_sum(x):
-        step = addition(x)
-        if step is None:
-            return False
-        ways = [family.steps[id(y)] for y in step.inputs]
-        if not all(a & ~b for a, b in itertools.permutations(ways, 2)):
-            return False
-        join = join_at(step, family)
-        return not join or not is_projection(join, family)
-
-    def is_begun_sum(x, step):
-        """Whether an addition goes on with what begins at the same place."""
-        inner = addition(x)
-        if inner is None:
-            return False
-        before = family.shared(inner.inputs)
-        goes_on = not before & ~family.shared(step.inputs)
-        return goes_on and join_at(inner, family) is not None
-
-    def opened(x):
-        """The parts of a sum; those of a sum in it where that is the same."""
-        gone.add(id(x))
-        step = makers[id(x)]
-        parts = step.inputs
-        sums = [y for y in parts if is_inner_sum(y) or is_begun_sum(y, step)]
-        if len(parts) == 2 and len(sums) == 1:
-            (other,) = [y for y in parts if y is not sums[0]]
-            return [*opened(sums[0]), other]
-        return parts
-
-    steps = []
+    sums = Sums(graph)
+    steps, gone = [], set()
     for step in reversed(graph.steps):
         if any(id(x) in gone for x in step.outputs):
             continue
-        join = join_at(step, family) if graphs.is_addition(step) else None
-        sums = []
-        if join:
-            sums += [x for x in join.branches if is_inner_sum(x)]
-            sums += [x for x in join.shortcuts if is_begun_sum(x, step)]
-        if sums and len(step.inputs) == 2:
-            (other,) = [x for x in step.inputs if x is not sums[0]]
-            parts = [*opened(sums[0]), other]
-            add = step.operation
-            if not isinstance(add, keras.layers.Add):  # keras.ops adds two
-                dtype = step.outputs[0].dtype
-                add = keras.layers.Add(dtype=dtype, name=step.name)
-            step = graphs.Step(add, (parts,), {}, step.outputs)
+        inner = sums.within(step)
+        if inner and len(step.inputs) == 2:
+            (other,) = [x for x in step.inputs if x is not inner[0]]
+            parts, opened = sums.opened(inner[0])
+            gone.update(map(id, opened))
+            step = addition_of([*parts, other], step)
         steps.append(step)
     return dataclasses.replace(graph, steps=steps[::-1])
+
+
+def addition_of(parts, step):
+    """A step that adds up the parts, in the place of another addition."""
+    add = step.operation
+    if not isinstance(add, keras.layers.Add):  # keras.ops adds two
+        add = keras.layers.Add(dtype=step.outputs[0].dtype, name=step.name)
+    return graphs.Step(add, (parts,), {}, step.outputs)
+
+
+class Sums:
+    """The additions of a graph, and which are parts of others."""
+
+    def __init__(self, graph):
+        self.family = Ancestry(graph)
+        self.makers = {id(x): s for s in graph.steps for x in s.outputs}
+        self.readers = graphs.readers(graph)
+
+    def within(self, step):
+        """The inputs of a residual addition that are sums to join with it."""
+        if not graphs.is_addition(step):
+            return []
+        join = join_at(step, self.family)
+        if join is None:
+            return []
+        inner = [x for x in join.branches if self.is_inner(x)]
+        return inner + [x for x in join.shortcuts if self.is_begun(x, step)]
+
+    def opened(self, x):
+        """The parts of a sum, and what is gone with it.
+
+        Those of a sum in it, where that is the same.
+        """
+        step = self.makers[id(x)]
+        parts = step.inputs
+        sums = [y for y in parts if self.is_inner(y) or self.is_begun(y, step)]
+        if len(parts) != 2 or len(sums) != 1:
+            return parts, [x]
+        (other,) = [y for y in parts if y is not sums[0]]
+        inner, gone = self.opened(sums[0])
+        return [*inner, other], [x, *gone]
+
+    def is_inner(self, x):
+        """Whether a tensor is a sum of branches, without a shortcut."""
+        step = self.addition(x)
+        if step is None:
+            return False
+        ways = [self.family.steps[id(y)] for y in step.inputs]
+        if not all(a & ~b for a, b in itertools.permutations(ways, 2)):
+            return False
+        join = join_at(step, self.family)
+        return not join or not is_projection(join, self.family)
+
+    def is_begun(self, x, step):
+        """Whether an addition goes on with what begins at the same place."""
+        inner = self.addition(x)
+        if inner is None:
+            return False
+        before = self.family.shared(inner.inputs)
+        goes_on = not before & ~self.family.shared(step.inputs)
+        return goes_on and join_at(inner, self.family) is not None
+
+    def addition(self, x):
+        """What adds up a tensor that nothing else reads, or `None`."""
+        step = self.makers.get(id(x))
+        if not step or self.readers[id(x)] > 1 or not graphs.is_addition(step):
+            return None
+        return step
 
 
 def is_projection(join, family):

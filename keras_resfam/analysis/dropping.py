@@ -144,7 +144,9 @@ def linear_survival(blocks, last=0.5):
 
 def checked_survival(blocks, active, survival, scale):
     if not blocks:
-        raise ValueError("`model` should have residual blocks; it has none.")
+        raise ValueError(
+            "`model` should have residual blocks. Received: one without"
+        )
     if (active is None) == (survival is None):
         raise ValueError(
             "Just one of `active` and `survival` should be given. "
@@ -158,15 +160,16 @@ def checked_survival(blocks, active, survival, scale):
                 f"number of blocks. Received: active={active!r}"
             )
         return [active / blocks] * blocks
-    fits = np.shape(survival) == (blocks,) and all(
-        isinstance(p, numbers.Real) and 0 <= p <= 1 for p in survival
+    chances = list(survival) if np.iterable(survival) else [survival]
+    fits = len(chances) == blocks and all(
+        isinstance(p, numbers.Real) and 0 <= p <= 1 for p in chances
     )
     if not fits:
         raise ValueError(
             f"`survival` should be {blocks} probabilities, one for each "
             f"block. Received: survival={survival!r}"
         )
-    return [float(p) for p in survival]
+    return [float(p) for p in chances]
 
 
 @keras.saving.register_keras_serializable("keras_resfam")

@@ -149,7 +149,7 @@ class BlockRunner:
         model = keras.Model(sources, results)
         kind = signature(steps, inputs, outputs, model)
         if kind not in self._compiled:
-            self._compiled[kind] = backends.compiled(model)
+            self._compiled[kind] = backends.shared_inference(model)
         return self._compiled[kind](model)
 
 

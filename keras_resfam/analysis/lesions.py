@@ -123,8 +123,8 @@ def lesion_study(
         "seed": seed,
     }
     done = resume(output, common, named=name is not None)
-    for row in done.values():
-        common["network"] = row["network"]
+    if done:  # goes by the name that the file has
+        common["network"] = next(iter(done.values()))["network"]
     asked = list(
         plans(
             chain,

@@ -75,7 +75,7 @@ def count_paths(model, unit="blocks"):
         if silences(step):
             found = {}
         if unit == "layers" and step.name not in shortcuts:
-            found = shifted(found, graphs.kernels(step.operation))
+            found = shifted(found, graphs.count_kernels(step.operation))
         paths.update((id(x), found) for x in step.outputs)
     return paths[id(chain.graph.outputs[0])]
 

@@ -65,10 +65,11 @@ def plain_chain(graph):
     for layer in plain_pieces(graph):
         entry, exits = graphs.reads(layer), layer[-1].outputs
         kept = shapes(entry) == shapes(exits)
-        if kept and any(graphs.kernels(s.operation) for s in layer):
+        heavy = [s for s in layer if graphs.count_kernels(s.operation)]
+        if kept and heavy:
             unit = Unit(lead, layer, [], entry, exits)
             unit.block = Block(
-                name=next(s.name for s in layer if graphs.kernels(s.operation)),
+                name=heavy[0].name,
                 stage=0,
                 branches={},
                 shortcut=(),
@@ -103,7 +104,7 @@ def plain_pieces(graph):
         carried = {x for x in carried if last_use.get(x, 0) > position}
         if len(carried) > 1:
             continue
-        heavy = any(graphs.kernels(s.operation) for s in piece)
+        heavy = any(graphs.count_kernels(s.operation) for s in piece)
         if pieces and not heavy and all(keeps_shape(s) for s in piece):
             pieces[-1] += piece
         else:

@@ -1,8 +1,9 @@
 """What Veit's authors measured, to be set beside one's own.
 
-Medians of the result files that they published with their code
-(https://github.com/gcr/fb.resnet.torch-lesion-study): a pre-activation
-ResNet-110 of 54 blocks on CIFAR-10, top-1 test error in percent.
+Of a pre-activation ResNet-110 of 54 blocks on CIFAR-10: top-1 test error in
+percent, from the result files that they published with their code
+(https://github.com/gcr/fb.resnet.torch-lesion-study), of several trials the
+median; and lengths of paths in blocks, from the paper.
 """
 
 NETWORK = "Veit et al., ResNet-110"
@@ -84,5 +85,7 @@ REPETITIONS = {
     9: 9.4,
     10: 9.6,
 }
+
+MEAN_LENGTH = 27.0
 
 EFFECTIVE_LENGTHS = (5, 17)

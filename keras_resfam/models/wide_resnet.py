@@ -37,8 +37,8 @@ def WideResNet(x, depth=28, width=10, block=(3, 3), blocks=None, dropout=0.0):
     section 2
 
     Args:
-        depth: int, 6N + 4. 16, 22, 28 and 40 in the paper. N follows from it
-            whatever the block, as in table 2, unless `blocks` is given.
+        depth: int, 6N + 4. 16, 22, 28, 40 and 52 in the paper. N follows from
+            it whatever the block, as in table 2, unless `blocks` is given.
             Defaults to `28`.
         width: number. The widening factor k; `int(16 * k)` channels and so
             on. Defaults to `10`.

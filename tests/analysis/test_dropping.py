@@ -450,6 +450,7 @@ def test_a_last_survival_of_no_probability_is_refused(last):
         (dict(survival=[0.5]), "3 probabilities"),
         (dict(survival=0.5), "3 probabilities"),
         (dict(survival="x"), "survival='x'"),
+        (dict(survival=[[1], 1, 1]), r"Received: survival=\[\[1\], 1, 1\]"),
         (dict(survival=["1", 0.5, 0.5]), "3 probabilities"),
         (dict(survival=[0.5, 2, 1]), "3 probabilities"),
         (dict(active=1, scale="test"), "Received: scale='test'"),

@@ -1,7 +1,6 @@
 """Checkpoints under kills, damage and a full disk."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 import checkpoints
+import disks
 
 TRAINING = Path(checkpoints.__file__).parent
 
@@ -92,16 +92,11 @@ def test_one_process_puts_aside_what_all_pass_over(tmp_path):
 
 def test_disk_without_room_keeps_the_checkpoint_before(tmp_path):
     checkpoints.save(tmp_path, 5, arrays(5), {"step": 5})
-    # A limit on the size of files fails a write like a full disk does.
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    try:
-        with pytest.raises(checkpoints.CheckpointError, match="go on"):
-            checkpoints.save(tmp_path, 10, [np.zeros(100_000)], {})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with (
+        disks.room_for(10_000),
+        pytest.raises(checkpoints.CheckpointError, match="go on"),
+    ):
+        checkpoints.save(tmp_path, 10, [np.zeros(100_000)], {})
     assert checkpoints.load(tmp_path)[1] == {"step": 5}
     assert len(list(tmp_path.iterdir())) == 1
 

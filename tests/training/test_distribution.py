@@ -1,6 +1,5 @@
 """Several devices and several processes learn as one device does."""
 
-import csv
 import json
 import re
 import signal
@@ -11,6 +10,7 @@ import pytest
 
 import distribution
 import recipes
+import reports
 import runs
 import session
 import train
@@ -28,14 +28,6 @@ OPTIONS = (
     "--set=drop_blocks={'active': 2}",
     "--batch-size=128",
 )
-
-
-def log(folder):
-    with open(folder / "log.csv") as file:
-        return [
-            {name: float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
 
 
 def free_ports(count):
@@ -83,10 +75,10 @@ def test_loss_curve_is_that_of_one_device(tmp_path):
     train.main([*OPTIONS, f"--run-dir={one}"])
     for process in started:
         runs.finish(process)
-    expected = log(one)
+    expected = reports.read(one)
     assert len(expected) == 2
     for other in (devices, apart):
-        for row, reference in zip(log(other), expected, strict=True):
+        for row, reference in zip(reports.read(other), expected, strict=True):
             assert row["loss"] == pytest.approx(reference["loss"], abs=1e-4)
             assert row["val_loss"] == pytest.approx(
                 reference["val_loss"], abs=1e-3

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+import data
 import evaluate
 import session
 from distribution import Devices
@@ -199,6 +200,24 @@ def test_without_a_test_split_in_the_arrays_it_is_what_was_held_out(tmp_path):
     np.savez(path, x_train=np.zeros((9, 4, 4, 3), "uint8"), y_train=[0] * 9)
     recipe = vars(find("wrn_16_4_cifar10").replace(validation=3))
     assert evaluate.own_split(recipe, "cifar10", path) == "train[-3:]"
+
+
+@pytest.mark.parametrize("split", ["test[:100]", "train[:5]+test", "extra[9:]"])
+def test_a_part_of_a_split_is_there_where_the_split_is(tmp_path, split):
+    there = "extra" not in split
+    path = tmp_path / "mine.npz"
+    np.savez(path, x_train=[0], x_test=[0])
+    write_images(
+        tmp_path, "mine", np.zeros((4, 8, 8, 1), "uint8"), range(4), classes=4
+    )
+    for name, data_dir in (
+        ("digits", None),
+        ("mine", path),
+        ("mine", tmp_path),
+    ):
+        assert data.has_split(name, split, data_dir) == there
+    path.unlink()  # what is left is of TFDS
+    assert data.has_split("mine", split, tmp_path) == there
 
 
 def test_other_data_are_measured_on_their_test_split():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
+import evaluate
 import hub
 import keras_resfam
 import model_card
@@ -29,18 +30,11 @@ FAMILIES = {
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        path = tmp_path_factory.mktemp("checkout")
-        yield tiny_run.use_checkout(path, patch)
-
-
-@pytest.fixture(scope="module")
-def folders(home):
+def folders(empty_checkout):
     """A weights folder of each family."""
     return {
         family: package.package(
-            tiny_run.make(home / "runs" / family, family, arguments)
+            tiny_run.make(empty_checkout / "runs" / family, family, arguments)
         )
         for family, arguments in FAMILIES.items()
     }
@@ -117,9 +111,11 @@ def test_names(builder, arguments, recipe, suffix, name):
     assert package.name_of(recipe, suffix) == name
 
 
-def test_values_are_the_runs_with_kernels_in_half_precision(folders, home):
+def test_values_are_the_runs_with_kernels_in_half_precision(
+    folders, empty_checkout
+):
     stored = fingerprint.read_file(folders["WideResNet"] / download.WEIGHTS)
-    run = home / "runs" / "WideResNet" / "model.weights.h5"
+    run = empty_checkout / "runs" / "WideResNet" / "model.weights.h5"
     trained = fingerprint.read_file(run)
     assert list(stored) == list(trained)
     for name, values in trained.items():
@@ -146,11 +142,17 @@ def test_the_fingerprint_is_of_what_is_stored(folders):
     )
 
 
-def test_packed_again_it_is_the_same_byte_for_byte(folders, home):
+def test_it_is_measured_as_its_own_recipe_says(folders):
+    folder = folders["DMRNet"]
+    _, recipe = evaluate.load_network(evaluate.parse_arguments([str(folder)]))
+    assert recipe == json.loads((folder / "recipe.json").read_text())
+
+
+def test_packed_again_it_is_the_same_byte_for_byte(folders, empty_checkout):
     folder = folders["WideResNet"]
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     registered = registry.PATH.read_bytes()
-    assert package.package(home / "runs" / "WideResNet") == folder
+    assert package.package(empty_checkout / "runs" / "WideResNet") == folder
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert registry.PATH.read_bytes() == registered
 
@@ -240,7 +242,7 @@ def test_a_card_calls_a_schedule_shorter_if_it_is(tmp_path, note, told):
 
 
 @pytest.mark.parametrize("name", [*package.FROM_RUN, "model.weights.h5"])
-def test_a_run_that_lacks_something(home, tmp_path, name):
+def test_a_run_that_lacks_something(empty_checkout, tmp_path, name):
     run = tiny_run.make(tmp_path / "run")
     (run / name).unlink()
     with pytest.raises(ValueError, match=f"{name} not found"):
@@ -250,7 +252,7 @@ def test_a_run_that_lacks_something(home, tmp_path, name):
 @pytest.mark.parametrize(
     "change", [{"dataset": "eurosat"}, {"weights": "cifar10"}]
 )
-def test_a_run_with_other_channel_moments(home, tmp_path, change):
+def test_a_run_with_other_channel_moments(empty_checkout, tmp_path, change):
     run = tiny_run.make(tmp_path / "run")
     recipe = read(run, "recipe.json") | change
     (run / "recipe.json").write_text(json.dumps(recipe))
@@ -258,22 +260,20 @@ def test_a_run_with_other_channel_moments(home, tmp_path, change):
         package.package(run)
 
 
-def test_another_network_does_not_take_the_place_of_one(home, folders):
-    name, runs = "resnet_8_preactivation_digits", home / "runs"
-    before = contents(folders["ResNet"])
+def test_another_network_does_not_take_the_place_of_one(
+    empty_checkout, folders
+):
+    name, runs = "resnet_8_preactivation_digits", empty_checkout / "runs"
+    before = tiny_run.contents(folders["ResNet"])
     run = tiny_run.make(runs / "paths", "ResNet", FAMILIES["ResNet"])
     recipe = read(run, "recipe.json") | {"name": "paths", "seed": 1}
     (run / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(ValueError, match="`--suffix`.*name='paths', seed=1"):
         package.package(run)
-    assert contents(folders["ResNet"]) == before
+    assert tiny_run.contents(folders["ResNet"]) == before
     assert package.package(run, "paths").name == f"{name}_paths"
     assert package.package(runs / "ResNet").name == name
-    assert contents(folders["ResNet"]) == before
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert tiny_run.contents(folders["ResNet"]) == before
 
 
 def test_paths_of_the_machine_are_cut_to_names():

@@ -21,15 +21,6 @@ TOKEN = "hf_a_secret_token"
 REPOSITORY = "org/net"
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        path = tmp_path_factory.mktemp("checkout")
-        checkout = tiny_run.use_checkout(path, patch)
-        package.package(tiny_run.make(checkout / "runs" / "digits"))
-        yield checkout
-
-
 @pytest.fixture
 def folder(home, tmp_path):
     """A copy of the folder, to be spoilt."""
@@ -59,10 +50,6 @@ def files_of(commit):
     return files
 
 
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def run(folder, *options):
     publish.main([str(folder), "--repo", REPOSITORY, *options])
 
@@ -70,13 +57,13 @@ def run(folder, *options):
 def test_one_commit_that_holds_the_folder(folder, server, capsys):
     run(folder)
     made, created = commits(server)
-    assert files_of(made) == contents(folder)
+    assert files_of(made) == tiny_run.contents(folder)
     assert not files_of(created)
     assert not server.repositories[REPOSITORY].private
     assert f"hf://{REPOSITORY}@{made.oid}" in capsys.readouterr().out
     (network,) = registry.list_weights()
     assert (network.repository, network.commit) == (REPOSITORY, made.oid)
-    for name, data in contents(folder).items():
+    for name, data in tiny_run.contents(folder).items():
         assert network.files[name] == download.describe(data)
 
 
@@ -98,7 +85,7 @@ def test_only_what_differs_is_sent_and_what_is_gone_removed(folder, server):
     server.push(REPOSITORY, made.files | changed)
     server.requests.clear()
     run(folder)
-    assert files_of(commits(server)[0]) == contents(folder)
+    assert files_of(commits(server)[0]) == tiny_run.contents(folder)
     assert not [path for _, path in server.requests if "lfs" in path]
 
 
@@ -117,7 +104,7 @@ def test_dry_run(folder, server, capsys):
     run(folder, "--dry-run")
     said = capsys.readouterr().out
     assert "org/net, which would be created" in said
-    for name, data in contents(folder).items():
+    for name, data in tiny_run.contents(folder).items():
         assert f"send {name}" in said
         assert download.describe(data)["sha256"] in said
     assert not server.repositories
@@ -249,7 +236,7 @@ def test_faults(folder, server, kind, path):
     commit = publish.publish(folder, REPOSITORY)
     made, *older = commits(server)
     assert commit == made.oid
-    assert files_of(made) == contents(folder)
+    assert files_of(made) == tiny_run.contents(folder)
     assert len(older) == 1
 
 
@@ -266,7 +253,7 @@ def test_somebody_else_publishes_meanwhile(folder, server, monkeypatch):
     wanted = publish.plan(folder, REPOSITORY)
     server.push(REPOSITORY, {"theirs.txt": b""})
     stale = publish.Plan(
-        REPOSITORY, made.oid, False, contents(folder), wanted.remove
+        REPOSITORY, made.oid, False, tiny_run.contents(folder), wanted.remove
     )
     monkeypatch.setattr(publish, "plan", lambda *arguments: stale)
     with pytest.raises(SystemExit, match="meanwhile"):

@@ -149,32 +149,179 @@ def test_recipe_is_whole(recipe):
     builder.__signature__.bind_partial(**recipe.arguments)
 
 
-@pytest.mark.parametrize(
-    ("name", "numbers"),
-    [
-        # arXiv 1605.07146v4, section 3 and train_cifar.sh
-        ("wrn_28_10_dropout_cifar10", (200, 128, 0.1, 0.2, 5e-4, 3.89)),
-        # train_svhn.sh
-        ("wrn_16_8_dropout_svhn", (160, 128, 0.01, 0.1, 5e-4, 1.54)),
-        # arXiv 1611.07718v2, "Training"
-        ("dmrnet_56_cifar10", (400, 64, 0.1, 0.1, 1e-4, 4.96)),
-        ("dmrnet_56_svhn", (40, 64, 0.1, 0.1, 1e-4, 1.68)),
-        # TRAINING.md of the authors
-        ("resnet_110_cifar10", (164, 128, 0.1, 0.1, 1e-4, 6.03)),
-    ],
-)
-def test_numbers_of_the_papers(name, numbers):
+# Of the first recipe of each paper on each kind of images, which the others
+# are made of. Drops are epochs completed.
+SGD = {"momentum": 0.9, "drop_factor": 0.1, "decay": "all"}
+WRN = {**SGD, "nesterov": True, "batch_size": 128, "weight_decay": 5e-4}
+DMR = {**SGD, "nesterov": True, "batch_size": 64, "weight_decay": 1e-4}
+HE = {**SGD, "learning_rate": 0.1, "flip": True}
+PHOTOGRAPHS = {"crop": 0, "crop_area": (0.16, 0.57), "lighting": 0.1}
+NUMBERS = {
+    # arXiv 1605.07146v4, section 3, train_cifar.sh and train.lua
+    "wrn_28_10_cifar10": WRN
+    | {"epochs": 200, "drops": (59, 119, 159), "drop_factor": 0.2}
+    | {"learning_rate": 0.1, "restart_momentum": True}
+    | {"flip": True, "crop": 4, "padding": "reflect"},
+    # train_svhn.sh
+    "wrn_16_8_dropout_svhn": WRN
+    | {"epochs": 160, "drops": (79, 119), "train_split": "train+extra"}
+    | {"learning_rate": 0.01, "restart_momentum": True}
+    | {"flip": False, "crop": 0},
+    # fb.resnet.torch
+    "wrn_50_2_imagenet": HE
+    | {"epochs": 90, "drops": (30, 60), "batch_size": 256, "nesterov": True}
+    | {"weight_decay": 1e-4, "restart_momentum": False}
+    | {"crop": 0, "crop_area": (0.08, 1.0), "jitter": 0.4, "lighting": 0.1},
+    # arXiv 1611.07718v2, "Training", and train_model.py
+    "dmrnet_56_cifar10": DMR
+    | {"epochs": 400, "drops": (200, 300, 350), "learning_rate": 0.1}
+    | {"flip": True, "crop": 4, "padding": "mean", "restart_momentum": False},
+    "dmrnet_56_svhn": DMR
+    | {"epochs": 40, "drops": (20, 30, 35), "learning_rate": 0.1}
+    | {"flip": False, "crop": 0, "train_split": "train+extra"},
+    # section 4.4
+    "dmrnet_44_imagenet": HE
+    | PHOTOGRAPHS
+    | {"epochs": 100, "drops": (30, 60, 90), "batch_size": 256}
+    | {"weight_decay": 1e-4, "nesterov": False, "jitter": 0.0},
+    # train_imagenet.py
+    "dmrnet_50_imagenet": HE
+    | PHOTOGRAPHS
+    | {"epochs": 120, "drops": (30, 60, 90), "batch_size": 256}
+    | {"weight_decay": 1e-4, "nesterov": True, "jitter": 0.0},
+    # arXiv 1703.01827, figure 3; He et al. 2015, section 4.2
+    "ortho_plain_44_cifar10": HE
+    | {"epochs": 164, "drops": (82, 123), "batch_size": 128}
+    | {"weight_decay": 0.0, "nesterov": False, "crop": 4, "padding": "mean"},
+    "plain_44_cifar10_noaug": HE
+    | {"epochs": 164, "drops": (82, 123), "batch_size": 128}
+    | {"weight_decay": 1e-4, "nesterov": False, "crop": 0, "flip": False},
+    # figure 5, right; He et al. 2015, section 3.4
+    "ortho_plain_34_imagenet": HE
+    | PHOTOGRAPHS
+    | {"epochs": 90, "drops": (30, 60), "batch_size": 256}
+    | {"weight_decay": 0.0, "nesterov": False, "jitter": 0.0},
+    # opts.lua and TRAINING.md of the authors
+    "resnet_110_cifar10": HE
+    | {"epochs": 164, "drops": (80, 121), "batch_size": 128}
+    | {"weight_decay": 1e-4, "nesterov": True, "crop": 4, "padding": "mean"},
+}
+
+# Test errors in percent: on CIFAR-10, CIFAR-100 and SVHN, or on ImageNet.
+ERRORS = {
+    # arXiv 1605.07146v4, tables 5 and 6, and 9 for WRN-40-10
+    "wrn_40_4": (4.53, 21.18),
+    "wrn_16_8": (4.27, 20.43, 1.81),
+    "wrn_28_10": (4.00, 19.25),
+    "wrn_16_4": (5.02, 24.03, 1.85),
+    "wrn_52_1": (6.43, 29.89, 2.08),
+    "wrn_16_8_dropout": (None, None, 1.54),
+    "wrn_28_10_dropout": (3.89, 18.85),
+    "wrn_16_4_dropout": (5.24, 23.91, 1.64),
+    "wrn_52_1_dropout": (6.28, 29.78, 1.70),
+    "wrn_40_10_dropout": (3.8, 18.3),
+    # tables 7 and 8
+    "wrn_18": (30.4,),
+    "wrn_18_1.5": (27.06,),
+    "wrn_18_2": (25.58,),
+    "wrn_18_3": (24.06,),
+    "wrn_34": (26.77,),
+    "wrn_34_1.5": (24.5,),
+    "wrn_34_2": (23.39,),
+    "wrn_50_2": (21.9,),
+    # arXiv 1611.07718v2, tables 2 and 3, of 2 more layers than their L
+    "dmrnet_14": (6.48, 29.62, 2.00),
+    "dmrnet_20": (5.79, 27.80, 1.87),
+    "dmrnet_26": (5.47, 26.76, 1.86),
+    "dmrnet_32": (5.10, 25.87, 1.81),
+    "dmrnet_38": (5.18, 25.41, 1.77),
+    "dmrnet_50": (4.99, 24.73, 1.84),
+    "dmrnet_56": (4.96, 24.41, 1.68),
+    "dmrnet_98": (4.84, 23.98, 1.70),
+    "dmrnet_32_4": (3.94, 19.25, 1.51),
+    "dmrnet_50_4": (3.57, 19.00, 1.55),
+    # Veit's authors' notebook, and section 5
+    "resnet_20": (8.50,),
+    "resnet_32": (7.67,),
+    "resnet_44": (6.98,),
+    "resnet_56": (6.56,),
+    "resnet_110": (6.03,),
+    "resnet_110_effective_paths": (5.96,),
+}
+# arXiv 1611.07718v2, table 4, and the README of fusenet; of OrthoPlainNet's
+# figure 5, and a summary of that paper.
+OTHER_ERRORS = {
+    "dmrnet_44_imagenet": 23.66,
+    "dmrnet_50_imagenet": 23.16,
+    "resnet_101_imagenet": 26.41,
+    "resnet_98_imagenet": 23.38,
+    "plain_44_cifar10_noaug": 16.2,
+    "orthonormal_plain_44_cifar10_noaug": 12.8,
+    "ortho_plain_44_cifar10_noaug": 11.58,
+    "ortho_plain_110_cifar10_noaug": 18.4,
+    "ortho_plain_101_imagenet": 30.0,
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_of_the_papers(name):
     recipe = recipes.find(name)
-    assert numbers == (
-        recipe.epochs,
-        recipe.batch_size,
-        recipe.learning_rate,
-        recipe.drop_factor,
-        recipe.weight_decay,
-        recipe.error,
-    )
-    assert recipe.nesterov
-    assert recipe.decay == "all"
+    assert NUMBERS[name] == {
+        field: getattr(recipe, field) for field in NUMBERS[name]
+    }
+
+
+def test_errors_of_the_papers():
+    expected = dict(OTHER_ERRORS)
+    for name, errors in ERRORS.items():
+        small = "cifar10", "cifar100", "svhn"
+        on_photographs = name.startswith(("wrn_18", "wrn_34", "wrn_50"))
+        names = ("imagenet",) if on_photographs else small[: len(errors)]
+        expected |= {
+            f"{name}_{dataset}": error
+            for dataset, error in zip(names, errors, strict=True)
+            if error is not None
+        }
+    assert expected == {
+        name: recipe.error
+        for name, recipe in recipes.RECIPES.items()
+        if recipe.source != "this project" and recipe.error is not None
+    }
+
+
+def test_the_papers_have_nothing_of_later_years():
+    later = {
+        "schedule": "steps",
+        "warmup": 0,
+        "clip_norm": None,
+        "cutout": 0,
+        "mixup": 0,
+        "label_smoothing": 0,
+        "average": 0,
+    }
+    for name, recipe in recipes.RECIPES.items():
+        if recipe.source != "this project":
+            found = {field: getattr(recipe, field) for field in later}
+            assert found == later, name
+
+
+def test_networks_of_a_paper_are_trained_alike():
+    """Whatever their depth, width and dropout, on CIFAR-10 and CIFAR-100."""
+    own = {"name", "source", "arguments", "dataset", "error", "note"}
+    for base, start in (
+        ("wrn_28_10_cifar10", "wrn_"),
+        ("dmrnet_56_cifar10", "dmrnet_"),
+        ("resnet_110_cifar10", "resnet_"),
+    ):
+        base = recipes.find(base)
+        for name, recipe in recipes.RECIPES.items():
+            if (
+                name.startswith(start)
+                and name.endswith(("cifar10", "cifar100"))
+                and "effective_paths" not in name
+            ):
+                changed = differences(vars(base), vars(recipe))
+                assert changed.keys() <= own, name
 
 
 def test_orthonormality_takes_the_place_of_decay():

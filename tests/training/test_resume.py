@@ -1,19 +1,18 @@
 """Runs that are killed, stopped or damaged, and go on."""
 
-import csv
 import json
 import signal
 
 import keras
 import pytest
 
+import reports
 import runs
 from torch_compiler import torch_only
 
 
 def log(folder):
-    with open(folder / "log.csv") as file:
-        rows = list(csv.DictReader(file))
+    rows = reports.read(folder)
     for row in rows:
         del row["seconds"]
     return rows

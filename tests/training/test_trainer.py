@@ -1,10 +1,8 @@
 """The loss, the average and the loop around `fit`."""
 
-import contextlib
 import itertools
 import json
 import math
-import resource
 import signal
 
 import keras
@@ -14,6 +12,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 import augmentation
 import checkpoints
+import disks
 import loop
 import recipes
 import reports
@@ -401,19 +400,6 @@ def test_weights_spoilt_by_the_last_step_are_not_kept(tmp_path):
     assert not list(tmp_path.glob("*.h5"))
 
 
-@contextlib.contextmanager
-def room_for(size):
-    """A limit on the bytes of a file, which is like a disk that is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
 @pytest.mark.parametrize("what", ["reports.write", "save_weights"])
 def test_disk_without_room_stops_the_run_in_a_line(tmp_path, monkeypatch, what):
     name = what.split(".")[-1]
@@ -421,7 +407,7 @@ def test_disk_without_room_stops_the_run_in_a_line(tmp_path, monkeypatch, what):
     write = getattr(place, name)
 
     def without_room(*arguments):
-        with room_for(10_000):
+        with disks.room_for(10_000):
             write(*arguments)
 
     run = prepared(tmp_path, batch_size=1437)
@@ -447,7 +433,7 @@ def test_records_behind_one_that_found_no_room_are_read(tmp_path):
     for epoch in (1, 2):
         reports.write_events(tmp_path, {"epoch": epoch, "loss": 0.5})
     path = next(tmp_path.glob("events*"))
-    with room_for(path.stat().st_size + 20), pytest.raises(OSError):
+    with disks.room_for(path.stat().st_size + 20), pytest.raises(OSError):
         reports.write_events(tmp_path, {"epoch": 3, "loss": 0.5})
     for epoch in (3, 4):
         reports.write_events(tmp_path, {"epoch": epoch, "loss": 0.5})

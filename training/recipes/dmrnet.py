@@ -82,6 +82,16 @@ IMAGENET = Recipe(
     error=23.66,  # table 4
 )
 
+IMAGENET_50 = IMAGENET.replace(
+    name="dmrnet_50_imagenet",
+    source="IJCAI 2018; fusenet README",
+    builder="DMRNet50",
+    epochs=120,  # train_imagenet.py
+    drops=(30, 60, 90),  # train_imagenet.py: each 30 epochs
+    nesterov=True,  # train_imagenet.py
+    error=23.16,  # README
+)
+
 # A fifth of the paper's epochs, in batches of twice its size: the learning rate
 # doubles with them.
 DMRNET_14_SHORT = CIFAR.replace(
@@ -142,15 +152,7 @@ def _small(depth, width):
 RECIPES = (
     *(recipe for key in ERRORS for recipe in _small(*key)),
     IMAGENET,
-    IMAGENET.replace(
-        name="dmrnet_50_imagenet",
-        source="IJCAI 2018; fusenet README",
-        builder="DMRNet50",
-        epochs=120,  # train_imagenet.py
-        drops=(30, 60, 90),  # train_imagenet.py: each 30 epochs
-        nesterov=True,  # train_imagenet.py
-        error=23.16,  # README
-    ),
+    IMAGENET_50,
     DMRNET_14_SHORT,
     DMRNET_56_SHORT,
 )

@@ -7,6 +7,7 @@ baselines that its notebook prints.
     python training/train.py --recipe resnet_110_cifar10 --data-dir DIR
 """
 
+from recipes import dmrnet
 from recipes.recipe import Recipe
 
 CIFAR = Recipe(
@@ -32,25 +33,6 @@ CIFAR = Recipe(
 
 # Baselines of the authors' notebook: depth -> error.
 ERRORS = {20: 8.50, 32: 7.67, 44: 6.98, 56: 6.56, 110: 6.03}
-
-# Trained as the DMRNet whose baseline it is.
-IMAGENET = CIFAR.replace(
-    name="resnet_101_imagenet",
-    source="arXiv 1611.07718v2, table 4",
-    builder="ResNet101",
-    arguments={},
-    dataset="imagenet2012",
-    test_split="validation",
-    image_size=224,
-    epochs=100,
-    batch_size=256,
-    drops=(30, 60, 90),
-    nesterov=False,
-    crop=0,  # instead: a random area of the photograph
-    crop_area=(0.16, 0.57),
-    lighting=0.1,
-    error=26.41,  # table 4, the authors' own run
-)
 
 # Section 5: 23 of 54 in each mini-batch. How the whole network follows from
 # them it does not say. Divided by 23/54 in training it gets 40.5 % of 5,000
@@ -120,13 +102,15 @@ RECIPES = (
         drop_blocks=EFFECTIVE_PATHS,
         error=5.96,  # section 5
     ),
-    IMAGENET,
-    IMAGENET.replace(
+    # Trained as the DMRNets whose baselines they are.
+    dmrnet.IMAGENET.replace(
+        name="resnet_101_imagenet",
+        builder="ResNet101",
+        error=26.41,  # table 4, the authors' own run
+    ),
+    dmrnet.IMAGENET_50.replace(
         name="resnet_98_imagenet",
-        source="IJCAI 2018; fusenet README",
         builder="ResNet98",
-        epochs=120,  # train_imagenet.py
-        nesterov=True,  # train_imagenet.py
         error=23.38,  # README
     ),
     SHORT,
