@@ -140,22 +140,30 @@ def lesion_study(
         check_blocks(plan, done.get(key(plan), plan), output)
     todo = [plan for plan in asked if key(plan) not in done]
     scorer = Scorer(chain, images, labels, batch_size)
+    for row in measured(todo, scorer, common, output, verbose):
+        done[key(row)] = row
+    return sorted((done[key(plan)] for plan in asked), key=key_order)
+
+
+def measured(todo, scorer, common, output, verbose):
+    """Yields the record of each plan, which `output` has by then."""
     singles = [plan for plan in todo if "lesion" in plan]
     others = [plan for plan in todo if "layout" in plan]
-    steps = scorer.batches * (len(others) + bool(singles) * len(chain.units))
+    blocks = len(scorer.runner.chain.units)
+    steps = scorer.batches * (len(others) + bool(singles) * blocks)
     bar = keras.utils.Progbar(max(steps, 1), verbose=verbose)
     lesions = [plan["lesion"] for plan in singles]
-    tally = Tally(output, {**common, "batch_size": batch_size}, lesions)
+    identity = {**common, "batch_size": scorer.batch_size}
+    tally = Tally(output, identity, lesions)
     with Writer(output) as write:
         for plan in others:
             error = scorer.error(plan["layout"], bar)
-            done[key(plan)] = write(record(plan, error, common))
+            yield write(record(plan, error, common))
         if singles:
             errors = scorer.single_errors(lesions, bar, tally)
             for plan, error in zip(singles, errors, strict=True):
-                done[key(plan)] = write(record(plan, error, common))
+                yield write(record(plan, error, common))
         tally.remove()
-    return sorted((done[key(plan)] for plan in asked), key=key_order)
 
 
 def key_order(row):
