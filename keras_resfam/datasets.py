@@ -125,7 +125,7 @@ def decode_predictions(predictions, dataset, top=5):
         the likeliest first.
 
     Raises:
-        ValueError: if the shape does not fit the data set, or `top` is below
+        ValueError: If the shape does not fit the data set, or `top` is below
             1.
 
     Example:

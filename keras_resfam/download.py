@@ -73,8 +73,8 @@ def fetch(repository, revision, pins=None):
         A dict from the names in `NEEDED` to bytes.
 
     Raises:
-        HubError: if they cannot be had, or are not as they should be.
-        ValueError: if the repository's name is not one.
+        HubError: If they cannot be had, or are not as they should be.
+        ValueError: If the repository's name is not one.
     """
     with hub_errors(repository, revision):
         for _ in range(2):
@@ -151,7 +151,7 @@ def hub_errors(repository, revision):
 
     Raises:
         HubError: for whatever went wrong on the way.
-        ValueError: if the repository's name is not one.
+        ValueError: If the repository's name is not one.
     """
     try:
         yield

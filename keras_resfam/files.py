@@ -30,7 +30,7 @@ def read_json(path):
     """What a file of JSON holds.
 
     Raises:
-        ValueError: if it holds something else; the text names it.
+        ValueError: If it holds something else; the text names it.
     """
     try:
         return json.loads(path.read_text())

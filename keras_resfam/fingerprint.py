@@ -84,7 +84,7 @@ def check_names(found, expected):
         expected: collection of the names that there are values for.
 
     Raises:
-        ValueError: if not; the text names a layer.
+        ValueError: If not; the text names a layer.
     """
     for name in expected:
         if name not in found:
@@ -110,7 +110,7 @@ def check(found, expected):
         expected: dict as `describe` returns.
 
     Raises:
-        ValueError: if some are not; the text names their layer.
+        ValueError: If some are not; the text names their layer.
     """
     owners = {entry["sha256"]: name for name, entry in expected.items()}
     for name, values in found.items():
@@ -135,7 +135,7 @@ def read_file(path):
         A dict from layer names to lists of arrays.
 
     Raises:
-        ValueError: if the file has no names, or arrays that lie elsewhere.
+        ValueError: If the file has no names, or arrays that lie elsewhere.
     """
     with h5py.File(path, "r") as file:
         layers = _own(file, "layers")

@@ -206,7 +206,7 @@ def read_single(model, sizes=None):
             `None`.
 
     Raises:
-        ValueError: if it is another, or if layers of one name come together.
+        ValueError: If it is another, or if layers of one name come together.
     """
     if not is_graph(model) or not getattr(model, "inputs", None):
         raise ValueError(

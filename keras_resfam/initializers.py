@@ -72,7 +72,7 @@ class FanInNormal(_Drawn, keras.initializers.RandomNormal):
             from a `SeedGenerator` new ones. Defaults to `None`.
 
     Raises:
-        ValueError: if `gain` is not a finite number of at least 0; when
+        ValueError: If `gain` is not a finite number of at least 0; when
             called, if the shape has fewer than two axes, or an empty one.
     """
 
@@ -135,7 +135,7 @@ class Orthonormal(_Drawn, keras.initializers.Orthogonal):
             from a `SeedGenerator` new ones. Defaults to `None`.
 
     Raises:
-        ValueError: if `gain` is not a finite number of at least 0; when
+        ValueError: If `gain` is not a finite number of at least 0; when
             called, if the shape has fewer than two axes, or an empty one.
 
     Example:

@@ -58,7 +58,7 @@ class GradientModulation(keras.layers.Layer):
         `x`, and the link for the layer above: a float32 scalar.
 
     Raises:
-        ValueError: if `threshold` is not a finite number of at least 1.
+        ValueError: If `threshold` is not a finite number of at least 1.
 
     Example:
 
@@ -158,7 +158,7 @@ class Conv2D(keras.layers.Conv2D):
         **kwargs: of `keras.layers.Conv2D`.
 
     Raises:
-        ValueError: if `zeros` is not an integer of at least 0, or is not 0
+        ValueError: If `zeros` is not an integer of at least 0, or is not 0
             and `padding` not `"valid"`.
     """
 

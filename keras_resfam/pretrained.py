@@ -60,7 +60,7 @@ class Source:
             network: list of its layers, with or without the classifier.
 
         Raises:
-            ValueError: if a layer would not get the values that are its own;
+            ValueError: If a layer would not get the values that are its own;
                 the text names it. All are then as they were.
         """
         targets = {layer.name: layer for layer in network if layer.weights}
@@ -137,8 +137,8 @@ def find(weights, family, arguments):
         A `Source`, or `None` for `weights=None`.
 
     Raises:
-        ValueError: if there are no such weights for the very architecture.
-        keras_resfam.HubError: if the Hub does not give them.
+        ValueError: If there are no such weights for the very architecture.
+        keras_resfam.HubError: If the Hub does not give them.
     """
     if weights is None or isinstance(weights, Source):
         return weights

@@ -124,7 +124,7 @@ def list_weights(family=None, dataset=None):
         that is known of each; printed, one is one line.
 
     Raises:
-        ValueError: if there is no such builder or data set.
+        ValueError: If there is no such builder or data set.
 
     Example:
 
@@ -195,7 +195,7 @@ def defaults(builder):
         builder: str. The builder's name.
 
     Raises:
-        ValueError: if there is no such builder.
+        ValueError: If there is no such builder.
     """
     check_choice("builder", builder, builders())
     parameters = inspect.signature(getattr(keras_resfam, builder)).parameters

@@ -35,7 +35,7 @@ class OrthonormalRegularizer(keras.regularizers.Regularizer):
             Defaults to `1e-4`.
 
     Raises:
-        ValueError: if `factor` is not a finite number of at least 0; when
+        ValueError: If `factor` is not a finite number of at least 0; when
             called, if the kernel is of another rank than 2 or 4.
 
     Example:

@@ -71,7 +71,7 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
         `model`.
 
     Raises:
-        ValueError: if an argument is not as above, or `model` has no residual
+        ValueError: If an argument is not as above, or `model` has no residual
             blocks, or drops some already. In training, if a layer of a branch
             adds a loss of its own (`activity_regularizer`).
     """

@@ -64,9 +64,9 @@ Returns:
     or what `pooling` says with `include_top=False`.
 
 Raises:
-    ValueError: if an argument is not allowed, or the weights do not exist or
+    ValueError: If an argument is not allowed, or the weights do not exist or
         do not fit.
-    keras_resfam.HubError: if the Hub does not give the weights; an `OSError`.
+    keras_resfam.HubError: If the Hub does not give the weights; an `OSError`.
 
 Example:
 
