@@ -105,8 +105,9 @@ class Compiled(keras.Model):
             )
         )
         # What is frozen later is another program's: weights, and also moving
-        # statistics, which no list of weights tells of.
-        weights = tuple(map(id, self.model.trainable_variables))
+        # statistics, which no list of weights tells of. So are weights that
+        # take the place of others, as in quantization.
+        weights = tuple((id(v), v.trainable) for v in self.model.variables)
         layers = graphs.layers_within(self.model) if training else ()
         switches = tuple(layer.trainable for layer in layers)
         key = bool(training), kinds, weights, switches

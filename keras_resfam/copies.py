@@ -153,10 +153,23 @@ def copy(
     for original, layer in copies:
         if not isinstance(layer, keras.Layer):  # an operation of keras.ops
             continue
-        layer.set_weights(weights(original))
+        layer.set_weights(in_order(weights(original), original, layer))
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
     return result
+
+
+def in_order(values, original, layer):
+    """The values of a layer's weights in the order of its copy's.
+
+    Of a layer that was quantized to float8 Keras makes the scales last, and
+    where it makes it anew, first.
+    """
+    names, wanted = ([w.name for w in x.weights] for x in (original, layer))
+    if len({*names}) < len(names) or sorted(names) != sorted(wanted):
+        return values
+    by_name = dict(zip(names, values, strict=True))
+    return [by_name[name] for name in wanted]
 
 
 def _identity(inputs, **kwargs):

@@ -191,6 +191,19 @@ def test_weights_that_are_frozen_later_stay_too():
 
 
 @torch_only
+def test_weights_that_are_quantized_later_are_those_that_count():
+    model = network()
+    fast = keras_resfam.compiled(model)
+    model.trainable = False
+    before = fast.predict(X, batch_size=8, verbose=0)
+    model.quantize("int8")
+    expected = model.predict(X, batch_size=8, verbose=0)
+    assert np.abs(expected - before).max() > 1e-5
+    found = fast.predict(X, batch_size=8, verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@torch_only
 @pytest.mark.parametrize("nested", [False, True])
 def test_statistics_that_are_frozen_later_stay_too(nested):
     """Of a normalization without weights, which no list of weights tells of."""

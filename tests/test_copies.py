@@ -45,6 +45,21 @@ def test_keras_alone_loads_it(folded, tmp_path):
     np.testing.assert_allclose(found, predict(model, x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+@pytest.mark.parametrize("copy", ["fold_batch_norm", "to_stock_layers"])
+def test_quantized_layers_stay_so(copy, mode):
+    model = build("DMRNet", {"depth": 8}, input_shape=(8, 8, 3))
+    randomize(model)
+    model.quantize(mode)
+    x = images(shape=(8, 8, 3))
+    expected = predict(model, x)
+    found = getattr(keras_resfam, copy)(model)
+    assert found.get_layer("predictions").quantization_mode == mode
+    np.testing.assert_allclose(
+        predict(found, x), expected, rtol=1e-3, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize(("family", "arguments"), ONE_OF_EACH, ids=case_name)
 def test_no_layer_is_of_keras_resfam(family, arguments):
     model = randomize(build(family, arguments, input_shape=(16, 16, 3)))

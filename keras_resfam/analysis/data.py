@@ -44,20 +44,13 @@ def class_numbers(labels, chain):
 def read_data(data):
     """Images and labels as two arrays."""
     if _is_pair(data):
-        images, labels = (keras.ops.convert_to_numpy(part) for part in data)
+        images, labels = _read_batch(data)
     else:
-        batches = [
-            [keras.ops.convert_to_numpy(part) for part in batch[:2]]
-            for batch in data
-        ]
+        _check(np.iterable(data), f"data={data!r}")
+        batches = [_read_batch(batch) for batch in data]
         images, labels = (
             np.concatenate([batch[k] for batch in batches] or [[]])
             for k in range(2)
-        )
-    if not np.ndim(labels):
-        raise ValueError(
-            "There should be images and their labels, in a batch. "
-            f"Received: an array of shape {images.shape} and one label"
         )
     if not len(images) or len(images) != len(labels):
         raise ValueError(
@@ -67,16 +60,31 @@ def read_data(data):
     return images, labels
 
 
+def _read_batch(batch):
+    kind = type(batch).__name__
+    fits = isinstance(batch, tuple | list) and len(batch) > 1
+    _check(fits, f"batches, of which one is a {kind}")
+    images, labels = (keras.ops.convert_to_numpy(part) for part in batch[:2])
+    shape = images.shape
+    _check(np.ndim(labels), f"an array of shape {shape} and one label")
+    return images, labels
+
+
+def _check(fits, received):
+    if not fits:
+        raise ValueError(
+            "`data` should be a pair (images, labels), or batches of such. "
+            f"Received: {received}"
+        )
+
+
 def _is_pair(data):
     """Whether data are images and labels, rather than batches of both."""
     if not isinstance(data, tuple | list):
         return False
     arrays = len(data) > 0 and all(hasattr(part, "shape") for part in data)
-    if arrays and len(data) != 2:
-        raise ValueError(
-            "`data` should be a pair (images, labels), or batches of such. "
-            f"Received: a {type(data).__name__} of {len(data)} arrays"
-        )
+    kind = type(data).__name__
+    _check(not arrays or len(data) == 2, f"a {kind} of {len(data)} arrays")
     batches = any(isinstance(part, tuple) for part in data)
     return arrays or (
         isinstance(data, tuple) and len(data) == 2 and not batches

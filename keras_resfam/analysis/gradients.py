@@ -410,7 +410,11 @@ def without_softmax(steps):
     last = len(steps) - 1
     while is_identity(steps[last].operation):
         last -= 1
-    activation = getattr(steps[last].operation, "activation", None)
+    operation = steps[last].operation
+    activation = getattr(operation, "activation", None)
+    # What is behind `keras.ops.sigmoid` has no public name.
+    if type(operation).__name__ in ("Sigmoid", "HardSigmoid"):
+        activation = keras.activations.sigmoid
     if activation not in (None, keras.activations.linear, *SOFTMAX):
         raise ValueError(
             "`model` should end in a softmax layer, or in logits. Received: "

@@ -354,10 +354,18 @@ def test_softmax_that_the_graph_does_not_show_is_refused():
         )
 
 
-def test_another_activation_is_refused():
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda x: keras.layers.Dense(4, "sigmoid")(x),
+        lambda x: keras.layers.Activation("sigmoid")(x),
+        keras.ops.sigmoid,
+        keras.ops.hard_sigmoid,
+    ],
+)
+def test_another_activation_is_refused(last):
     model = dense_nets.build(2)
-    outputs = keras.layers.Dense(4, "sigmoid")(model.output)
-    model = keras.Model(model.input, outputs)
+    model = keras.Model(model.input, last(model.output))
     with pytest.raises(ValueError, match="softmax.*sigmoid"):
         gradient_by_path_length(model, *dense_nets.data(2), verbose=0)
 

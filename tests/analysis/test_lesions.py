@@ -482,6 +482,14 @@ def test_data_that_do_not_fit_are_refused(model):
         lesion_study(model, [], **FEW)
     with pytest.raises(ValueError, match="pair .*a tuple of 3 arrays"):
         lesion_study(model, (x, y, np.ones(20)), **FEW)
+    for wrong, told in (
+        (None, "data=None"),
+        ([{"image": x, "label": y}], "batches, of which one is a dict"),
+        ({"image": x, "label": y}, "batches, of which one is a str"),
+        (list(zip(x, y, strict=True)), r"shape \(5,\) and one label"),
+    ):
+        with pytest.raises(ValueError, match=f"or batches of such.*{told}"):
+            lesion_study(model, wrong, **FEW)
     for wrong in (x[:, :-1], x[..., None]):
         with pytest.raises(ValueError, match="Received: images of shape"):
             lesion_study(model, (wrong, y), **FEW)
