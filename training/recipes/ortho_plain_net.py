@@ -108,14 +108,16 @@ SHORT = CIFAR.replace(
     label_smoothing=0.05,
 )
 
-# Half the paper's steps as well, without modulation, which slows a step: of
-# 5,000 held-out images it had fewer right after two epochs (README).
+# Without modulation, which slows a step: of 5,000 held-out images it had fewer
+# right after two epochs. In 80 epochs without cutout the network got 97 % of
+# the training images right (README).
 SHORT_44 = SHORT.replace(
     name="ortho_plain_44_no_modulation_cifar10_short",
     arguments={"depth": 44, **VARIANTS["orthonormal_plain"]},
-    epochs=80,
-    warmup=2,
-    average=0.998,
+    epochs=100,
+    warmup=2.5,
+    average=0.998**0.8,  # 0.998 for 80 epochs
+    cutout=8,
 )
 
 RECIPES = (
