@@ -46,7 +46,8 @@ def read_data(data):
     if _is_pair(data):
         images, labels = _read_batch(data)
     else:
-        _check(np.iterable(data), f"data={data!r}")
+        if not np.iterable(data):
+            raise _refusal(f"data={data!r}")
         batches = [_read_batch(batch) for batch in data]
         images, labels = (
             np.concatenate([batch[k] for batch in batches] or [[]])
@@ -61,21 +62,19 @@ def read_data(data):
 
 
 def _read_batch(batch):
-    kind = type(batch).__name__
-    fits = isinstance(batch, tuple | list) and len(batch) > 1
-    _check(fits, f"batches, of which one is a {kind}")
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise _refusal(f"batches, of which one is a {type(batch).__name__}")
     images, labels = (keras.ops.convert_to_numpy(part) for part in batch[:2])
-    shape = images.shape
-    _check(np.ndim(labels), f"an array of shape {shape} and one label")
+    if not np.ndim(labels):
+        raise _refusal(f"an array of shape {images.shape} and one label")
     return images, labels
 
 
-def _check(fits, received):
-    if not fits:
-        raise ValueError(
-            "`data` should be a pair (images, labels), or batches of such. "
-            f"Received: {received}"
-        )
+def _refusal(received):
+    return ValueError(
+        "`data` should be a pair (images, labels), or batches of such. "
+        f"Received: {received}"
+    )
 
 
 def _is_pair(data):
@@ -83,8 +82,8 @@ def _is_pair(data):
     if not isinstance(data, tuple | list):
         return False
     arrays = len(data) > 0 and all(hasattr(part, "shape") for part in data)
-    kind = type(data).__name__
-    _check(not arrays or len(data) == 2, f"a {kind} of {len(data)} arrays")
+    if arrays and len(data) != 2:
+        raise _refusal(f"a {type(data).__name__} of {len(data)} arrays")
     batches = any(isinstance(part, tuple) for part in data)
     return arrays or (
         isinstance(data, tuple) and len(data) == 2 and not batches

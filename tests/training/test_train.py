@@ -35,7 +35,11 @@ def test_default_reads_digits_above_99_percent(tmp_path, capsys):
     assert not any(line.startswith("Epoch") for line in again)
 
 
-def test_list_shows_the_recipes_of_a_part(capsys):
+def test_list_shows_every_recipe(capsys):
+    train.main(["--list"])
+    printed = capsys.readouterr().out
+    for name in recipes.RECIPES:
+        assert f"\n{name} " in printed
     train.main(["--list", "dmrnet_14"])
     head, *rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 4
