@@ -36,9 +36,10 @@ class Stream:
         self.seed = seed
         self.part = part
         split, _ = data.split_in_two(recipe.train_split, recipe.validation)
-        self.examples = count_examples(builder, split) // parts
+        count_examples(builder, split)  # by the name that the recipe has
         self.split = tfds.even_splits(split, parts, drop_remainder=True)[part]
         self.batch_size = recipe.batch_size // parts
+        self.examples = count_examples(builder, self.split)
         self.steps = self.examples // self.batch_size
         data.check_batch(self.examples, self.batch_size)
 
