@@ -34,12 +34,14 @@ import sys
 from tqdm import tqdm
 
 import command_line
+import hardware
 from benchmark_peers import OnnxRuntime, PyTorch, Tf2cv
 from benchmark_workers import Exported, KerasResfam, serve
 
 OURS = {
     "tensorflow": (KerasResfam, ("tensorflow", False)),
     "tensorflow-xla": (KerasResfam, ("tensorflow", True)),
+    "tensorflow-no-onednn": (KerasResfam, ("tensorflow", False, False, False)),
     "jax": (KerasResfam, ("jax", True)),
     "torch": (KerasResfam, ("torch", False)),
     "torch-compiled": (KerasResfam, ("torch", False, True)),
@@ -416,13 +418,9 @@ def rows(contenders, name, precision, options):
 
 def machine(contenders=()):
     """The processor, its cores, and the accelerator where there is one."""
-    name = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as file:
-            models = [line for line in file if line.startswith("model name")]
-        name = models[0].split(":")[1].strip() if models else name
     devices = {c.report.get("device") for c in contenders} - {None}
-    return ", ".join([f"{name}, {os.cpu_count()} cores", *sorted(devices)])
+    cores = f"{hardware.processor()}, {os.cpu_count()} cores"
+    return ", ".join([cores, *sorted(devices)])
 
 
 def print_header(contenders, title):

@@ -9,12 +9,12 @@ import os
 import time
 from importlib.util import find_spec
 
+import hardware
 from benchmark_workers import (
     LEARNING_RATE,
     SGD,
     Absent,
     peak_resident,
-    torch_device_name,
     versions,
 )
 
@@ -43,7 +43,7 @@ class PyTorch:
             "import": seconds,
             "versions": versions("torch")
             | (versions("pytorchcv") if find_spec("pytorchcv") else {}),
-            "device": torch_device_name(torch),
+            "device": hardware.accelerator("torch"),
         }
 
     def build(self, builder, arguments, precision):

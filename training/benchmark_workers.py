@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 
+import hardware
 from benchmark_profile import profile
 
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
@@ -39,6 +40,7 @@ def serve(connection, kind, options):
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
+    hardware.use_onednn()
     for number in (signal.SIGINT, signal.SIGTERM):  # the benchmark decides
         signal.signal(number, signal.SIG_IGN)
     sessions = collections.defaultdict(lambda: Session(kind(*options)))
@@ -125,11 +127,14 @@ class KerasResfam:
 
     trains = True
 
-    def __init__(self, backend, jit, compiled=False):
+    def __init__(self, backend, jit, compiled=False, onednn=True):
         self.backend, self.jit, self.compiled = backend, jit, compiled
+        self.onednn = onednn
 
     def load(self):
         os.environ["KERAS_BACKEND"] = self.backend
+        if not self.onednn:
+            os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
         start = time.perf_counter()
         import keras
 
@@ -147,24 +152,7 @@ class KerasResfam:
         }
 
     def device(self):
-        """The name of the accelerator, or None."""
-        if self.backend == "torch":
-            import torch
-
-            return torch_device_name(torch)
-        if self.backend == "jax":
-            import jax
-
-            device = jax.devices()[0]
-            return None if device.platform == "cpu" else device.device_kind
-        import tensorflow as tf
-
-        gpus = tf.config.list_physical_devices("GPU")
-        if not gpus:
-            return None
-        return tf.config.experimental.get_device_details(gpus[0]).get(
-            "device_name", "GPU"
-        )
+        return hardware.accelerator(self.backend)
 
     def build(self, builder, arguments, precision):
         keras = self.keras
@@ -303,10 +291,6 @@ class Exported(KerasResfam):
 def versions(*modules):
     """By the modules: tensorflow may come from tensorflow-cpu, and so on."""
     return {name: importlib.import_module(name).__version__ for name in modules}
-
-
-def torch_device_name(torch):
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def peak_resident():

@@ -25,6 +25,7 @@ import sys
 from contextlib import nullcontext
 
 import command_line
+import hardware
 import recipes
 
 EXAMPLES = """\
@@ -145,6 +146,7 @@ def main(arguments=None):
             return
         recipe = chosen_recipe(options)
         run = prepared_run(recipe, options)
+    note_precision(recipe.precision)
     train(run, verbose=2 if options.quiet else 1)
     part = "held-out" if recipe.validation else recipe.test_split
     accuracy = 100 * run.rows[-1]["val_accuracy"]
@@ -188,6 +190,22 @@ def prepared_run(recipe, options):
         options.steps_per_execution,
         options.evaluate_every,
     )
+
+
+def note_precision(precision):
+    """Says where bfloat16 costs time instead of saving it."""
+    import keras
+
+    if (
+        precision == "mixed_bfloat16"
+        and hardware.computes_bfloat16() is False
+        and hardware.accelerator(keras.backend.backend()) is None
+    ):
+        print(
+            f"train.py: {hardware.processor()} has no instructions for "
+            "bfloat16: there `--precision float32` is faster by far.",
+            file=sys.stderr,
+        )
 
 
 def train(run, verbose):

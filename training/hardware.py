@@ -1,0 +1,80 @@
+"""What the machine computes with."""
+
+import os
+import pathlib
+import platform
+
+CPUINFO = pathlib.Path("/proc/cpuinfo")  # Linux's
+
+# The widest that a processor has is what its speed depends on.
+VECTORS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
+BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}  # the last is Arm's
+
+
+def use_onednn():
+    """Has TensorFlow convolve with oneDNN; to be called before its import.
+
+    By itself it does so only on x86 processors with instructions for neural
+    networks, such as AVX-512 VNNI. On others that takes a third of the time,
+    too (README, "Speed").
+    """
+    if platform.machine() in ("x86_64", "AMD64"):
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+
+def processor():
+    """The processor's name, and its vector instructions where they are told."""
+    names = _told("model name")
+    name = " ".join(names) or platform.processor() or platform.machine()
+    flags = instructions()
+    for flag, vectors in VECTORS.items():
+        if flag in flags:
+            bfloat16 = " and bfloat16" if computes_bfloat16() else ""
+            return f"{name} with {vectors}{bfloat16}"
+    return name
+
+
+def computes_bfloat16():
+    """Whether the processor has instructions for it; `None`: not told."""
+    flags = instructions()
+    return bool(flags & BFLOAT16) if flags else None
+
+
+def instructions():
+    """The processor's sets of instructions, as Linux names them."""
+    return set(_told("flags") or _told("Features"))
+
+
+def _told(key):
+    """The words of a line of Linux's on the first of the processor's cores."""
+    if not CPUINFO.exists():
+        return []
+    for line in CPUINFO.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.split()
+    return []
+
+
+def accelerator(backend):
+    """The name of the GPU or TPU that a Keras backend computes on, or `None`.
+
+    Imports the backend's library.
+    """
+    if backend == "torch":
+        import torch
+
+        here = torch.cuda.is_available()
+        return torch.cuda.get_device_name() if here else None
+    if backend == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        return None if device.platform == "cpu" else device.device_kind
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return details.get("device_name", "GPU")
