@@ -8,10 +8,12 @@ from keras_resfam.checks import check_integer, check_number
 from keras_resfam.gradients import replace_gradient
 from keras_resfam.kernels import (
     convolution,
+    convolution_of_products,
     convolves_views,
     fused_batch_norm,
     fuses_batch_norm,
     lay_out,
+    multiplies_gradients,
     scaled,
     second_moment,
 )
@@ -139,11 +141,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class Conv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D`, by PyTorch's kernel without detours.
+    """`keras.layers.Conv2D`, without detours of PyTorch's and JAX's.
 
     The same weights, arguments and results, to rounding, and one argument
-    more. On TensorFlow and JAX, with the channels first, and where strides
-    meet `"same"`, the layer is Keras's.
+    more. On TensorFlow, and with the channels first, the layer is Keras's; on
+    PyTorch also where strides meet `"same"`, on JAX with several `groups`,
+    with several devices, and on accelerators. On JAX and a processor it has
+    reverse derivatives only, as of `jax.grad`, also of each other;
+    `jax.jvp` takes Keras's layer.
 
     On PyTorch the kernel has Keras's shape, and lies in memory as PyTorch's
     kernels do, so that no step has to turn it. A layer that is built while
@@ -192,6 +197,22 @@ class Conv2D(keras.layers.Conv2D):
             self.groups,
         )
         return self.activation(outputs) if self.activation else outputs
+
+    def convolution_op(self, inputs, kernel):
+        if (
+            self.data_format != "channels_last"
+            or self.groups > 1
+            or not multiplies_gradients(inputs, kernel)
+        ):
+            return super().convolution_op(inputs, kernel)
+        return convolution_of_products(
+            super().convolution_op,
+            keras.ops.convert_to_tensor(inputs),
+            keras.ops.convert_to_tensor(kernel),
+            self.strides,
+            self.padding,
+            self.dilation_rate,
+        )
 
     def _padded(self, images):
         if not self.zeros:

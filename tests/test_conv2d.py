@@ -1,4 +1,4 @@
-"""Conv2D by PyTorch's kernel against Keras's own."""
+"""Conv2D by the backends' own ways against Keras's."""
 
 import keras
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from differentiate import gradients
+from keras_resfam import kernels
 from keras_resfam.layers import Conv2D
 from twins import assert_close, built_alike
 
@@ -48,7 +49,11 @@ def test_values(options):
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_gradients(options):
+@pytest.mark.parametrize("part", [1, kernels.PART])
+def test_gradients(part, options, monkeypatch):
+    if part == 1 and keras.backend.backend() != "jax":
+        pytest.skip("on JAX the batch may be taken in parts")
+    monkeypatch.setattr(kernels, "PART", part)
     found = []
     for layer in twins(**options):
         values = [images(), *map(ops.convert_to_numpy, layer.weights)]
@@ -186,3 +191,94 @@ def test_kernels_lie_as_the_convolution_reads_them(policy):
     again.build(SHAPE)
     again.set_weights(layer.get_weights())
     assert_close(layer(images()), again(images()))
+
+
+on_jax = pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="as JAX does on a processor"
+)
+
+
+def by_kernel(layer, x):
+    """The gradient of a sum of squares as a function of the kernel, on JAX."""
+    import jax
+
+    def loss(kernel):
+        return ops.sum(ops.square(layer.convolution_op(x, kernel)))
+
+    return jax.grad(loss)
+
+
+def recorded(layer, x):
+    import jax
+
+    return str(jax.make_jaxpr(by_kernel(layer, x))(layer.kernel.value))
+
+
+def is_sum_of_products(layer, x):
+    return "scan" in recorded(layer, x)
+
+
+@on_jax
+def test_sum_of_products_of_several_images(monkeypatch):
+    """The largest part that divides the batch, of those that fit."""
+    ours, theirs = twins(padding="same", use_bias=False)
+    x = np.random.default_rng(2).normal(size=(9, 5, 5, 4))
+    x = ops.convert_to_tensor(x, "float32")
+    row = 5 * 5 * 3 * 4  # of the patches of an image
+    monkeypatch.setattr(kernels, "PART", 5 * row)
+    # Three parts of three images.
+    assert "f32[3,3,5,5,4]" in recorded(ours, x)
+    kernel = ours.kernel.value
+    assert_close(by_kernel(ours, x)(kernel), by_kernel(theirs, x)(kernel), 1e-4)
+
+
+@on_jax
+@pytest.mark.parametrize(
+    "options", [{"groups": 2}, {"data_format": "channels_first"}], ids=str
+)
+def test_sum_of_products_is_not_for_all_layers(options):
+    layer = Conv2D(6, 3, **options)
+    shape = (2, 4, 7, 6) if "data_format" in options else SHAPE
+    layer.build(shape)
+    assert not is_sum_of_products(layer, ops.ones(shape))
+
+
+@on_jax
+def test_sum_of_products_is_for_one_processor(monkeypatch):
+    import jax
+
+    layer, theirs = twins()
+    assert is_sum_of_products(layer, images())
+    assert not is_sum_of_products(theirs, images())
+    for name, value in ("default_backend", "gpu"), ("device_count", 2):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, name, lambda value=value: value)
+            assert not is_sum_of_products(layer, images())
+
+
+@on_jax
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sum_of_products_in_half_precision(dtype):
+    ours, _ = twins(padding="same")
+    kernel = ours.kernel.value
+    gradient = by_kernel(ours, images())(kernel)
+    half = by_kernel(ours, images(dtype))(kernel.astype(dtype))
+    assert half.dtype == dtype
+    scale = float(ops.max(ops.abs(gradient)))
+    assert_close(half / scale, gradient / scale, 2e-2)
+
+
+@on_jax
+def test_sum_of_products_has_gradients():
+    import jax
+
+    found = []
+    for layer in twins():
+        gradient = by_kernel(layer, images())
+        second = jax.grad(lambda k, g=gradient: ops.sum(g(k) ** 2))
+        kernel = layer.kernel.value
+        _, along = jax.jvp(gradient, (kernel,), (kernel,))
+        found.append((second(kernel), along))
+    for ours, theirs in zip(*found, strict=True):
+        scale = float(ops.max(ops.abs(theirs)))
+        assert_close(ours / scale, theirs / scale, 1e-4)
