@@ -8,9 +8,9 @@ Before each convolution on PyTorch, Keras copies the images to channels first,
 and back to channels last, and PyTorch the kernel into an order of its own.
 PyTorch's convolution takes a view of either.
 
-On a CPU, XLA takes up to twenty times as long for the gradient of a
-convolution by its kernel as for the convolution. As a sum of products of
-matrices, JAX computes it at the rate of the others.
+On a CPU, XLA takes several times as long for the gradient of a convolution by
+its kernel as for the convolution. As a sum of products of matrices, JAX
+computes it in less time than that.
 
 A sum of squares is two operations in Keras, and a copy of the tensor between
 them. TensorFlow has a kernel that reads the tensor once, PyTorch one of norms.

@@ -15,8 +15,8 @@ def use_onednn():
     """Has TensorFlow convolve with oneDNN; to be called before its import.
 
     By itself it does so only on x86 processors with instructions for neural
-    networks, such as AVX-512 VNNI. On others that takes a third of the time,
-    too (README, "Speed").
+    networks, such as AVX-512 VNNI. On others thin networks train at nearly
+    twice the rate with it, too (README, "Speed").
     """
     if platform.machine() in ("x86_64", "AMD64"):
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

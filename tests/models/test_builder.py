@@ -1,6 +1,7 @@
 """What all builders share: arguments, errors, normalisation, classifier."""
 
 import inspect
+import os
 import subprocess
 import sys
 
@@ -426,6 +427,8 @@ def test_import_is_light():
     def run():
         return subprocess.run(
             [sys.executable, "-c", code],
+            # As for users, whose Python keeps what it has compiled.
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
             capture_output=True,
             text=True,
             check=True,

@@ -90,6 +90,21 @@ def test_measures_one_backend_beside_absent_peers(tmp_path, capsys):
     assert f"    absent: {peer['note']}\n" in printed
 
 
+@pytest.mark.parametrize(
+    ("implementation", "asked"),
+    [("tensorflow", "1"), ("tensorflow-no-onednn", "0")],
+)
+def test_tensorflow_is_measured_with_onednn_and_without(
+    implementation, asked, monkeypatch
+):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")  # as `serve` does
+    monkeypatch.setenv("KERAS_BACKEND", BACKEND)
+    kind, options = benchmark.OURS[implementation]
+    assert options[0] == "tensorflow"
+    kind(BACKEND, *options[1:]).load()
+    assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == asked
+
+
 def test_operations_take_their_own_time():
     """What calls others, and what no pattern matches, takes the rest."""
     threads = [
