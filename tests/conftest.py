@@ -16,10 +16,6 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-import hardware  # noqa: E402
-
-hardware.use_onednn()  # as the commands do, which the tests compare with
-
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 

@@ -41,7 +41,7 @@ from benchmark_workers import Exported, KerasResfam, serve
 OURS = {
     "tensorflow": (KerasResfam, ("tensorflow", False)),
     "tensorflow-xla": (KerasResfam, ("tensorflow", True)),
-    "tensorflow-no-onednn": (KerasResfam, ("tensorflow", False, False, False)),
+    "tensorflow-onednn": (KerasResfam, ("tensorflow", False, False, True)),
     "jax": (KerasResfam, ("jax", True)),
     "torch": (KerasResfam, ("torch", False)),
     "torch-compiled": (KerasResfam, ("torch", False, True)),

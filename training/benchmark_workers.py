@@ -40,7 +40,6 @@ def serve(connection, kind, options):
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
-    hardware.use_onednn()
     for number in (signal.SIGINT, signal.SIGTERM):  # the benchmark decides
         signal.signal(number, signal.SIG_IGN)
     sessions = collections.defaultdict(lambda: Session(kind(*options)))
@@ -127,14 +126,14 @@ class KerasResfam:
 
     trains = True
 
-    def __init__(self, backend, jit, compiled=False, onednn=True):
+    def __init__(self, backend, jit, compiled=False, onednn=False):
         self.backend, self.jit, self.compiled = backend, jit, compiled
         self.onednn = onednn
 
     def load(self):
         os.environ["KERAS_BACKEND"] = self.backend
-        if not self.onednn:
-            os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
+        if self.onednn:  # also where TensorFlow by itself does without
+            os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
         start = time.perf_counter()
         import keras
 

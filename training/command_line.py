@@ -6,8 +6,6 @@ import os
 import signal
 import sys
 
-import hardware
-
 
 def add_backend(add):
     """Adds the option that names a backend, by a parser's `add_argument`."""
@@ -15,11 +13,10 @@ def add_backend(add):
 
 
 def choose_backend(name=None):
-    """Readies Keras's backend, if named that one, before Keras is imported."""
+    """Sets Keras's backend, if one is named, before Keras is imported."""
     if name:
         os.environ["KERAS_BACKEND"] = name
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
-    hardware.use_onednn()
 
 
 def positive(text):

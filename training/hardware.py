@@ -1,6 +1,5 @@
 """What the machine computes with."""
 
-import os
 import pathlib
 import platform
 
@@ -9,17 +8,6 @@ CPUINFO = pathlib.Path("/proc/cpuinfo")  # Linux's
 # The widest that a processor has is what its speed depends on.
 VECTORS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
 BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}  # the last is Arm's
-
-
-def use_onednn():
-    """Has TensorFlow convolve with oneDNN; to be called before its import.
-
-    By itself it does so only on x86 processors with instructions for neural
-    networks, such as AVX-512 VNNI. On others thin networks train at nearly
-    twice the rate with it, too (README, "Speed").
-    """
-    if platform.machine() in ("x86_64", "AMD64"):
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def processor():

@@ -92,12 +92,12 @@ def test_measures_one_backend_beside_absent_peers(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("implementation", "asked"),
-    [("tensorflow", "1"), ("tensorflow-no-onednn", "0")],
+    [("tensorflow", "0"), ("tensorflow-onednn", "1")],
 )
-def test_tensorflow_is_measured_with_onednn_and_without(
+def test_tensorflow_is_measured_with_onednn_too(
     implementation, asked, monkeypatch
 ):
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")  # as `serve` does
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")  # as the user has it
     monkeypatch.setenv("KERAS_BACKEND", BACKEND)
     kind, options = benchmark.OURS[implementation]
     assert options[0] == "tensorflow"

@@ -1,5 +1,3 @@
-import os
-
 import pytest
 
 import hardware
@@ -49,24 +47,6 @@ def test_processors(told, processor, bfloat16, on):
     assert hardware.computes_bfloat16() is bfloat16
     name = hardware.processor()
     assert name == processor if processor else name and " with " not in name
-
-
-@pytest.mark.parametrize(
-    ("machine", "before", "after"),
-    [
-        ("x86_64", None, "1"),
-        ("AMD64", None, "1"),
-        ("x86_64", "0", "0"),  # as the user has it
-        ("aarch64", None, None),
-    ],
-)
-def test_onednn_is_asked_for_on_every_x86(machine, before, after, monkeypatch):
-    monkeypatch.setattr(hardware.platform, "machine", lambda: machine)
-    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    if before is not None:
-        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", before)
-    hardware.use_onednn()
-    assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == after
 
 
 @pytest.mark.parametrize(
