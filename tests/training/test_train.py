@@ -14,13 +14,13 @@ import runs
 import train
 
 
-def test_default_reads_digits(tmp_path, capsys):
+def test_default_reads_digits_above_99_percent(tmp_path, capsys):
     output = runs.finish(runs.start(tmp_path))
     last = output.strip().splitlines()[-1]
     found = re.fullmatch(
         r"(\d+\.\d+) % of the test images are right\. The run is in (.+)", last
     )
-    assert float(found[1]) > 98  # a processor's rounding is a few images
+    assert float(found[1]) > 99
     assert found[2] == str(tmp_path)
     assert "Epoch 20/20" in output
     assert "22/22" in output  # the progress bar
