@@ -170,6 +170,8 @@ def record(model, training, inputs):
     """
     import torch
 
+    from keras_resfam import winograd
+
     trained, kept = (
         [variable.value for variable in variables]
         for variables in (
@@ -203,6 +205,7 @@ def record(model, training, inputs):
     module = recorded.module()
     gradients.put_back(module.graph, backwards)
     permute_first(module.graph)
+    winograd.put_in(module.graph)
     module.recompile()
     # PyTorch takes images of channels last, of which this is about, for images
     # of channels first, and would turn their rows into channels.
