@@ -21,7 +21,10 @@ def compiled(model):
 
     On the backend torch, Keras calls one layer after another, and each
     operation is a pass over memory of its own. What is returned here runs as
-    one program, whose operations PyTorch fuses. It has a `fit`, `evaluate` and
+    one program, whose operations PyTorch fuses. In float32, on processors with
+    AVX2 and no more, it has wide convolutions of 3 x 3 multiply a quarter as
+    often (Lavin & Gray 2015, https://arxiv.org/abs/1509.09308), to a rounding
+    of some 1e-5 of the largest outputs. It has a `fit`, `evaluate` and
     `predict` like any Keras model, and the weights of `model`: to train the
     one trains the other. It is not compiled in Keras's sense: leave
     `jit_compile` alone when you do that.
@@ -32,7 +35,7 @@ def compiled(model):
     can be trained, but not saved: build that around `model`, and compile the
     whole.
 
-    The first batch of each shape takes a minute or so, in training and in
+    The first batch of each shape takes a minute or two, in training and in
     inference, and wants a C++ compiler on a CPU. Batches should be of one
     size.
 

@@ -65,6 +65,8 @@ def pays(x, kernel):
     )
 
 
+# PyTorch keeps compiled programs on disk, and knows an operation by its name:
+# with another gradient it is to have another name.
 @torch.library.custom_op("keras_resfam::winograd", mutates_args=())
 def convolution(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     """Convolves images with a row of zeros around them.
