@@ -6,6 +6,9 @@ columns, to 36 numbers, and the kernel's to 36 others, multiplies each by its
 other, and combines the rows and columns of what comes of it to the outputs.
 Over all channels these are 36 products of matrices.
 
+The module defines PyTorch's operations, so it imports PyTorch: it is itself
+imported where a network is compiled, not with the package.
+
 Reference: Lavin & Gray 2015, [Fast Algorithms for Convolutional Neural
 Networks](https://arxiv.org/abs/1509.09308), section 4.3, F(4 x 4, 3 x 3).
 """
@@ -13,6 +16,8 @@ Networks](https://arxiv.org/abs/1509.09308), section 4.3, F(4 x 4, 3 x 3).
 import functools
 
 import torch
+
+from keras_resfam.kernels import channels_first, channels_last
 
 TILE = 4  # outputs in a row
 SPAN = 6  # inputs that they see
@@ -105,7 +110,7 @@ def gradient(x: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
 
 def _outputs(x, kernel):
     batch, _, height, width = x.shape
-    return x.new_empty(batch, height, width, len(kernel)).permute(0, 3, 1, 2)
+    return channels_first(x.new_empty(batch, height, width, len(kernel)))
 
 
 convolution.register_fake(_outputs)
@@ -113,7 +118,7 @@ convolution.register_fake(_outputs)
 
 @gradient.register_fake
 def _(x, error):
-    return x.new_empty(error.shape[1], 3, 3, x.shape[1]).permute(0, 3, 1, 2)
+    return channels_first(x.new_empty(error.shape[1], 3, 3, x.shape[1]))
 
 
 def _save(ctx, inputs, output):
@@ -173,10 +178,10 @@ def _parts(x, outputs):
     padded = x.new_zeros(min(part, batch), height + 2, width + 2, channels)
     for first in range(0, batch, part):
         of_part = slice(first, first + part)
-        images = x[of_part].permute(0, 2, 3, 1)
+        images = channels_last(x[of_part])
         padded = padded[: len(images)]
         padded[:, 1:-1, 1:-1].copy_(images)
-        yield padded, outputs[of_part].permute(0, 2, 3, 1)
+        yield padded, channels_last(outputs[of_part])
 
 
 def _from_kernel(kernel):
@@ -191,7 +196,7 @@ def _to_kernel(matrices):
     matrices = matrices.mT.unflatten(0, (SPAN, SPAN))
     rows = _combined(_transposed(OF_KERNELS), matrices.unbind(0), 2)
     kernel = _combined(_transposed(OF_KERNELS), rows.unbind(0), 2)
-    return kernel.permute(0, 3, 1, 2)
+    return channels_first(kernel)
 
 
 def _from_images(images):
