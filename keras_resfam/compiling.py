@@ -206,6 +206,7 @@ def record(model, training, inputs):
             f"{model}, of which it says: {first}"
         ) from error
     module = recorded.module()
+    leave_out_checks(module.graph)
     gradients.put_back(module.graph, backwards)
     permute_first(module.graph)
     winograd.put_in(module.graph)
@@ -224,6 +225,22 @@ def record(model, training, inputs):
         return outputs, losses, total
 
     return call
+
+
+def leave_out_checks(graph):
+    """Leaves out torch.export's checks of the types that it has recorded.
+
+    They count as uses, and what is used twice PyTorch's compiler writes to
+    memory: of each batch normalization the outputs.
+
+    Args:
+        graph: `torch.fx.Graph`. It is changed.
+    """
+    import torch
+
+    check = torch.ops.aten._assert_tensor_metadata.default
+    for node in graph.find_nodes(op="call_function", target=check):
+        graph.erase_node(node)
 
 
 def permute_first(graph):

@@ -141,6 +141,28 @@ def test_permutations_come_before_what_works_by_element():
 
 
 @torch_only
+@pytest.mark.parametrize("training", [False, True])
+def test_what_is_in_its_program_is_used(training, monkeypatch):
+    """Checks of types among it would count as uses of what they look at."""
+    import torch
+
+    graphs = []
+
+    def keep(program, **options):
+        graphs.append(program.__self__.graph)
+        return program
+
+    monkeypatch.setattr(torch, "compile", keep)
+    keras_resfam.compiled(network("DMRNet"))(X[:2], training=training)
+    (graph,) = graphs
+    assert all(x.users for x in graph.nodes if x.op == "call_function")
+    for norm in graph.find_nodes(
+        op="call_function", target=torch.ops.aten.batch_norm.default
+    ):
+        assert len(norm.users) == 1
+
+
+@torch_only
 def test_computes_in_the_types_of_the_model():
     """Whatever the policy is where the model is compiled."""
     model = network()
