@@ -173,7 +173,7 @@ def record(model, training, inputs):
     """
     import torch
 
-    from keras_resfam import winograd
+    from keras_resfam import batch_norm, winograd
 
     trained, kept = (
         [variable.value for variable in variables]
@@ -209,6 +209,7 @@ def record(model, training, inputs):
     leave_out_checks(module.graph)
     gradients.put_back(module.graph, backwards)
     permute_first(module.graph)
+    batch_norm.put_in(module.graph)
     winograd.put_in(module.graph)
     module.recompile()
     # PyTorch takes images of channels last, of which this is about, for images
