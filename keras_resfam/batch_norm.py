@@ -72,6 +72,7 @@ def put_in(graph):
             results = graph.call_function(normalize, (x, gamma, beta, epsilon))
             for index, replaced in enumerate((node, *moments)):
                 result = graph.call_function(operator.getitem, (results, index))
+                result.meta["val"] = replaced.meta["val"]
                 replaced.replace_all_uses_with(result)
         for replaced in node, *moments:
             graph.erase_node(replaced)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_resfam
-from torch_compiler import TORCH, torch_only
+from torch_compiler import TORCH, torch_only, uncompiled_graphs
 
 if not TORCH:
     pytest.skip("of PyTorch's compiler", allow_module_level=True)
@@ -23,6 +23,10 @@ def theirs(x, gamma, beta, momentum=1.0):
         x, mean, variance, gamma, beta, True, momentum, 1e-3
     )
     return outputs, mean, variance
+
+
+def ours(x, gamma, beta):
+    return batch_norm.normalize(x, gamma, beta, 1e-3)
 
 
 def normal(*shape):
@@ -45,9 +49,7 @@ def with_gradients(function, *inputs):
 def test_normalizes_with_gradients(shape):
     inputs = normal(*shape), normal(3), normal(3)
     expected = with_gradients(theirs, *inputs)
-    found = with_gradients(
-        lambda *inputs: batch_norm.normalize(*inputs, 1e-3), *inputs
-    )
+    found = with_gradients(ours, *inputs)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
@@ -55,9 +57,7 @@ def test_normalizes_with_gradients(shape):
 def test_computes_in_the_type_of_the_weights():
     half, gamma, beta = normal(6, 3, 4, 5).bfloat16(), normal(3), normal(3)
     inputs = half, gamma.float(), beta.float()
-    found = with_gradients(
-        lambda *inputs: batch_norm.normalize(*inputs, 1e-3), *inputs
-    )
+    found = with_gradients(ours, *inputs)
     half, one = torch.bfloat16, torch.float32
     assert [x.dtype for x in found] == [half, one, one, half, one, one]
     exact = with_gradients(theirs, *(x.double() for x in inputs))
@@ -76,13 +76,7 @@ def calls(graph, target):
 @torch_only
 @pytest.mark.parametrize("training, frozen", [(True, 0), (True, 1), (False, 0)])
 def test_programs_that_train_normalize_by_it(training, frozen, monkeypatch):
-    graphs = []
-
-    def keep(program, **options):
-        graphs.append(program.__self__.graph)
-        return program
-
-    monkeypatch.setattr(torch, "compile", keep)
+    graphs = uncompiled_graphs(monkeypatch)
     model = keras_resfam.DMRNet(depth=8, input_shape=(8, 8, 3))
     norms = [
         layer
@@ -97,6 +91,13 @@ def test_programs_that_train_normalize_by_it(training, frozen, monkeypatch):
     by_it = len(norms) - frozen if training else 0
     assert calls(graph, batch_norm.normalize) == by_it
     assert calls(graph, aten.batch_norm.default) == len(norms) - by_it
+    # What replaces convolutions asks what shape they take.
+    for node in graph.find_nodes(
+        op="call_function", target=batch_norm.normalize
+    ):
+        shapes = [result.meta["val"].shape for result in node.users]
+        channels = shapes[0][1:2]
+        assert shapes == [node.args[0].meta["val"].shape, channels, channels]
 
 
 def test_averages_of_others_are_left():

@@ -6,7 +6,7 @@ import pytest
 
 import keras_resfam
 from policies import dtype_policy
-from torch_compiler import TORCH, torch_only
+from torch_compiler import TORCH, torch_only, uncompiled_graphs
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(0, 255, (16, 8, 8, 3)).astype("float32")
@@ -149,13 +149,7 @@ def test_what_is_in_its_program_is_used(training, monkeypatch):
     from keras_resfam import batch_norm
 
     aten = torch.ops.aten
-    graphs = []
-
-    def keep(program, **options):
-        graphs.append(program.__self__.graph)
-        return program
-
-    monkeypatch.setattr(torch, "compile", keep)
+    graphs = uncompiled_graphs(monkeypatch)
     keras_resfam.compiled(network("DMRNet"))(X[:2], training=training)
     (graph,) = graphs
     assert all(x.users for x in graph.nodes if x.op == "call_function")

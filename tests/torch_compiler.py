@@ -1,4 +1,4 @@
-"""Marks of the tests in which PyTorch compiles, which wants g++."""
+"""For tests in which PyTorch compiles, which wants g++, and of its programs."""
 
 import shutil
 
@@ -12,3 +12,17 @@ COMPILER = shutil.which("g++") is not None
 # Of what is compiled with torch only, and of what runs elsewhere as it is.
 torch_only = pytest.mark.skipif(not (TORCH and COMPILER), reason=REASON)
 with_compiler = pytest.mark.skipif(TORCH and not COMPILER, reason=REASON)
+
+
+def uncompiled_graphs(monkeypatch):
+    """Has torch.compile leave programs as they are, and lists their graphs."""
+    import torch
+
+    graphs = []
+
+    def keep(program, **options):
+        graphs.append(program.__self__.graph)
+        return program
+
+    monkeypatch.setattr(torch, "compile", keep)
+    return graphs
