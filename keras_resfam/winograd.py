@@ -173,11 +173,13 @@ def _parts(x, outputs):
     batch, channels, height, width = x.shape
     values = max(channels, outputs.shape[1]) * height * width
     part = max(1, PART * TILE**2 // SPAN**2 // values)
-    padded = x.new_zeros(min(part, batch), height + 2, width + 2, channels)
     for first in range(0, batch, part):
         of_part = slice(first, first + part)
         images = channels_last(x[of_part])
-        padded = padded[: len(images)]
+        # The last ones are not a slice of those before, for which PyTorch
+        # would compile once more.
+        if first == 0 or len(images) < part:
+            padded = x.new_zeros(len(images), height + 2, width + 2, channels)
         padded[:, 1:-1, 1:-1].copy_(images)
         yield padded, channels_last(outputs[of_part])
 
