@@ -68,6 +68,24 @@ def test_gradients(part, options, monkeypatch):
         assert_close(ours, theirs, 1e-4)
 
 
+def test_gradient_of_a_thin_pointwise_kernel_with_strides():
+    """Of as many pixels as are wrong by PyTorch's own on some processors."""
+    rng = np.random.default_rng(0)
+    layer = Conv2D(12, 1, strides=2, use_bias=False)
+    layer.build((None, 56, 56, 6))
+    x = rng.normal(size=(32, 56, 56, 6)).astype("float32")
+    error = rng.normal(size=(32, 28, 28, 12)).astype("float32")
+
+    def loss(kernel):
+        layer.kernel.assign(kernel)
+        return ops.sum(ops.multiply(layer(x), error))
+
+    (found,) = gradients(loss, [ops.convert_to_numpy(layer.kernel)])
+    pixels = x[:, ::2, ::2].reshape(-1, 6).astype("float64")
+    expected = pixels.T @ error.reshape(-1, 12)
+    assert_close(found, expected[None, None], 1e-3)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_mixed_precision(dtype):
     ours, theirs = twins(dtype=f"mixed_{dtype}")
