@@ -91,7 +91,7 @@ def test_commands_are_understood(script, parse):
 def test_trained_networks_are_those_of_weights():
     rows = re.findall(
         r"^\| `.*?\| [\d,]+ \|.*?\| \**([\d.]+) %\**, (\d+) epochs "
-        r"\| [\d.]+ % \| ([\d.]+) % \|.*\| `(\w+)` "
+        r"\| ([\d.]+) % \|.*\| `(\w+)` "
         r"\| \[log\]\((weights/\w+)/log.csv\) \|$",
         section("Trained networks"),
         re.M,

@@ -7,7 +7,7 @@
 
 The network is a training run, a file of its weights, a folder of `weights/`,
 or what a builder takes as `weights`. Of a run, the numbers go into its
-result.json, which the model card is made from.
+result.json. The model card of a folder has those that are printed of it.
 """
 
 import importlib
@@ -154,11 +154,12 @@ def main(arguments=None):
         dataset = options.dataset or recipe["dataset"]
         own = own_split(recipe, dataset, options.data_dir)
         split = options.split or own
-        batches, names = load_data(dataset, split, recipe, options.data_dir)
-        check_classes(model, dataset, names)
-        about = provenance(options)
-        measured = evaluate(model, batches, names)
-        result = {"dataset": dataset, "split": split, **measured, **about}
+        weights = weights_of(options)
+        command = shlex.join(["python", *sys.argv])
+        measured = measure(
+            model, recipe, dataset, split, options.data_dir, command
+        )
+        result = measured | weights
         print(json.dumps(result, indent=2))
         output = options.output
         usual = dataset == recipe["dataset"] and split == own
@@ -166,6 +167,43 @@ def main(arguments=None):
             output = pathlib.Path(options.network) / "result.json"
         if output is not None:
             output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def weights_of(options):
+    """Which file of weights the numbers will be of, of a run."""
+    from keras_resfam import download
+
+    file = run_file(options)
+    return {"weights": download.describe(file.read_bytes())} if file else {}
+
+
+def measure(model, recipe, dataset, split, data_dir, command):
+    """What a result.json says: the numbers of a network, and of what they are.
+
+    Args:
+        model: `keras.Model` from raw images to logits.
+        recipe: Dict. What the network is trained by.
+        dataset: String. The recipe's, or another.
+        split: String. Of the data set.
+        data_dir: See `data.load`.
+        command: String. What measures this.
+    """
+    import keras
+
+    batches, names = load_data(dataset, split, recipe, data_dir)
+    check_classes(model, dataset, names)
+    backend = keras.backend.backend()
+    return {
+        "dataset": dataset,
+        "split": split,
+        **evaluate(model, batches, names),
+        "backend": backend,
+        "versions": {
+            package: importlib.import_module(package).__version__
+            for package in ("keras", backend, "numpy")
+        },
+        "command": command,
+    }
 
 
 def _is_run(network):
@@ -367,24 +405,6 @@ def first(batches, examples=None):
             break
     images, labels = map(np.concatenate, zip(*chosen, strict=True))
     return images[:examples], labels[:examples]
-
-
-def provenance(options):
-    """What the numbers are of; of a run, its file of weights too."""
-    import keras
-
-    from keras_resfam import download
-
-    backend, file = keras.backend.backend(), run_file(options)
-    known = {"weights": download.describe(file.read_bytes())} if file else {}
-    return known | {
-        "backend": backend,
-        "versions": {
-            package: importlib.import_module(package).__version__
-            for package in ("keras", backend, "numpy")
-        },
-        "command": shlex.join(["python", *sys.argv]),
-    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The model card of a weights folder: every word from the folder's files."""
 
 import csv
-import decimal
 import re
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -28,13 +27,11 @@ METRICS = (
 )
 
 
-def render(folder, change):
+def render(folder):
     """Returns the text of a folder's model card.
 
     Args:
-        folder: Path. Has recipe.json and result.json.
-        change: Float. The largest change of a logit of the fixed images by
-            the rounding of the kernels.
+        folder: Path. Has recipe.json, log.csv and result.json.
     """
     recipe = read_json(folder / "recipe.json")
     result = read_json(folder / "result.json")
@@ -54,7 +51,7 @@ def render(folder, change):
         f"# {call}, trained on {title}",
         _introduction(recipe, title),
         _usage(folder.name, recipe, title),
-        _results(result, title, change),
+        _results(result, title),
         _training(folder, recipe),
         _files(),
     )
@@ -124,7 +121,7 @@ model = keras.saving.load_model("weights/{name}")
 ```"""
 
 
-def _results(result, title, change):
+def _results(result, title):
     rows = "\n".join(
         f"| {name} | {result[key]:.4g}{unit} |"
         for key, _, name, unit in METRICS
@@ -143,8 +140,7 @@ Measured with {_versions(result)} by
 
     {result["command"]}
 
-on the float32 weights of the run. The kernels here are float16: on the images
-of `fingerprint.json` that changes no logit by more than {bound(change)}."""
+on the weights of this folder, whose kernels are stored in float16."""
     if "per_class" in result:
         classes = ", ".join(
             f"{name}: {error:.4g}"
@@ -152,12 +148,6 @@ of `fingerprint.json` that changes no logit by more than {bound(change)}."""
         )
         text += f"\n\nError by class, in percent: {classes}."
     return text
-
-
-def bound(value):
-    """The value in two digits, never less than it is."""
-    upwards = decimal.Context(prec=2, rounding=decimal.ROUND_UP)
-    return f"{upwards.create_decimal(value):g}"
 
 
 def _versions(result):
@@ -205,6 +195,6 @@ def _files():
 
 `config.json`, `metadata.json` and `model.weights.h5` are Keras's own layout.
 `fingerprint.json` has the SHA-256 of each file and, by layer name, of each
-variable, and the logits of two fixed images. `recipe.json`, `log.csv` and
-`result.json` are the run's. The parts that act in training only (regularizers,
-dropout, gradient modulation) are left out."""
+variable, and the logits of two fixed images. `recipe.json` and `log.csv` are
+the run's, `result.json` has what is measured of this folder. The parts that act
+in training only (regularizers, dropout, gradient modulation) are left out."""

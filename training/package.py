@@ -2,11 +2,12 @@
 
     python training/package.py runs/digits
 
-The run has been evaluated (`training/evaluate.py`). The folder,
-`weights/<name>/`, has exactly the files of its Hub repository, and the
-registry of keras_resfam learns of it. Nothing in it is typed by hand: made
-again from the same run by the same Keras, it is the same byte for byte. (Its
-date is that of the run's file of weights.)
+The folder, `weights/<name>/`, has exactly the files of its Hub repository, and
+the registry of keras_resfam learns of it. It is measured as it is published,
+its kernels rounded, on the test split of its data set. Nothing in it is typed
+by hand: made again from the same run on the same machine, by the same versions
+and backend, it is the same byte for byte. (Its date is that of the run's file
+of weights.)
 """
 
 import json
@@ -24,6 +25,7 @@ import keras
 import numpy as np
 
 import command_line
+import evaluate
 import keras_resfam
 import model_card
 from keras_resfam import download, fingerprint, pretrained, registry
@@ -31,7 +33,7 @@ from keras_resfam.datasets import DATASETS
 from keras_resfam.files import read_json
 from recipes.recipe import differences
 
-FROM_RUN = ("recipe.json", "log.csv", "result.json")
+FROM_RUN = ("recipe.json", "log.csv", download.WEIGHTS)
 FILES = (
     "README.md",
     "config.json",
@@ -63,23 +65,25 @@ def parse_arguments(arguments=None):
         default="",
         help="names a variant of a network that is already in weights/",
     )
+    parser.add_argument("--data-dir", metavar="PATH", help="as for train.py")
     return parser.parse_args(arguments)
 
 
 def main(arguments=None):
     options = parse_arguments(arguments)
     with command_line.in_a_line("Not packaged"):
-        folder = package(options.run, options.suffix)
+        folder = package(options.run, options.suffix, options.data_dir)
     print(folder)
     print(*(n for n in registry.read() if n.name == folder.name))
 
 
-def package(run, suffix=""):
+def package(run, suffix="", data_dir=None):
     """Writes `weights/<name>/` of a run, and registers it.
 
     Args:
-        run: Path. A folder as `train.py` and `evaluate.py` leave it.
+        run: Path. A folder as `train.py` leaves it.
         suffix: String. Added to the name, for a variant.
+        data_dir: See `data.load`.
 
     Returns:
         The folder's path.
@@ -87,12 +91,11 @@ def package(run, suffix=""):
     Raises:
         ValueError: If the run lacks something, or a file is too large.
     """
-    for file in (*FROM_RUN, download.WEIGHTS):
+    for file in FROM_RUN:
         if not (run / file).is_file():
             raise ValueError(
                 "`run` should be the folder of a run that train.py has "
-                f"finished and evaluate.py has evaluated; {file} not found. "
-                f"Received: run={run}"
+                f"finished; {file} not found. Received: run={run}"
             )
     recipe = read_json(run / "recipe.json")
     if recipe["dataset"] not in DATASETS or recipe.get("weights"):
@@ -102,7 +105,6 @@ def package(run, suffix=""):
             f"moments it has. Received: dataset={recipe['dataset']!r}, "
             f"weights={recipe.get('weights')!r}"
         )
-    check_result(run, recipe)
     name = name_of(recipe, suffix)
     target = pretrained.CHECKOUT / "weights" / name
     check_same_recipe(target, recipe)
@@ -112,43 +114,44 @@ def package(run, suffix=""):
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / name
         folder.mkdir()
-        for file in FROM_RUN:
-            text = (run / file).read_text()
-            if file.endswith(".json"):
-                contents = json.loads(text)
-                for part in (contents, *contents.get("continued", ())):
-                    part["command"] = without_local_paths(part["command"])
-                text = json.dumps(contents, indent=2) + "\n"
-            (folder / file).write_text(text)
+        shutil.copyfile(run / "log.csv", folder / "log.csv")
+        for part in (recipe, *recipe.get("continued", ())):
+            part["command"] = without_local_paths(part["command"])
+        write_json(folder / "recipe.json", recipe)
         saved = time.gmtime((run / download.WEIGHTS).stat().st_mtime)
         trained = build(recipe, str(run / download.WEIGHTS))
         save(without_training_parts(trained, name), folder, saved)
         opened = keras.saving.load_model(folder)
-        logits = [logits_of(model, recipe) for model in (trained, opened)]
-        change = float(abs(logits[1] - logits[0]).max())
-        card = model_card.render(folder, change)
-        (folder / "README.md").write_text(card)
-        write_fingerprint(folder, opened, logits[1])
+        logits = logits_of(opened, recipe)
+        write_json(folder / "result.json", measure(opened, recipe, data_dir))
+        (folder / "README.md").write_text(model_card.render(folder))
+        write_fingerprint(folder, opened, logits)
         check(folder)
         replace(target, folder)
     register(entry(target))
     return target
 
 
-def check_result(run, recipe):
-    """Refuses a result that is not of the run's weights and test split."""
-    result = read_json(run / "result.json")
-    expected = {
-        "dataset": recipe["dataset"],
-        "split": recipe["test_split"],
-        "weights": download.describe((run / download.WEIGHTS).read_bytes()),
-    }
-    found = {key: result.get(key) for key in expected}
-    if found != expected:
-        raise ValueError(
-            f"{run / 'result.json'} should be what evaluate.py measures of "
-            f"the run as it is, with {expected}. Received: {found}"
-        )
+def measure(model, recipe, data_dir):
+    """What evaluate.py will say of a published network.
+
+    Args:
+        model: `keras.Model`. Gives logits, and has the network's name.
+        recipe: Dict.
+        data_dir: See `data.load`.
+    """
+    return evaluate.measure(
+        model,
+        recipe,
+        dataset=recipe["dataset"],
+        split=recipe["test_split"],
+        data_dir=data_dir,
+        command=f"python training/evaluate.py weights/{model.name}",
+    )
+
+
+def write_json(path, contents):
+    path.write_text(json.dumps(contents, indent=2) + "\n")
 
 
 def check_same_recipe(target, recipe):

@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 
 import data
 import evaluate
@@ -254,6 +255,20 @@ def test_published_network_has_the_error_of_its_card(arguments, capsys):
     assert found["error"] == pytest.approx(card["error"], abs=0.01)
     assert found["examples"] == 360
     assert (FOLDER / "result.json").read_bytes() == before
+
+
+def test_published_network_of_real_images_has_the_error_of_its_card(capsys):
+    import tensorflow_datasets as tfds
+
+    if not tfds.builder("cifar10").is_prepared():
+        pytest.skip("not on this machine, where TFDS looks (TFDS_DATA_DIR)")
+    folder = FOLDER.with_name("dmrnet_14_cifar10_short")
+    evaluate.main([str(folder)])
+    found = json.loads(capsys.readouterr().out)
+    card = ModelCard.load(folder / "README.md").data
+    (said,) = (r for r in card.eval_results if r.metric_type == "error")
+    assert found["error"] == pytest.approx(said.metric_value, abs=0.01)
+    assert found["examples"] == 10_000
 
 
 def test_a_data_set_of_other_classes_is_refused():

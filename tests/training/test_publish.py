@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import data as datasets
-import evaluate
 import hub
 import package
 import publish
@@ -266,7 +265,6 @@ def test_from_training_to_a_user_of_the_hub(server, tmp_path, monkeypatch):
     trained = checkout / "runs" / "digits"
     quick = ["--epochs", "1", "--batch-size", "16", "--set", "validation=1181"]
     train.main([*quick, "--quiet", "--run-dir", str(trained)])
-    evaluate.main([str(trained)])
     package.main([str(trained)])
     folder = checkout / "weights" / "dmrnet_8_digits"
     run(folder)
@@ -283,8 +281,7 @@ def test_from_training_to_a_user_of_the_hub(server, tmp_path, monkeypatch):
     images, labels = datasets.load("digits", "test")
     result = json.loads((folder / "result.json").read_text())
     answers = model.predict(images.astype("float32"), verbose=0).argmax(axis=1)
-    # The kernels were rounded since: an image on the edge may change sides.
     wrong = int((answers != labels).sum())
-    assert wrong == pytest.approx(3.6 * result["error"], abs=2)
+    assert wrong == round(3.6 * result["error"])
     (network,) = registry.list_weights()
     assert network.accuracy == pytest.approx(result["accuracy"], abs=1e-3)
