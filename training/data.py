@@ -68,7 +68,7 @@ def load(name, split, data_dir=None):
             f"`--set dataset=...`. Received: {path} with images of shape "
             f"{images.shape[1:]}"
         )
-    return images, labels.astype("int32")
+    return np.ascontiguousarray(images), labels.astype("int32")
 
 
 def has_split(name, split, data_dir=None):
@@ -317,6 +317,13 @@ def checksum(images, labels):
     """A text that tells data from others, in whatever order they come."""
     pairs = zip(images, labels.tolist(), strict=True)
     return f"{sum(zlib.crc32(image, label) for image, label in pairs):x}"
+
+
+def tfds_checksum(builder):
+    """The same of a TFDS data set, by what it says of itself."""
+    splits = sorted(builder.info.splits.items())
+    sizes = [f"{name} of {split.num_bytes} bytes" for name, split in splits]
+    return ", ".join([builder.info.full_name, *sizes])
 
 
 def check_some(name, split, examples):

@@ -133,13 +133,31 @@ def _start_tensorflow(cpus):
         names = [f"CPU:{index}" for index in range(cpus)]
     if "TF_CONFIG" in os.environ:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        resolver = strategy.cluster_resolver
-        processes = len(resolver.cluster_spec().as_dict()["worker"])
-        index = resolver.task_id
+        processes, index = _place(strategy.cluster_resolver)
     else:
         strategy = tf.distribute.MirroredStrategy(names)
         processes, index = 1, 0
     return Devices(strategy.num_replicas_in_sync, processes, index, strategy)
+
+
+def _place(resolver):
+    """The number of TF_CONFIG's processes, and which of them this is.
+
+    A chief, if there is one, is the first.
+    """
+    cluster = resolver.cluster_spec().as_dict()
+    tasks = [
+        (kind, index)
+        for kind in ("chief", "worker")
+        for index in range(len(cluster.get(kind, ())))
+    ]
+    task = resolver.task_type, resolver.task_id
+    if task not in tasks:
+        raise ValueError(
+            "The `task` of TF_CONFIG should be a chief or a worker of its "
+            f"`cluster`. Received: {task[0]} {task[1]} of {cluster}"
+        )
+    return len(tasks), tasks.index(task)
 
 
 def synchronize_batch_norm(network):

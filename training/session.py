@@ -153,7 +153,7 @@ class Task:
     evaluation: object
     classes: int
     input_shape: tuple
-    checksum: str | None = None  # of the training data, if in memory
+    checksum: str  # of the training data
 
 
 def load_task(recipe, seed, data_dir, devices):
@@ -238,6 +238,7 @@ def _streamed_task(recipe, seed, data_dir, devices):
         devices.spread(in_order, size),
         builder.info.features["label"].num_classes,
         (recipe.image_size, recipe.image_size, 3),
+        data.tfds_checksum(builder),
     )
 
 
@@ -344,9 +345,8 @@ def describe(recipe, seed, task, preprocessing):
         "preprocessing": preprocessing,
         "seed": seed,
         **means(recipe),
+        "training_data": task.checksum,
     }
-    if task.checksum is not None:
-        description["training_data"] = task.checksum
     # As JSON gives it back: tuples become lists.
     return json.loads(json.dumps(description))
 

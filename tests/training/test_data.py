@@ -173,6 +173,15 @@ def test_a_checksum_is_of_the_examples_in_any_order():
     assert data.checksum(images, labels) != known
 
 
+def test_arrays_may_lie_in_any_order(tmp_path):
+    images, labels = arrays(12)
+    path = tmp_path / "mine.npz"
+    np.savez(path, x_train=np.asfortranarray(images), y_train=labels)
+    loaded, _ = data.load("mine", "train", path)
+    np.testing.assert_array_equal(loaded, images)
+    assert data.checksum(loaded, labels) == data.checksum(images, labels)
+
+
 def test_labels_that_do_not_fit_are_refused(tmp_path):
     images, labels = arrays(12)
     for wrong in (labels + 0.7, np.eye(12)[labels], labels.astype(str)):

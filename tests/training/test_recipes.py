@@ -1,4 +1,4 @@
-"""Every recipe trains; its numbers are the papers'."""
+"""Every kind of recipe trains; their numbers are the papers'."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def reduced(recipe):
         changes["builder"] = "WideResNet18"
         changes["arguments"] = {"width": 1}
     if recipe.drop_blocks:
-        changes["drop_blocks"] = {"active": 2}
+        changes["drop_blocks"] = recipe.drop_blocks | {"active": 2}
     return recipe.replace(**changes)
 
 
@@ -63,7 +63,7 @@ def kinds(recipe):
         **arguments,
         **{name: bool(getattr(recipe, name)) for name in options.split()},
         **{name: getattr(recipe, name) for name in fields.split()},
-        "drop_blocks": bool(recipe.drop_blocks),
+        "drop_blocks": str(recipe.drop_blocks),
         "colour": DATASETS[recipe.dataset].image_shape[2],
     }.items()
 
@@ -83,12 +83,7 @@ def distinct():
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """Makes the forms for ImageNet an eighth as wide.
-
-    Thinner, fewer than eight channels would meet a pointwise kernel with
-    strides, whose gradient oneDNN, at the least up to PyTorch 2.13, writes
-    beyond its memory on processors without AVX-512.
-    """
+    """Makes the forms for ImageNet an eighth as wide."""
     for module in (dmrnet, ortho_plain_net, resnet, wide_resnet):
         for name in ("BASIC_FILTERS", "BOTTLENECK_FILTERS"):
             if hasattr(module, name):

@@ -123,6 +123,21 @@ def test_a_second_look_sees_the_same(builder):
     keras.tree.map_structure(np.testing.assert_array_equal, *looks)
 
 
+def test_a_run_does_not_go_on_with_other_photographs(folder, tmp_path):
+    recipe = RECIPE.replace(
+        builder="ResNet", arguments={"depth": 8}, weights=None
+    )
+    run = tmp_path / "run"
+    session.prepare(recipe, run, data_dir=folder)
+    session.prepare(recipe, run, data_dir=folder)
+    images = [np.zeros((12, 16, 3), "uint8")] * 18
+    write_images(
+        tmp_path, "tiny_photographs", images, range(18), 18, sized=False
+    )
+    with pytest.raises(ValueError, match="training_data=.*Received: training"):
+        session.prepare(recipe, run, data_dir=tmp_path)
+
+
 def test_fine_tuning_that_was_cut_ends_as_if_it_were_not(folder, tmp_path):
     """From a network of other images, on photographs of a TFDS data_dir."""
     start = keras_resfam.ResNet(

@@ -43,6 +43,7 @@ IMAGENET = CIFAR.replace(
     drops=(30, 60),  # figure 5, right
     crop=0,  # instead: a random area of the photograph
     # He et al. 2015, 3.4: 224 pixels of a shorter side of 256 to 480, of 4:3.
+    # As of all areas here, the aspect varies as well.
     crop_area=(0.16, 0.57),
     lighting=0.1,  # He et al. 2015, section 3.4
 )
