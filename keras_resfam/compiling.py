@@ -50,9 +50,9 @@ def compiled(model):
 
     Raises:
         ValueError: If `model` is neither functional nor sequential (or has a
-            `call` or a `train_step` of its own), or not built. The first batch
-            raises it for layers that draw random numbers, such as Dropout in
-            training.
+            `call` or a `train_step` of its own), or not built, or has a
+            compiled model in it. The first batch raises it for layers that
+            draw random numbers, such as Dropout in training.
 
     Example:
 
@@ -68,6 +68,12 @@ def compiled(model):
     if keras.backend.backend() != "torch":
         return model
     check_steps(model)
+    for layer in graphs.layers_within(model):
+        if isinstance(layer, Compiled):
+            raise ValueError(
+                "`model` should have no compiled model in it: compile the "
+                f"whole alone. Received: model={model}, with {layer.name}"
+            )
     return Compiled(model)
 
 

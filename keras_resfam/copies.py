@@ -154,9 +154,21 @@ def copy(
         if not isinstance(layer, keras.Layer):  # an operation of keras.ops
             continue
         layer.set_weights(in_order(weights(original), original, layer))
-        if isinstance(layer, keras.layers.Normalization):
-            layer.finalize_state()
+        finalize(layer)
     return result
+
+
+def finalize(layer):
+    """Lets normalizations use the moments that they have been given.
+
+    Args:
+        layer: `keras.Layer`. It is one, or a model or a wrapper of some.
+    """
+    if isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()
+    for inner in (*getattr(layer, "layers", ()), getattr(layer, "layer", None)):
+        if isinstance(inner, keras.Layer):
+            finalize(inner)
 
 
 def in_order(values, original, layer):

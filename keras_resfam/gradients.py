@@ -6,10 +6,11 @@ upstream gradients over differently on TensorFlow and JAX.
 
 import contextlib
 import functools
+import threading
 
 import keras
 
-_recorded = None  # the backward passes of a call that is being recorded
+_local = threading.local()  # other threads train as ever
 
 
 def replace_gradient(backward, *tensors):
@@ -24,10 +25,11 @@ def replace_gradient(backward, *tensors):
         A tuple of tensors equal to `tensors`.
     """
     if keras.backend.backend() == "torch":
-        if _recorded is None:
+        backwards = getattr(_local, "recorded", None)
+        if backwards is None:
             return _torch_identity().apply(backward, *tensors)
-        _recorded.append(backward)
-        return tuple(_torch_mark()(tensors, len(_recorded) - 1))
+        backwards.append(backward)
+        return tuple(_torch_mark()(tensors, len(backwards) - 1))
 
     @keras.ops.custom_gradient
     def identity(*tensors):
@@ -59,7 +61,7 @@ def _torch_identity():
 
 @contextlib.contextmanager
 def recorded():
-    """Has `replace_gradient` leave marks in what torch.export records.
+    """Has `replace_gradient` leave marks in what this thread records.
 
     A record holds the forward pass alone. `put_back` makes of the marks what
     they stand for.
@@ -67,12 +69,11 @@ def recorded():
     Yields:
         The list of the backward passes, in the order of the calls.
     """
-    global _recorded
-    _recorded = []
+    _local.recorded = []
     try:
-        yield _recorded
+        yield _local.recorded
     finally:
-        _recorded = None
+        del _local.recorded
 
 
 def put_back(graph, backwards):

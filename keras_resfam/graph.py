@@ -142,24 +142,53 @@ def flat(graph):
     names, steps = {}, []
     for step in graph.steps:
         (step,) = renamed([step], names)
-        model, given = step.operation, step.inputs
-        if not is_graph(model) or not takes_as_it_is(model, given):
+        model = step.operation
+        given = given_to(model, step) if is_graph(model) else None
+        if given is None or not takes_as_it_is(model, given):
             steps.append(step)
             continue
+        given, casts = cast(given, model.inputs)
         inner = flat(read(model, like=given))
         own = dict(zip(map(id, inner.inputs), given, strict=True))
         inner_steps = renamed(inner.steps, own)
         if step.kwargs.get("training") is not None:
             inner_steps = in_mode(inner_steps, step.kwargs["training"])
-        steps += inner_steps
+        steps += [*casts, *inner_steps]
         outputs = [own.get(id(x), x) for x in inner.outputs]
         names.update(zip(map(id, step.outputs), outputs, strict=True))
     outputs = [names.get(id(x), x) for x in graph.outputs]
     return dataclasses.replace(graph, outputs=outputs, steps=steps)
 
 
+def given_to(model, step):
+    """What a step gives to a model, in the order of the model's inputs.
+
+    A model of a list of inputs takes them by their names as well.
+    """
+    first = step.args[0] if step.args else step.kwargs["inputs"]
+    if isinstance(first, dict) and not isinstance(model.input, dict):
+        return [first[x.name] for x in model.inputs]
+    return step.inputs
+
+
+def cast(tensors, like):
+    """Tensors in the types of others, and the steps that make them so.
+
+    As Keras casts, in mixed precision, what a model is given.
+    """
+    outputs, steps = [], []
+    for x, own in zip(tensors, like, strict=True):
+        if x.dtype != own.dtype:
+            layer = keras.layers.Identity(dtype=own.dtype)
+            y = keras.KerasTensor(x.shape, own.dtype)
+            steps.append(Step(layer, (x,), {}, [y]))
+            x = y
+        outputs.append(x)
+    return outputs, steps
+
+
 def takes_as_it_is(model, tensors):
-    """Whether a model changes neither type nor rank of what it is given."""
+    """Whether a model changes neither kind nor rank of what it is given."""
 
     def kind(x):
         is_float = keras.backend.is_float_dtype(x.dtype)

@@ -266,7 +266,8 @@ def convolution(x, kernel, bias, strides, padding, dilation, groups):
 def multiplies_gradients(x, kernel):
     """Whether `convolution_of_products` is the faster, on JAX.
 
-    It goes through the batch in turns, which one device does best.
+    It goes through the batch in turns, which one device does best, and whose
+    size it has to know: that of a model that is exported is open.
     """
     if keras.backend.backend() != "jax":
         return False
@@ -276,6 +277,7 @@ def multiplies_gradients(x, kernel):
         jax.default_backend() == "cpu"
         and jax.device_count() == 1
         and x.dtype == kernel.dtype
+        and all(isinstance(size, int) for size in x.shape)
     )
 
 

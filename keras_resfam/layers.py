@@ -153,7 +153,9 @@ class Conv2D(keras.layers.Conv2D):
     On PyTorch the kernel has Keras's shape, and lies in memory as PyTorch's
     kernels do, so that no step has to turn it. A layer that is built while
     another is called, as those of a subclassed model are at its first call,
-    has no values yet at that time: its kernel lies as Keras's do.
+    has no values yet at that time: its kernel lies as Keras's do. PyTorch's
+    tools that `view` parameters as vectors, `torch.optim.LBFGS` among them,
+    take Keras's layer.
 
     Args:
         *args: of `keras.layers.Conv2D`.

@@ -1,10 +1,13 @@
 """Compiled models against the models that they are of."""
 
+from concurrent import futures
+
 import keras
 import numpy as np
 import pytest
 
 import keras_resfam
+from keras_resfam import gradients
 from policies import dtype_policy
 from torch_compiler import TORCH, torch_only, uncompiled_graphs
 
@@ -274,6 +277,24 @@ def test_random_numbers_are_refused():
     fast.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(ValueError, match="`model`.*random.*Received"):
         fast.train_on_batch(X[:8], Y[:8])
+
+
+@torch_only
+def test_a_compiled_model_within_is_refused():
+    inputs = keras.Input((8, 8, 3))
+    outputs = keras_resfam.compiled(network())(inputs)
+    with pytest.raises(ValueError, match="`model`.*whole.*Received.*_compiled"):
+        keras_resfam.compiled(keras.Model(inputs, outputs))
+
+
+@torch_only
+def test_another_thread_trains_while_one_records():
+    model = network("OrthoPlainNet")
+    trained(model, model)
+    with gradients.recorded():
+        with futures.ThreadPoolExecutor(1) as thread:
+            loss = thread.submit(model.train_on_batch, X[:8], Y[:8]).result()
+    assert np.isfinite(loss)
 
 
 class Around(keras.Model):

@@ -68,6 +68,22 @@ def test_gradients(part, options, monkeypatch):
         assert_close(ours, theirs, 1e-4)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="Keras exports it otherwise"
+)
+def test_models_are_exported_with_a_batch_of_any_size(tmp_path):
+    """With their gradients, which JAX has to know for whatever comes."""
+    import tensorflow as tf
+
+    layer = Conv2D(6, 3, padding="same")
+    model = keras.Sequential([keras.Input(SHAPE[1:]), layer])
+    model.export(tmp_path / "model", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "model")
+    x = ops.convert_to_numpy(images())
+    for batch in (x, x[:1]):
+        assert_close(loaded.serve(batch).numpy(), model(batch))
+
+
 def test_gradient_of_a_thin_pointwise_kernel_with_strides():
     """Of as many pixels as are wrong by PyTorch's own on some processors."""
     rng = np.random.default_rng(0)

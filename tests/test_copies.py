@@ -137,6 +137,22 @@ def test_layers_whose_config_has_no_name():
         np.testing.assert_array_equal(predict(copy(model), x), 5 * x)
 
 
+@pytest.mark.parametrize("copy", ["fold_batch_norm", "to_stock_layers"])
+def test_normalizations_in_wrappers_and_models_keep_their_moments(copy):
+    x = np.random.default_rng(0).normal(5, 3, (5, 4, 8)).astype("float32")
+    within, alone = (keras.layers.Normalization() for _ in range(2))
+    within.adapt(x[:, 0])
+    alone.adapt(x)
+    inner = keras.Sequential([keras.Input((4, 8)), alone])
+    inputs = keras.Input((4, 8))
+    wrapped = keras.layers.TimeDistributed(within)(inputs)
+    for training in (None, True):  # the latter is copied as it is
+        outputs = inner(wrapped, training=training)
+        model = keras.Model(inputs, outputs)
+        found = getattr(keras_resfam, copy)(model)
+        np.testing.assert_array_equal(predict(found, x), predict(model, x))
+
+
 def test_layers_that_keras_lacks_are_refused():
     dropping = drop_blocks(keras_resfam.ResNet(depth=8), active=1)
     with pytest.raises(ValueError, match="the BlockSwitches 'block_switches'"):

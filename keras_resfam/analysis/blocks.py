@@ -287,10 +287,11 @@ def join_at(step, family):
         return family.distance[id(x)]
 
     def parameters(x):
+        # Neither operations have any, nor the layers put in their places.
         return sum(
             step.operation.count_params()
             for step in own(x)
-            if isinstance(step.operation, keras.Layer)
+            if getattr(step.operation, "built", False)
         )
 
     # A side input, as of a gate, may bring a branch near the model's input.

@@ -213,7 +213,7 @@ class BlockSwitches(keras.layers.Layer):
 
     def get_config(self):
         config = {
-            "survival": self.survival,
+            "survival": list(self.survival),  # Keras tracks its own
             "active": self.active,
             "scale": self.scale,
             "seed": self.seed,

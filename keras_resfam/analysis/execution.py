@@ -186,7 +186,8 @@ def described(operation):
     """An operation's class and configuration, whatever its name.
 
     Of a layer that is not Keras's own or ours the configuration may not say
-    everything; nor does it of functions, which it knows by name only.
+    everything; nor does it of functions, which it knows by name only, and of
+    what a layer has adapted to.
     """
     kind = type(operation)
     known = kind.__module__.partition(".")[0] in ("keras", "keras_resfam")
@@ -195,6 +196,7 @@ def described(operation):
         not known
         or not isinstance(operation, keras.Layer)
         or isinstance(operation, opaque)
+        or hasattr(operation, "adapt")
     ):
         return id(operation)
     config = for_inference(operation.get_config())

@@ -489,3 +489,23 @@ def test_what_is_no_functional_model_is_refused():
     two = [keras.Input((2,)), keras.Input((2,))]
     with pytest.raises(ValueError, match="one input"):
         residual_blocks(keras.Model(two, layers.Add()(two)))
+
+
+def test_an_addition_by_an_operation_counts_as_one_by_a_layer():
+    """Of two branches as deep, also where the one holds such an addition."""
+
+    def conv(x):
+        return layers.Conv2D(4, 3, padding="same")(x)
+
+    def blocks_and_paths(add):
+        inputs = keras.Input((8, 8, 4))
+        x = conv(inputs)
+        a = layers.Add()([x, conv(x)])
+        b = layers.Add()([x, conv(conv(x))])
+        outputs = layers.Add()([conv(add([a, b])), conv(b)])
+        model = keras.Model(inputs, outputs)
+        lengths = path_lengths(model)
+        return len(residual_blocks(model)), lengths["probability"].tolist()
+
+    by_operation = blocks_and_paths(lambda tensors: tensors[0] + tensors[1])
+    assert by_operation == blocks_and_paths(layers.Add())

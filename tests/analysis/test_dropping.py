@@ -459,3 +459,14 @@ def test_a_last_survival_of_no_probability_is_refused(last):
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         drop_blocks(dense_nets.build(3), **arguments)
+
+
+def test_saved_in_the_older_format(tmp_path):
+    model = tiny_run.network()
+    dropped = drop_blocks(model, active=1, scale="inference")
+    dropped.save(tmp_path / "dropped.h5")
+    again = keras.saving.load_model(tmp_path / "dropped.h5")
+    x = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 1))
+    np.testing.assert_array_equal(
+        again.predict(x, verbose=0), dropped.predict(x, verbose=0)
+    )

@@ -528,3 +528,26 @@ def test_wrong_counts_are_refused(model, name):
 def test_wrong_numbers_are_refused(model, name, value):
     with pytest.raises(ValueError, match=f"`{name}`.*{name}={value}"):
         lesion_study(model, dense_nets.data(), **{name: value})
+
+
+def test_layers_that_have_adapted_keep_each_its_own():
+    """Blocks are compiled once for all that compute the same."""
+    draw = np.random.default_rng(0)
+    inputs = x = keras.Input((8,))
+    keras.utils.set_random_seed(0)
+    for scale in (10, 1, 0.1):
+        normalization = keras.layers.Normalization()
+        normalization.adapt(draw.normal(1, scale, size=(100, 8)))
+        branch = keras.layers.Dense(8)(normalization(x))
+        x = keras.layers.Add()([x, branch])
+    model = keras.Model(inputs, keras.layers.Dense(5)(x))
+    x = draw.normal(size=(200, 8)).astype("float32")
+    labels = predict(model, x).argmax(axis=1)
+    found = lesion_study(model, (x, labels), **(FEW | {"max_deletions": 0}))
+    expected = [model]
+    expected += [delete_blocks(model, [b]) for b in residual_blocks(model)]
+    errors = [
+        100 * np.mean(predict(m, x).argmax(axis=1) != labels) for m in expected
+    ]
+    assert errors[0] == 0 < min(errors[1:])
+    np.testing.assert_allclose([row["error"] for row in found[:4]], errors)

@@ -11,6 +11,7 @@ from keras_resfam.analysis import (
     permute_blocks,
     residual_blocks,
 )
+from policies import dtype_policy
 
 NETWORKS = {
     "post-activation": ("ResNet", {"depth": 14}),
@@ -211,3 +212,33 @@ def test_unknown_and_incomplete_blocks_are_refused():
         delete_blocks(model, "stage1_block1")
     with pytest.raises(ValueError, match="each block of the model once"):
         permute_blocks(model, ["stage1_block1", "stage1_block2"])
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_model_in_it_may_take_its_inputs_by_name(kind):
+    z, a = keras.Input((6,), name="z"), keras.Input((6,), name="a")
+    inner = keras.Model(kind((z, a)), z + keras.layers.Dense(6)(a))
+    inputs = keras.Input((6,))
+    p = keras.layers.Dense(6)(inputs)
+    outputs = inner({"z": p, "a": keras.layers.Dense(6)(p)})
+    model = keras.Model(inputs, outputs)
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    unchanged = delete_blocks(model, [])
+    np.testing.assert_array_equal(predict(unchanged, x), predict(model, x))
+
+
+def test_deleting_nothing_changes_no_bit_of_models_in_half_precision():
+    """Keras casts what it gives to a model to the type of its input."""
+    keras.utils.set_random_seed(0)
+    with dtype_policy("mixed_bfloat16"):
+        inputs = keras.Input((6,))
+        x = keras.layers.Dense(6)(inputs)
+        for _ in range(8):
+            own = keras.Input((6,))
+            branch = keras.layers.Dense(6)(keras.layers.ReLU()(own))
+            x = keras.Model(own, own + branch)(x)
+        model = keras.Model(inputs, keras.layers.Dense(5, dtype="float32")(x))
+    x = np.random.default_rng(0).normal(size=(200, 6)).astype("float32")
+    assert len(residual_blocks(model)) == 8
+    unchanged = delete_blocks(model, [])
+    np.testing.assert_array_equal(predict(unchanged, x), predict(model, x))
