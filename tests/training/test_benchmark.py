@@ -65,8 +65,9 @@ def test_measures_one_backend_beside_absent_peers(tmp_path, capsys):
     assert all(value > 0 for value in figures.values())
     assert figures["infer", "1"] < figures["train", "8"]
     assert figures["memory", ""] > 1e8
-    if BACKEND != "torch":  # which has nothing to compile
-        assert figures["first step", ""] > figures["train", "8"]
+    # Eager torch has nothing to compile: its first step is one like others.
+    least = figures["train", "8"] * (0.2 if BACKEND == "torch" else 1)
+    assert figures["first step", ""] > least
     assert f"keras=={keras.__version__}" in ours[0]["versions"]
     for mode, batch in ("train", "8"), ("infer", "8"), ("infer", "1"):
         profile = {

@@ -90,7 +90,7 @@ def test_loss_curve_is_that_of_one_device(tmp_path):
 
 @distributes
 def test_streamed_images_are_shared_as_well(tmp_path):
-    """In the order of TFDS, for what it is shuffled by differs."""
+    """Two devices learn as one; two processes shuffle each its own half."""
     images = np.random.default_rng(0).integers(0, 256, (32, 12, 10, 3), "uint8")
     write_images(tmp_path, "tiny", images, [0, 1] * 16, classes=2, sized=False)
     options = (
@@ -111,7 +111,6 @@ def test_streamed_images_are_shared_as_well(tmp_path):
     assert len(expected) == 2
     for row, reference in zip(reports.read(devices), expected, strict=True):
         assert row["loss"] == pytest.approx(reference["loss"], abs=1e-4)
-    # Two processes shuffle each its own half.
     apart = reports.read(apart)
     assert [row["epoch"] for row in apart] == [1, 2]
     assert all(math.isfinite(row["val_loss"]) for row in apart)
