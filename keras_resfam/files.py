@@ -26,6 +26,11 @@ def replacing(path):
         partial.unlink(missing_ok=True)
 
 
+def write_json(path, contents):
+    """Writes a file of JSON that people can read."""
+    path.write_text(json.dumps(contents, indent=2) + "\n")
+
+
 def read_json(path):
     """What a file of JSON holds.
 

@@ -148,6 +148,8 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     options = parse_arguments(arguments)
     command_line.choose_backend(options.backend)
+    from keras_resfam.files import write_json
+
     with command_line.in_a_line("evaluate.py"):
         command_line.check_file("--output", options.output)
         model, recipe = load_network(options)
@@ -166,7 +168,7 @@ def main(arguments=None):
         if output is None and usual and _is_run(options.network):
             output = pathlib.Path(options.network) / "result.json"
         if output is not None:
-            output.write_text(json.dumps(result, indent=2) + "\n")
+            write_json(output, result)
 
 
 def weights_of(options):

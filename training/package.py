@@ -30,7 +30,7 @@ import keras_resfam
 import model_card
 from keras_resfam import download, fingerprint, pretrained, registry
 from keras_resfam.datasets import DATASETS
-from keras_resfam.files import read_json
+from keras_resfam.files import read_json, write_json
 from recipes.recipe import differences
 
 FROM_RUN = ("recipe.json", "log.csv", download.WEIGHTS)
@@ -148,10 +148,6 @@ def measure(model, recipe, data_dir):
         data_dir=data_dir,
         command=f"python training/evaluate.py weights/{model.name}",
     )
-
-
-def write_json(path, contents):
-    path.write_text(json.dumps(contents, indent=2) + "\n")
 
 
 def check_same_recipe(target, recipe):

@@ -13,7 +13,7 @@ import distribution
 import keras_resfam
 from keras_resfam import pretrained, registry
 from keras_resfam.datasets import DATASETS
-from keras_resfam.files import read_json, replacing
+from keras_resfam.files import read_json, replacing, write_json
 from loop import Run
 from recipes.recipe import differences
 from trainer import Trainer
@@ -407,4 +407,4 @@ def _write_description(folder, description):
     with checkpoints.writing("recipe.json", folder):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
-            partial.write_text(json.dumps(description, indent=2) + "\n")
+            write_json(partial, description)
