@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands."""
+"""The README's Python runs as it stands, and so do commands and links."""
 
 import csv
 import json
@@ -19,6 +19,10 @@ import train
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = {
+    name: (ROOT / name).read_text()
+    for name in ("README.md", "training/benchmark.md", "weights/README.md")
+}
 
 
 def section(title):
@@ -59,8 +63,9 @@ def test_examples(number, capsys, monkeypatch, tmp_path):
 
 
 def commands(script):
-    """The arguments of each of README's calls of a script."""
-    text = README.replace("\\\n", " ").replace("$s", "0")  # a loop's
+    """The arguments of each of the documents' calls of a script."""
+    text = "\n".join(DOCUMENTS.values())
+    text = text.replace("\\\n", " ").replace("$s", "0")  # a loop's
     found = re.findall(rf"python training/{script}\.py ?([^#`\n|&]*)", text)
     return [shlex.split(arguments) for arguments in found]
 
@@ -86,6 +91,26 @@ def test_commands_are_understood(script, parse):
     assert found
     for arguments in found:
         parse(arguments)
+
+
+def anchors(document):
+    """The names that GitHub gives to a document's headings."""
+    headings = re.findall(r"^#+ (.+)$", document, re.M)
+    return {
+        re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in headings
+    }
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name):
+    links = re.findall(r"\]\((?!https?://)([^)]*)\)", DOCUMENTS[name])
+    assert links
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
 
 
 def test_trained_networks_are_those_of_weights():

@@ -111,7 +111,7 @@ SHORT = CIFAR.replace(
 
 # Without modulation, which slows a step: of 5,000 held-out images it had fewer
 # right after two epochs. In 80 epochs without cutout the network got 97 % of
-# the training images right (README).
+# the training images right (weights/README.md).
 SHORT_44 = SHORT.replace(
     name="ortho_plain_44_no_modulation_cifar10_short",
     arguments={"depth": 44, **VARIANTS["orthonormal_plain"]},

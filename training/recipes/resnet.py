@@ -58,7 +58,8 @@ SHORT = CIFAR.replace(
 )
 
 # An hour and a half of two processor cores. Blocks left out are regularisation
-# enough: 40 epochs with cutout got 9.1 % of the training images wrong (README).
+# enough: 40 epochs with cutout got 9.1 % of the training images wrong
+# (weights/README.md).
 EFFECTIVE_PATHS_SHORT = SHORT.replace(
     name="resnet_110_effective_paths_cifar10_short",
     epochs=50,
