@@ -18,8 +18,8 @@ them. TensorFlow has a kernel that reads the tensor once, PyTorch one of norms.
 Small matrices cost PyTorch more in calls than in arithmetic: how far they are
 from orthonormal takes two kernels there, and twice as many operations in Keras.
 
-A step of SGD is ten passes over the weights, and one in PyTorch's kernel. A
-step of moving averages is four calls for each weight, and one for all there.
+A step of SGD is ten calls for each weight, and one for all weights in
+PyTorch's kernel. A step of moving averages is four, and one for all there.
 """
 
 import math
@@ -162,34 +162,43 @@ def lay_out_alike(variables, kernels):
             lay_out(variable)
 
 
-def fuses_sgd(*tensors):
+def fuses_sgd(weight, gradient, velocity):
     """Whether PyTorch's kernel takes a weight, its gradient and its velocity.
 
     It goes through the memory of all of them at once.
     """
-    return keras.backend.backend() == "torch" and 1 == len(
-        {(x.shape, x.stride(), x.dtype, x.device) for x in tensors}
+    return keras.backend.backend() == "torch" and all(
+        x.stride() == weight.stride()
+        and x.dtype == weight.dtype
+        and x.device == weight.device
+        for x in (gradient, velocity)
     )
 
 
-def fused_sgd(weight, gradient, velocity, rate, momentum, nesterov, decay):
-    """Changes a weight and its velocity as `torch.optim.SGD` does.
+def fused_sgd(
+    weights, gradients, velocities, *, rate, momentum, nesterov, decay, restart
+):
+    """Changes weights and their velocities as `torch.optim.SGD` does.
 
     Args:
-        weight, gradient, velocity: tensors.
+        weights, gradients, velocities: lists of tensors.
         rate: scalar tensor. The learning rate.
         momentum: float.
         nesterov: bool.
-        decay: float. Times the weight, it is added to the gradient.
+        decay: float. Times the weights, it is added to the gradients.
+        restart: bool. Whether the velocities are zeroed before.
     """
     import torch
     from torch.optim import sgd
 
+    weights, gradients, velocities = map(list, (weights, gradients, velocities))
     with torch.no_grad():
+        if restart:
+            torch._foreach_zero_(velocities)
         sgd.sgd(
-            [weight],
-            [gradient],
-            [velocity],
+            weights,
+            gradients,
+            velocities,
             fused=True,
             lr=rate,
             momentum=momentum,

@@ -1,5 +1,6 @@
 """SGD as the papers' scripts mean it, and the learning rate by step."""
 
+import collections
 import itertools
 
 import keras
@@ -55,17 +56,12 @@ class SGD(keras.optimizers.Optimizer):
         self.velocities = self.add_optimizer_variables(variables, "velocity")
 
     def update_step(self, gradient, variable, learning_rate):
-        velocity = self.velocities[self._get_variable_index(variable)]
         rate = ops.cast(learning_rate, variable.dtype)
         g = ops.cast(gradient, variable.dtype)
-        decays = self._use_weight_decay(variable)
-        decay = self.coupled_decay if decays else 0.0
-        if self.restarts:
-            self._restart(velocity)
+        velocity, decay = self._velocity(variable), self._decay(variable)
         w, v = map(ops.convert_to_tensor, (variable, velocity))
-        if fuses_sgd(w, g, v):
-            fused_sgd(w, g, v, rate, self.momentum, self.nesterov, decay)
-            return
+        if self.restarts:
+            v = ops.where(self._restarts_now(), ops.zeros_like(v), v)
         if decay:
             g = g + decay * w
         v = self.momentum * v + g
@@ -74,11 +70,39 @@ class SGD(keras.optimizers.Optimizer):
             variable, rate * (g + self.momentum * v if self.nesterov else v)
         )
 
-    def _restart(self, velocity):
-        """Zeroes a velocity if that is due at this step."""
-        due = ops.any(ops.equal(self.iterations, self.restarts))
-        v = ops.convert_to_tensor(velocity)
-        self.assign(velocity, ops.where(due, ops.zeros_like(v), v))
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        # Keras's hook for a step of all weights at once. PyTorch has that for
+        # those that decay alike.
+        alike, others = collections.defaultdict(list), []
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            velocity = self._velocity(variable)
+            tensors = variable.value, gradient, velocity.value
+            if fuses_sgd(*tensors):
+                alike[self._decay(variable)].append(tensors)
+            else:
+                others.append((gradient, variable))
+        for decay, triples in alike.items():
+            fused_sgd(
+                *zip(*triples, strict=True),
+                rate=ops.cast(learning_rate, "float32"),
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                decay=decay,
+                restart=bool(self.restarts) and bool(self._restarts_now()),
+            )
+        if others:
+            super()._backend_update_step(
+                *zip(*others, strict=True), learning_rate
+            )
+
+    def _velocity(self, variable):
+        return self.velocities[self._get_variable_index(variable)]
+
+    def _decay(self, variable):
+        return self.coupled_decay if self._use_weight_decay(variable) else 0.0
+
+    def _restarts_now(self):
+        return ops.any(ops.equal(self.iterations, self.restarts))
 
     def get_config(self):
         return {

@@ -77,6 +77,34 @@ def test_step_is_the_same_in_any_order_of_memory():
     np.testing.assert_allclose(found[2], found[0], rtol=1e-5)
 
 
+def test_weights_step_together_as_each_alone():
+    draw = np.random.default_rng(0)
+    shapes = {"kernel": (3, 3, 2, 4), "beta": (4,), "turned": (3, 3, 2, 4)}
+    starts = [draw.normal(size=shape) for shape in shapes.values()]
+    gradients = [[draw.normal(size=g.shape) for g in starts] for _ in range(4)]
+
+    def stepped(chosen):
+        variables = [
+            keras.Variable(starts[i], name=list(shapes)[i], dtype="float32")
+            for i in chosen
+        ]
+        optimizer = optimizers.SGD(0.1, coupled_decay=0.1, restarts=(2,))
+        optimizer.exclude_from_weight_decay(var_names=["beta"])
+        optimizer.build(variables)
+        if 2 in chosen:  # in an order that its velocity has not
+            lay_out(variables[-1])
+        for step in gradients:
+            of_step = [
+                ops.convert_to_tensor(step[i], "float32") for i in chosen
+            ]
+            optimizer.apply(of_step, variables)
+        return list(map(ops.convert_to_numpy, variables))
+
+    alone = [stepped([i])[0] for i in range(3)]
+    for together, by_itself in zip(stepped([0, 1, 2]), alone, strict=True):
+        np.testing.assert_allclose(together, by_itself, rtol=1e-6)
+
+
 def test_restarts_zero_the_velocity():
     optimizer = optimizers.SGD(0.1, coupled_decay=0.1, restarts=(2, 4))
     expected = torch_steps([0.1] * 6, 0.9, True, 0.1, restarts=(2, 4))
