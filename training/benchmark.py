@@ -82,12 +82,6 @@ DEFAULTS = {
     "rounds": 9,
     "seconds": 1.0,
 }
-# By default glibc gives memory that is freed back to the system, or does not,
-# by luck of where it lies: a tenth of a figure, another in each process.
-MEMORY_IS_KEPT = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**34),
-}
 QUICK = {"precisions": ["float32"], "batch": 8, "rounds": 2, "seconds": 0.05}
 # What else a report holds: its unit in the table, and how many make one unit.
 FIGURES = {
@@ -492,7 +486,6 @@ def duration(text):
 
 def main(arguments=None):
     options = parse(arguments)
-    os.environ.update(MEMORY_IS_KEPT)  # of the processes that are started
     lines, failed = [], False
     for name in options.networks:
         for precision in options.precisions:

@@ -40,6 +40,7 @@ def serve(connection, kind, options):
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
+    hardware.keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM):  # the benchmark decides
         signal.signal(number, signal.SIG_IGN)
     sessions = collections.defaultdict(lambda: Session(kind(*options)))

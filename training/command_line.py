@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+import hardware
+
 
 def add_backend(add):
     """Adds the option that names a backend, by a parser's `add_argument`."""
@@ -63,7 +65,11 @@ def check_file(option, path):
 
 
 def run(main):
-    """Runs a command, which Ctrl-C ends in a line, without a traceback."""
+    """Runs a command, in a process that keeps the memory that it frees.
+
+    Ctrl-C ends it in a line, without a traceback.
+    """
+    hardware.keep_freed_memory()
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -1,3 +1,8 @@
+import pathlib
+import platform
+import subprocess
+import sys
+
 import pytest
 
 import hardware
@@ -85,3 +90,38 @@ def test_a_real_run_notes_it(on, tmp_path, capsys, monkeypatch):
             ]
         )
     assert "no instructions for bfloat16" in capsys.readouterr().err
+
+
+FREED = """
+import resource, sys
+import hardware
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if sys.argv[1] == "kept":
+    hardware.keep_freed_memory()
+bytearray(b"1") * 2**26
+before = faults()
+for _ in range(8):
+    bytearray(b"1") * 2**26
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="of the library in use"
+)
+def test_freed_memory_is_kept():
+    def faults(memory):
+        done = subprocess.run(
+            [sys.executable, "-c", FREED, memory],
+            cwd=pathlib.Path(hardware.__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(done.stdout)
+
+    assert faults("given back") > 100  # a page may be of 2 MiB
+    assert faults("kept") < 50
