@@ -55,8 +55,7 @@ def keep_freed_memory():
 
     By itself glibc gives the memory of large tensors back to the system, or
     does not, by luck of where it lies, and has the pages of the next ones
-    faulted in anew: up to a tenth of a step on PyTorch, which differs from
-    process to process.
+    faulted in anew: up to a seventh of a step on PyTorch.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
