@@ -18,11 +18,11 @@ import publish
 import train
 
 ROOT = pathlib.Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
 DOCUMENTS = {
     name: (ROOT / name).read_text()
     for name in ("README.md", "training/benchmark.md", "weights/README.md")
 }
+README = DOCUMENTS["README.md"]
 
 
 def section(title):

@@ -1,4 +1,4 @@
-"""What the machine computes with."""
+"""What the machine computes with, and how a process keeps its memory."""
 
 import ctypes
 import pathlib
@@ -9,6 +9,10 @@ CPUINFO = pathlib.Path("/proc/cpuinfo")  # Linux's
 # The widest that a processor has is what its speed depends on.
 VECTORS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
 BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}  # the last is Arm's
+
+# Of glibc's malloc.h: when freed memory is given back to the system, and from
+# what size on memory is asked of the system each time.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def processor():
@@ -43,11 +47,6 @@ def _told(key):
         if name.strip() == key:
             return value.split()
     return []
-
-
-# Of glibc's malloc.h: when freed memory is given back to the system, and from
-# what size on memory is asked of the system each time.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory():

@@ -81,6 +81,7 @@ class SGD(keras.optimizers.Optimizer):
                 alike[self._decay(variable)].append(tensors)
             else:
                 others.append((gradient, variable))
+        restart = bool(alike and self.restarts and self._restarts_now())
         for decay, triples in alike.items():
             fused_sgd(
                 *zip(*triples, strict=True),
@@ -88,7 +89,7 @@ class SGD(keras.optimizers.Optimizer):
                 momentum=self.momentum,
                 nesterov=self.nesterov,
                 decay=decay,
-                restart=bool(self.restarts) and bool(self._restarts_now()),
+                restart=restart,
             )
         if others:
             super()._backend_update_step(
