@@ -6,10 +6,9 @@ the numbered ones are the ImageNet forms.
 
 from keras_resfam import analysis, initializers, layers, regularizers
 from keras_resfam.compiling import compiled
-from keras_resfam.copies import to_stock_layers
 from keras_resfam.datasets import decode_predictions
-from keras_resfam.errors import HubError
-from keras_resfam.folding import fold_batch_norm
+from keras_resfam.graphs.folding import fold_batch_norm
+from keras_resfam.graphs.stock import to_stock_layers
 from keras_resfam.models.dmrnet import DILNet, DMRNet, DMRNet44, DMRNet50
 from keras_resfam.models.ortho_plain_net import (
     OrthoPlainNet,
@@ -23,7 +22,8 @@ from keras_resfam.models.wide_resnet import (
     WideResNet34,
     WideResNet50_2,
 )
-from keras_resfam.registry import list_weights
+from keras_resfam.pretrained.errors import HubError
+from keras_resfam.pretrained.registry import list_weights
 
 __version__ = "0.1.0"
 

@@ -11,7 +11,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_resfam.checks import check_choice, check_integer
+from keras_resfam._checks import check_choice, check_integer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 import keras
 import numpy as np
 
-from keras_resfam.checks import check_number
+from keras_resfam._checks import check_number
 
 
 def column_groups(fan_in, filters):

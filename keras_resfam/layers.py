@@ -4,19 +4,17 @@ import math
 
 import keras
 
-from keras_resfam.checks import check_integer, check_number
-from keras_resfam.gradients import replace_gradient
-from keras_resfam.kernels import (
+from keras_resfam._checks import check_integer, check_number
+from keras_resfam.backends.batch_norm import fused_batch_norm, fuses_batch_norm
+from keras_resfam.backends.convolution import (
     convolution,
     convolution_of_products,
     convolves_views,
-    fused_batch_norm,
-    fuses_batch_norm,
-    lay_out,
     multiplies_gradients,
-    scaled,
-    second_moment,
 )
+from keras_resfam.backends.gradients import replace_gradient
+from keras_resfam.backends.memory import lay_out
+from keras_resfam.backends.moments import scaled, second_moment
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")

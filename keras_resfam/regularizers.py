@@ -4,9 +4,9 @@ import math
 
 import keras
 
-from keras_resfam.checks import check_number
+from keras_resfam._checks import check_number
+from keras_resfam.backends.moments import gram_error
 from keras_resfam.initializers import column_groups
-from keras_resfam.kernels import gram_error
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")

@@ -4,7 +4,7 @@ import pytest
 
 import keras_resfam
 from differentiate import gradients
-from keras_resfam.kernels import scaled, second_moment
+from keras_resfam.backends.moments import scaled, second_moment
 from keras_resfam.layers import GradientModulation
 
 

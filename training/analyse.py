@@ -140,9 +140,9 @@ def name_of(network, recipe):
     if path.is_file():
         stem = path.name.removesuffix(".weights.h5")
         return f"{path.parent.name}/{stem}"
-    from keras_resfam import registry
+    from keras_resfam.models import families
 
-    return registry.call(
+    return families.call(
         recipe["builder"], recipe["arguments"], weights=network
     )
 
@@ -202,7 +202,7 @@ def write_columns(path, columns):
 
 def write_pages(model, recipe, records, lengths, gradients, out):
     """Writes the pictures, and the page that shows them."""
-    from keras_resfam.analysis import page
+    import page
     from keras_resfam.analysis.published import NETWORK
 
     # The authors' numbers are of a residual network.
@@ -232,7 +232,8 @@ def write_pages(model, recipe, records, lengths, gradients, out):
 
 
 def path_table(lengths, gradients, published):
-    from keras_resfam.analysis import effective_lengths, page
+    import page
+    from keras_resfam.analysis import effective_lengths
     from keras_resfam.analysis.published import EFFECTIVE_LENGTHS, MEAN_LENGTH
 
     mean = float((lengths["length"] * lengths["probability"]).sum())

@@ -46,7 +46,7 @@ def evaluate(model, batches, class_names=None):
             are not finite.
     """
     import data
-    from keras_resfam.checks import check_images
+    from keras_resfam._checks import check_images
 
     outputs, answers = [], []
     for x, y in batches:
@@ -148,7 +148,7 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     options = parse_arguments(arguments)
     command_line.choose_backend(options.backend)
-    from keras_resfam.files import write_json
+    from keras_resfam._files import write_json
 
     with command_line.in_a_line("evaluate.py"):
         command_line.check_file("--output", options.output)
@@ -173,10 +173,10 @@ def main(arguments=None):
 
 def weights_of(options):
     """Which file of weights the numbers will be of, of a run."""
-    from keras_resfam import download
+    from keras_resfam.pretrained.files import describe
 
     file = run_file(options)
-    return {"weights": download.describe(file.read_bytes())} if file else {}
+    return {"weights": describe(file.read_bytes())} if file else {}
 
 
 def measure(model, recipe, dataset, split, data_dir, command):
@@ -240,7 +240,7 @@ def load_network(options):
     if file is not None:
         return _load_run(file)
     if options.builder is None and (path / "recipe.json").is_file():
-        from keras_resfam.files import read_json
+        from keras_resfam._files import read_json
 
         recipe = read_json(path / "recipe.json")
         model, _ = _load_weights(
@@ -254,13 +254,13 @@ def load_network(options):
 
 def builder_arguments(options):
     """What `--set` gives: `depth=14`, or `arguments.depth=14` as train.py."""
-    from keras_resfam import registry
+    from keras_resfam.models import families
     from recipes import parse_setting
 
     find_builder(options.builder, options.network)
     settings = map(parse_setting, options.set)
     arguments = {k.removeprefix("arguments."): v for k, v in settings}
-    known = registry.defaults(options.builder)
+    known = families.defaults(options.builder)
     if not arguments.keys() <= known.keys():
         raise ValueError(
             f"`--set` takes the arguments of {options.builder}: "
@@ -271,8 +271,8 @@ def builder_arguments(options):
 
 def _load_run(file):
     """A network as the recipe.json beside its file of weights describes it."""
-    import keras_resfam
-    from keras_resfam.files import read_json
+    from keras_resfam._files import read_json
+    from keras_resfam.models import families
 
     if not file.is_file():
         raise ValueError(
@@ -280,7 +280,7 @@ def _load_run(file):
             f"Received: {file.parent}"
         )
     recipe = read_json(file.parent / "recipe.json")
-    model = getattr(keras_resfam, recipe["builder"])(
+    model = families.get(recipe["builder"])(
         **recipe["arguments"],
         weights=str(file),
         classes=recipe["classes"],
@@ -293,11 +293,12 @@ def _load_run(file):
 
 def _load_weights(name, arguments, weights):
     """What a builder makes of `weights`, and what is known of their data."""
-    from keras_resfam import pretrained, registry
+    from keras_resfam.models import families
+    from keras_resfam.pretrained import sources
 
     builder = find_builder(name, weights)
-    source = pretrained.find(
-        weights, name, {**registry.defaults(name), **arguments}
+    source = sources.find(
+        weights, name, {**families.defaults(name), **arguments}
     )
     if source.dataset is None:
         raise ValueError(
@@ -317,16 +318,15 @@ def _load_weights(name, arguments, weights):
 
 def find_builder(name, weights):
     """The builder of a name, for weights that do not tell theirs."""
-    import keras_resfam
+    from keras_resfam.models import families
 
-    builder = getattr(keras_resfam, name or "", None)
-    if builder is None:
+    if name not in families.names():
         raise ValueError(
             f"{weights} is no run and no folder of weights/; for other "
             "weights, `--builder` should be a builder of keras_resfam. "
             f"Received: --builder {name}"
         )
-    return builder
+    return families.get(name)
 
 
 def test_split(dataset):

@@ -12,7 +12,7 @@ from keras import ops
 
 import checkpoints
 import reports
-from keras_resfam.files import replacing
+from keras_resfam._files import replacing
 from trainer import EvaluateAverages
 
 

@@ -5,9 +5,9 @@ import re
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-import keras_resfam
-from keras_resfam import registry
-from keras_resfam.files import read_json
+from keras_resfam._files import read_json
+from keras_resfam.models import families
+from keras_resfam.pretrained import registry
 
 HUB_DATASETS = {
     "cifar10": "uoft-cs/cifar10",
@@ -36,7 +36,7 @@ def render(folder):
     recipe = read_json(folder / "recipe.json")
     result = read_json(folder / "result.json")
     title = registry.title(recipe["dataset"])
-    call = registry.call(recipe["builder"], recipe["arguments"])
+    call = families.call(recipe["builder"], recipe["arguments"])
     data = ModelCardData(
         model_name=folder.name,
         library_name="keras",
@@ -77,7 +77,7 @@ def _eval_results(recipe, result, title):
 
 
 def _introduction(recipe, title):
-    about = getattr(keras_resfam, recipe["builder"]).__doc__
+    about = families.get(recipe["builder"]).__doc__
     summary, about = about.partition("Args:")[0].split("\n", 1)
     papers = " and ".join(
         f"[{' '.join(name.split())}]({address})"
@@ -95,7 +95,7 @@ def _introduction(recipe, title):
 
 def _usage(name, recipe, title):
     # By its own name, which no other network will ever take.
-    call = registry.call(recipe["builder"], recipe["arguments"], weights=name)
+    call = families.call(recipe["builder"], recipe["arguments"], weights=name)
     shape = ", ".join(map(str, ("batch", *recipe["input_shape"])))
     return f"""\
 ## Use

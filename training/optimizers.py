@@ -6,8 +6,6 @@ import itertools
 import keras
 from keras import ops
 
-from keras_resfam.kernels import fused_sgd, fuses_sgd
-
 
 class SGD(keras.optimizers.Optimizer):
     """SGD with momentum and coupled weight decay, as in Torch and MXNet.
@@ -205,3 +203,50 @@ def build(recipe, steps):
         # `compile` would do so for a float16 model, and the Trainer is none.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
+
+
+def fuses_sgd(weight, gradient, velocity):
+    """Whether PyTorch's kernel takes a weight, its gradient and its velocity.
+
+    It goes through the memory of all of them at once.
+    """
+    return keras.backend.backend() == "torch" and all(
+        x.stride() == weight.stride()
+        and x.dtype == weight.dtype
+        and x.device == weight.device
+        for x in (gradient, velocity)
+    )
+
+
+def fused_sgd(
+    weights, gradients, velocities, *, rate, momentum, nesterov, decay, restart
+):
+    """Changes weights and their velocities as `torch.optim.SGD` does.
+
+    Args:
+        weights, gradients, velocities: lists of tensors.
+        rate: scalar tensor. The learning rate.
+        momentum: float.
+        nesterov: bool.
+        decay: float. Times the weights, it is added to the gradients.
+        restart: bool. Whether the velocities are zeroed before.
+    """
+    import torch
+    from torch.optim import sgd
+
+    weights, gradients, velocities = map(list, (weights, gradients, velocities))
+    with torch.no_grad():
+        if restart:
+            torch._foreach_zero_(velocities)
+        sgd.sgd(
+            weights,
+            gradients,
+            velocities,
+            fused=True,
+            lr=rate,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=decay,
+            dampening=0.0,
+            maximize=False,
+        )

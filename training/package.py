@@ -28,12 +28,14 @@ import command_line
 import evaluate
 import keras_resfam
 import model_card
-from keras_resfam import download, fingerprint, pretrained, registry
+from keras_resfam._files import read_json, write_json
 from keras_resfam.datasets import DATASETS
-from keras_resfam.files import read_json, write_json
+from keras_resfam.models import families
+from keras_resfam.pretrained import fingerprint, registry, sources
+from keras_resfam.pretrained.files import FINGERPRINT, WEIGHTS, describe
 from recipes.recipe import differences
 
-FROM_RUN = ("recipe.json", "log.csv", download.WEIGHTS)
+FROM_RUN = ("recipe.json", "log.csv", WEIGHTS)
 FILES = (
     "README.md",
     "config.json",
@@ -44,7 +46,7 @@ FILES = (
     "recipe.json",
     "result.json",
 )
-OTHERS = tuple(file for file in FILES if file != download.FINGERPRINT)
+OTHERS = tuple(file for file in FILES if file != FINGERPRINT)
 LARGEST_FILE = 90_000_000  # bytes, in git
 # A GPU's TensorFloat-32 stays within it, and another graph does not.
 LOGITS = {"rtol": 1e-3, "atol": 1e-2}
@@ -106,7 +108,7 @@ def package(run, suffix="", data_dir=None):
             f"weights={recipe.get('weights')!r}"
         )
     name = name_of(recipe, suffix)
-    target = pretrained.CHECKOUT / "weights" / name
+    target = sources.CHECKOUT / "weights" / name
     check_same_recipe(target, recipe)
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
@@ -118,8 +120,8 @@ def package(run, suffix="", data_dir=None):
         for part in (recipe, *recipe.get("continued", ())):
             part["command"] = without_local_paths(part["command"])
         write_json(folder / "recipe.json", recipe)
-        saved = time.gmtime((run / download.WEIGHTS).stat().st_mtime)
-        trained = build(recipe, str(run / download.WEIGHTS))
+        saved = time.gmtime((run / WEIGHTS).stat().st_mtime)
+        trained = build(recipe, str(run / WEIGHTS))
         save(without_training_parts(trained, name), folder, saved)
         opened = keras.saving.load_model(folder)
         logits = logits_of(opened, recipe)
@@ -193,7 +195,7 @@ def name_of(recipe, suffix=""):
 
     A variant's suffix may also be the end of the recipe's own name.
     """
-    usual = registry.defaults(recipe["builder"])
+    usual = families.defaults(recipe["builder"])
     chosen = usual | recipe["arguments"]
     family, number = re.match(r"(\D+)(.*)", recipe["builder"]).groups()
     depth, width = chosen.pop("depth", number), chosen.pop("width", 1)
@@ -204,7 +206,7 @@ def name_of(recipe, suffix=""):
     for argument, value in chosen.items():
         if value == usual[argument]:
             continue
-        if isinstance(value, bool) or argument in registry.TRAINING_ARGUMENTS:
+        if isinstance(value, bool) or argument in families.TRAINING_ARGUMENTS:
             parts.append(argument if value else f"no_{argument}")
         else:
             parts += [argument, value]
@@ -222,9 +224,9 @@ def _joined(*parts):
 
 def build(recipe, weights, **options):
     """Builds a recipe's network without the parts that act in training."""
-    builder = getattr(keras_resfam, recipe["builder"])
-    own = {**registry.defaults(recipe["builder"]), **recipe["arguments"]}
-    off = {k: v for k, v in registry.TRAINING_ARGUMENTS.items() if k in own}
+    builder = families.get(recipe["builder"])
+    own = {**families.defaults(recipe["builder"]), **recipe["arguments"]}
+    off = {k: v for k, v in families.TRAINING_ARGUMENTS.items() if k in own}
     return builder(
         **own | off,
         weights=weights,
@@ -260,7 +262,7 @@ def save(model, folder, date):
     metadata = read_json(folder / "metadata.json")
     metadata["date_saved"] = time.strftime("%Y-%m-%d@%H:%M:%S", date)
     (folder / "metadata.json").write_text(json.dumps(metadata))
-    weights = folder / download.WEIGHTS
+    weights = folder / WEIGHTS
     full = weights.rename(folder / "full.h5")
     with h5py.File(full) as source, h5py.File(weights, "w") as target:
         _copy_rounded(source, target)
@@ -289,14 +291,12 @@ def write_fingerprint(folder, model, logits):
         "variables": fingerprint.describe(model),
         "logits": logits.tolist(),
     }
-    path = folder / download.FINGERPRINT
+    path = folder / FINGERPRINT
     path.write_text(json.dumps(contents, indent=1) + "\n")
 
 
 def describe_files(folder, names):
-    return {
-        name: download.describe((folder / name).read_bytes()) for name in names
-    }
+    return {name: describe((folder / name).read_bytes()) for name in names}
 
 
 def check(folder):
@@ -311,10 +311,10 @@ def check(folder):
             f"A weights folder should have {', '.join(FILES)}, and nothing "
             f"else. Received: {folder} with {', '.join(found)}"
         )
-    size = (folder / download.WEIGHTS).stat().st_size
+    size = (folder / WEIGHTS).stat().st_size
     if size > LARGEST_FILE:
         raise ValueError(
-            f"{download.WEIGHTS} should have at most {LARGEST_FILE:,} bytes. "
+            f"{WEIGHTS} should have at most {LARGEST_FILE:,} bytes. "
             f"Received: {size:,} bytes"
         )
     if "keras_resfam" in (folder / "config.json").read_text():
@@ -322,7 +322,7 @@ def check(folder):
             "A published network should have Keras's own layers only. "
             f"Received: {folder}/config.json with parts of keras_resfam"
         )
-    published = read_json(folder / download.FINGERPRINT)
+    published = read_json(folder / FINGERPRINT)
     for name, described in describe_files(folder, OTHERS).items():
         if described != published["files"].get(name):
             raise ValueError(
@@ -352,7 +352,7 @@ def entry(folder, repository=None, commit=None):
     return registry.Network(
         name=folder.name,
         builder=recipe["builder"],
-        arguments=registry.architecture(recipe["builder"], recipe["arguments"]),
+        arguments=families.architecture(recipe["builder"], recipe["arguments"]),
         dataset=recipe["dataset"],
         classes=recipe["classes"],
         input_shape=list(recipe["input_shape"]),

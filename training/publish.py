@@ -23,8 +23,9 @@ from huggingface_hub import (
 
 import command_line
 import package
-from keras_resfam import registry
-from keras_resfam.download import FINGERPRINT, describe, hub_errors
+from keras_resfam.pretrained import registry
+from keras_resfam.pretrained.files import FINGERPRINT, describe
+from keras_resfam.pretrained.hub import hub_errors
 
 BRANCH = "main"
 

@@ -5,7 +5,7 @@ import importlib.util
 import os
 import time
 
-from keras_resfam.files import replacing
+from keras_resfam._files import replacing
 
 
 def write(folder, rows):

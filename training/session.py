@@ -11,9 +11,10 @@ import checkpoints
 import data
 import distribution
 import keras_resfam
-from keras_resfam import pretrained, registry
+from keras_resfam._files import read_json, replacing, write_json
 from keras_resfam.datasets import DATASETS
-from keras_resfam.files import read_json, replacing, write_json
+from keras_resfam.models import families
+from keras_resfam.pretrained import sources
 from loop import Run
 from recipes.recipe import differences
 from trainer import Trainer
@@ -59,7 +60,7 @@ def prepare(
     keras.config.set_dtype_policy(recipe.precision)
     task = load_task(recipe, seed, data_dir, devices)
     check_colours(recipe, task.input_shape[-1])
-    source = pretrained.find(recipe.weights, recipe.builder, recipe.arguments)
+    source = sources.find(recipe.weights, recipe.builder, recipe.arguments)
     preprocessing = preprocessing_of(recipe, source, task.input_shape[-1])
     description = describe(recipe, seed, task, preprocessing)
     check_folder(folder, description)
@@ -246,7 +247,7 @@ def preprocessing_of(recipe, source, channels):
     """What the network should take as `include_preprocessing`.
 
     The data set whose channel moments normalise the images: that of the
-    weights which it starts from, a `pretrained.Source` or `None`, else its
+    weights which it starts from, a `sources.Source` or `None`, else its
     own, else ImageNet's for colours.
     """
     if source is not None:
@@ -272,16 +273,16 @@ def build_network(
         classes: Integer.
         input_shape: Tuple.
         preprocessing: What `preprocessing_of` has returned.
-        source: `pretrained.Source` of weights to start from, all but the
+        source: `sources.Source` of weights to start from, all but the
             classifier. Defaults to `None`, random ones.
     """
-    known = registry.defaults(builder)
+    known = families.defaults(builder)
     if not arguments.keys() <= known.keys():
         raise ValueError(
             f"A recipe's `arguments` should be those of {builder}: "
             f"{', '.join(known) or 'none'}. Received: arguments={arguments}"
         )
-    build = getattr(keras_resfam, builder)
+    build = families.get(builder)
     network = build(
         **arguments,
         weights=None,

@@ -6,8 +6,8 @@ from keras import ops
 
 import augmentation
 import optimizers
+from keras_resfam.backends.memory import lay_out_alike
 from keras_resfam.compiling import Compiled
-from keras_resfam.kernels import lay_out_alike, move_averages
 
 
 class Trainer(keras.Model):
@@ -160,6 +160,27 @@ class Trainer(keras.Model):
 def _copy(variable):
     """A variable's value, in memory of its own, where the variable is."""
     return ops.copy(variable)
+
+
+def move_averages(averages, weights, rate):
+    """Moves averages towards the weights: by `rate * (weight - average)`.
+
+    Args:
+        averages, weights: lists of variables.
+        rate: float within 0 and 1.
+    """
+    alike = {v.dtype for v in (*averages, *weights)} == {"float32"}
+    if keras.backend.backend() == "torch" and alike:
+        import torch
+
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                [v.value for v in averages], [v.value for v in weights], rate
+            )
+        return
+    for average, weight in zip(averages, weights, strict=True):
+        weight = ops.stop_gradient(weight)
+        average.assign(average + rate * (weight - average))
 
 
 class EvaluateAverages(keras.callbacks.Callback):

@@ -5,13 +5,13 @@ of Relatively Shallow Networks" (https://arxiv.org/abs/1605.06431).
 """
 
 from keras_resfam.analysis import pictures
-from keras_resfam.analysis.blocks import Block, residual_blocks
 from keras_resfam.analysis.dropping import drop_blocks, linear_survival
-from keras_resfam.analysis.gradients import (
+from keras_resfam.analysis.finding import Block, residual_blocks
+from keras_resfam.analysis.lesions import lesion_study
+from keras_resfam.analysis.path_gradients import (
     effective_lengths,
     gradient_by_path_length,
 )
-from keras_resfam.analysis.lesions import lesion_study
 from keras_resfam.analysis.paths import path_lengths
 from keras_resfam.analysis.plain import plain_layers
 from keras_resfam.analysis.records import read_records

@@ -5,7 +5,7 @@ import hashlib
 import keras
 import numpy as np
 
-from keras_resfam.checks import check_images
+from keras_resfam._checks import check_images
 
 
 def arrays(data, chain):

@@ -6,16 +6,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_resfam import graph as graphs
-from keras_resfam.analysis import backends
-from keras_resfam.analysis.blocks import residual_chain, without
-from keras_resfam.checks import (
+from keras_resfam import graphs
+from keras_resfam._checks import (
     check_choice,
     check_integer,
     check_number,
     is_integer,
     plain,
 )
+from keras_resfam.analysis.finding import residual_chain, without
+from keras_resfam.backends.conditions import run_if
 
 SCALINGS = (None, "training", "inference")
 
@@ -248,7 +248,7 @@ class BlockGate(keras.layers.Layer):
         *given, factors = inputs
         given, factor = self._given(given), factors[self.block]
         if training:
-            outputs = backends.run_if(factor > 0, self.branch, given)
+            outputs = run_if(factor > 0, self.branch, given)
         else:
             outputs = self.branch(given, training=False)
         if self.scale != ("training" if training else "inference"):

@@ -11,9 +11,9 @@ import json
 
 import keras
 
-from keras_resfam import graph as graphs
-from keras_resfam.analysis import backends
-from keras_resfam.copies import for_inference
+from keras_resfam import graphs
+from keras_resfam.backends.inference import shared_inference
+from keras_resfam.graphs.copies import for_inference
 
 
 def check_masks(graph):
@@ -149,7 +149,7 @@ class BlockRunner:
         model = keras.Model(sources, results)
         kind = signature(steps, inputs, outputs, model)
         if kind not in self._compiled:
-            self._compiled[kind] = backends.shared_inference(model)
+            self._compiled[kind] = shared_inference(model)
         return self._compiled[kind](model)
 
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_resfam._checks import check_flag, check_images, check_integer
 from keras_resfam.analysis import surgery
 from keras_resfam.analysis.data import (
     check_classifier,
@@ -14,7 +15,6 @@ from keras_resfam.analysis.data import (
 from keras_resfam.analysis.execution import BlockRunner
 from keras_resfam.analysis.plain import chain_of
 from keras_resfam.analysis.records import TYPES, Tally, Writer, key, resume
-from keras_resfam.checks import check_flag, check_images, check_integer
 
 STUDIES = ("intact", "deletion", "branch", "deletions", "swaps", "repetitions")
 

@@ -5,9 +5,9 @@ import collections
 import keras
 import numpy as np
 
-from keras_resfam import graph as graphs
-from keras_resfam.analysis.blocks import passes_all, residual_chain
-from keras_resfam.checks import check_choice
+from keras_resfam import graphs
+from keras_resfam._checks import check_choice
+from keras_resfam.analysis.finding import passes_all, residual_chain
 
 
 def path_lengths(model, unit="blocks"):

@@ -1,7 +1,7 @@
 """Plain networks, whose layers take the place of blocks."""
 
-from keras_resfam import graph as graphs
-from keras_resfam.analysis.blocks import (
+from keras_resfam import graphs
+from keras_resfam.analysis.finding import (
     Block,
     Chain,
     Unit,

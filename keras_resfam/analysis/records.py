@@ -5,7 +5,7 @@ import json
 import pathlib
 import re
 
-from keras_resfam.files import replacing
+from keras_resfam._files import replacing
 
 TYPES = {
     "network": str,

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 import keras
 
-from keras_resfam import graph as graphs
-from keras_resfam.analysis.blocks import Block
+from keras_resfam import graphs
+from keras_resfam.analysis.finding import Block
 from keras_resfam.analysis.plain import chain_of
 
 

@@ -1,6 +1,6 @@
 """What the builders' depths and widths mean."""
 
-from keras_resfam.checks import check_number, is_integer
+from keras_resfam._checks import check_number, is_integer
 
 
 def blocks_from_depth(depth, layers_outside, formula):

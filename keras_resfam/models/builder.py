@@ -12,7 +12,7 @@ import warnings
 
 import keras
 
-from keras_resfam.checks import (
+from keras_resfam._checks import (
     check_choice,
     check_flag,
     check_integer,
@@ -20,7 +20,9 @@ from keras_resfam.checks import (
     plain,
 )
 from keras_resfam.datasets import DATASETS
+from keras_resfam.models import families
 from keras_resfam.models.blocks import channel_axis, full_precision
+from keras_resfam.pretrained import sources
 
 _COMMON_DOC = """\
     include_top: bool. Whether the network ends with its classifier. Defaults
@@ -111,7 +113,7 @@ def image_classifier(dataset="cifar10"):
 
         builder.__signature__ = signature
         builder.__doc__ = _document(architecture, record)
-        return builder
+        return families.register(builder)
 
     return decorate
 
@@ -150,7 +152,7 @@ def _build(
     check_choice("pooling", pooling, (None, "avg", "max"))
     _check_name(name)
     family = architecture.__name__
-    source = _find_weights(weights, family, arguments)
+    source = sources.find(weights, family, arguments)
     classes = _resolve_classes(classes, source, include_top, defaults)
     _check_activation(classifier_activation, source, include_top)
     inputs, image = _make_inputs(input_tensor, input_shape, source, defaults)
@@ -185,15 +187,6 @@ def _connect(inputs, outputs, name):
             "before it is built or loaded, such as by "
             "sys.setrecursionlimit(20000)."
         ) from None
-
-
-def _find_weights(weights, family, arguments):
-    if weights is None:
-        return None
-    # The Hub's client is slow to import, and seldom needed.
-    from keras_resfam import pretrained
-
-    return pretrained.find(weights, family, arguments)
 
 
 def _check_name(name):

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_resfam.checks import (
+from keras_resfam._checks import (
     check_choice,
     check_integer,
 )

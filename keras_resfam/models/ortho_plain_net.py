@@ -1,6 +1,6 @@
 """Deep networks without shortcuts, Xie et al. 2017."""
 
-from keras_resfam.checks import (
+from keras_resfam._checks import (
     check_number,
 )
 from keras_resfam.initializers import Orthonormal

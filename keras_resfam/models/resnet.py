@@ -1,6 +1,6 @@
 """Residual networks: everyone's baseline, and the subject of Veit et al."""
 
-from keras_resfam.checks import (
+from keras_resfam._checks import (
     check_choice,
     check_flag,
 )

@@ -1,6 +1,6 @@
 """Wide residual networks, Zagoruyko & Komodakis 2016."""
 
-from keras_resfam.checks import (
+from keras_resfam._checks import (
     check_integer,
     check_number,
     is_integer,

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from page import lesion_rows
 from matplotlib import pyplot
 
 import analyse
@@ -16,7 +17,6 @@ from keras_resfam.analysis import (
     pictures,
     read_records,
 )
-from keras_resfam.analysis.page import lesion_rows
 from keras_resfam.analysis.published import DELETIONS, SWAPS_BY_TAU
 from recipes.digits import RECIPES
 

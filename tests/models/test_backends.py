@@ -20,7 +20,7 @@ NEXT = {"tensorflow": "jax", "jax": "torch", "torch": "tensorflow"}
 
 def test_logits_of_another_backend(tmp_path):
     other = NEXT[keras.backend.backend()]
-    script = pathlib.Path(__file__).parents[1] / "write_networks.py"
+    script = pathlib.Path(__file__).parents[1] / "support" / "write_networks.py"
     subprocess.run(
         [sys.executable, str(script), str(tmp_path)],
         env={**os.environ, "KERAS_BACKEND": other},

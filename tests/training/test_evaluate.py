@@ -12,12 +12,13 @@ import data
 import evaluate
 import session
 from distribution import Devices
-from keras_resfam import download, pretrained
+from keras_resfam.pretrained import sources
+from keras_resfam.pretrained.files import describe
 from recipes import find
 from tiny_tfds import write_images
 
 RNG = np.random.default_rng(0)
-FOLDER = pretrained.CHECKOUT / "weights" / "dmrnet_8_digits"
+FOLDER = sources.CHECKOUT / "weights" / "dmrnet_8_digits"
 
 
 def test_measures_by_loops():
@@ -130,7 +131,7 @@ def test_script_measures_a_run(run, monkeypatch, capsys):
         **expected,
         "dataset": "digits",
         "split": "test",
-        "weights": download.describe(weights),
+        "weights": describe(weights),
         "backend": backend,
         "versions": written["versions"],
         "command": f"python training/evaluate.py {folder}",

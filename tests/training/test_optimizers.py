@@ -7,7 +7,8 @@ from keras import ops
 
 import optimizers
 import recipes
-from keras_resfam.kernels import fuses_sgd, lay_out
+from keras_resfam.backends.memory import lay_out
+from optimizers import fuses_sgd
 
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 3))
 START = np.array([1.0, -2.0, 0.5])

@@ -19,7 +19,8 @@ import keras_resfam
 import model_card
 import package
 import tiny_run
-from keras_resfam import download, fingerprint, registry
+from keras_resfam.pretrained import fingerprint, registry
+from keras_resfam.pretrained.files import WEIGHTS, describe
 
 FAMILIES = {
     "DMRNet": {"depth": 8},
@@ -114,7 +115,7 @@ def test_names(builder, arguments, recipe, suffix, name):
 def test_values_are_the_runs_with_kernels_in_half_precision(
     folders, empty_checkout
 ):
-    stored = fingerprint.read_file(folders["WideResNet"] / download.WEIGHTS)
+    stored = fingerprint.read_file(folders["WideResNet"] / WEIGHTS)
     run = empty_checkout / "runs" / "WideResNet" / "model.weights.h5"
     trained = fingerprint.read_file(run)
     assert list(stored) == list(trained)
@@ -127,11 +128,11 @@ def test_values_are_the_runs_with_kernels_in_half_precision(
 def test_the_fingerprint_is_of_what_is_stored(folders):
     folder = folders["DMRNet"]
     record = read(folder, "fingerprint.json")
-    kernel = fingerprint.read_file(folder / download.WEIGHTS)["stem_conv"][0]
+    kernel = fingerprint.read_file(folder / WEIGHTS)["stem_conv"][0]
     assert record["variables"]["stem_conv/kernel"] == {
         "dtype": "float16",
         "shape": [3, 3, 1, 16],
-        "sha256": download.describe(kernel.tobytes())["sha256"],
+        "sha256": describe(kernel.tobytes())["sha256"],
     }
     assert set(record["files"]) == set(package.FILES) - {"fingerprint.json"}
     model = keras_resfam.DMRNet(
@@ -184,7 +185,7 @@ def test_the_registry(folders):
     assert network.repository == "keras-resfam/wrn_10_1_dropout_digits"
     for name, described in network.files.items():
         contents = (folders["WideResNet"] / name).read_bytes()
-        assert described == download.describe(contents)
+        assert described == describe(contents)
     assert set(network.files) == set(package.FILES)
 
 
@@ -336,7 +337,7 @@ def test_the_weights_are_what_keras_writes(folders):
             )
         return found
 
-    assert layout(folder / download.WEIGHTS) == layout(again)
+    assert layout(folder / WEIGHTS) == layout(again)
 
 
 PLAIN_KERAS = """

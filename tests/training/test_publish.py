@@ -13,8 +13,10 @@ import package
 import publish
 import tiny_run
 import train
-from keras_resfam import DMRNet, download, fingerprint, pretrained, registry
-from keras_resfam.download import HubError
+from keras_resfam import DMRNet, HubError
+from keras_resfam.models import families
+from keras_resfam.pretrained import fingerprint, registry, sources
+from keras_resfam.pretrained.files import FINGERPRINT, WEIGHTS, describe
 
 TOKEN = "hf_a_secret_token"
 REPOSITORY = "org/net"
@@ -63,7 +65,7 @@ def test_one_commit_that_holds_the_folder(folder, server, capsys):
     (network,) = registry.list_weights()
     assert (network.repository, network.commit) == (REPOSITORY, made.oid)
     for name, data in tiny_run.contents(folder).items():
-        assert network.files[name] == download.describe(data)
+        assert network.files[name] == describe(data)
 
 
 def test_the_same_bytes_again_change_nothing(folder, server):
@@ -105,7 +107,7 @@ def test_dry_run(folder, server, capsys):
     assert "org/net, which would be created" in said
     for name, data in tiny_run.contents(folder).items():
         assert f"send {name}" in said
-        assert download.describe(data)["sha256"] in said
+        assert describe(data)["sha256"] in said
     assert not server.repositories
     run(folder)
     run(folder, "--dry-run")
@@ -115,14 +117,14 @@ def test_dry_run(folder, server, capsys):
 def test_private(folder, server, monkeypatch):
     run(folder, "--private")
     assert server.repositories[REPOSITORY].private
-    arguments = registry.defaults("DMRNet") | {"depth": 8}
+    arguments = families.defaults("DMRNet") | {"depth": 8}
     address = f"hf://{REPOSITORY}"
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(HubError, match="HF_TOKEN"):
-        pretrained.find(address, "DMRNet", arguments)
+        sources.find(address, "DMRNet", arguments)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    source = pretrained.find(address, "DMRNet", arguments)
-    layers = fingerprint.read_file(folder / download.WEIGHTS)
+    source = sources.find(address, "DMRNet", arguments)
+    layers = fingerprint.read_file(folder / WEIGHTS)
     np.testing.assert_array_equal(
         source.layers["stem_conv"][0], layers["stem_conv"][0]
     )
@@ -177,9 +179,9 @@ def test_a_folder_with_something_else(folder, server):
 
 
 def edit_weights(folder):
-    data = bytearray((folder / download.WEIGHTS).read_bytes())
+    data = bytearray((folder / WEIGHTS).read_bytes())
     data[len(data) // 2] ^= 1
-    (folder / download.WEIGHTS).write_bytes(data)
+    (folder / WEIGHTS).write_bytes(data)
 
 
 def edit_result(folder):
@@ -193,7 +195,7 @@ def edit_card(folder):
 
 
 def edit_logits(folder):
-    path = folder / download.FINGERPRINT
+    path = folder / FINGERPRINT
     record = json.loads(path.read_text())
     record["logits"][0][0] += 0.1
     path.write_text(json.dumps(record))
@@ -269,12 +271,12 @@ def test_from_training_to_a_user_of_the_hub(server, tmp_path, monkeypatch):
     folder = checkout / "weights" / "dmrnet_8_digits"
     run(folder)
 
-    monkeypatch.setattr(pretrained, "CHECKOUT", tmp_path / "none")
+    monkeypatch.setattr(sources, "CHECKOUT", tmp_path / "none")
     cache = Path(hub.constants.HF_HUB_CACHE)
     assert not cache.exists()
     model = DMRNet(depth=8, weights="digits", classifier_activation=None)
-    assert list(cache.rglob(download.WEIGHTS))
-    published = json.loads((folder / download.FINGERPRINT).read_text())
+    assert list(cache.rglob(WEIGHTS))
+    published = json.loads((folder / FINGERPRINT).read_text())
     np.testing.assert_allclose(
         fingerprint.logits(model, (8, 8, 1)), published["logits"], atol=1e-5
     )

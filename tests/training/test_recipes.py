@@ -12,9 +12,9 @@ import distribution
 import optimizers
 import recipes
 import session
-from keras_resfam import pretrained
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import dmrnet, ortho_plain_net, resnet, wide_resnet
+from keras_resfam.pretrained import sources
 from recipes.recipe import differences
 from trainer import Trainer
 
@@ -436,7 +436,7 @@ def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
         recipe.builder, recipe.arguments, 10, (32, 32, 3), "svhn_cropped"
     )
     trained.save_weights(path)
-    source = pretrained.find(path, recipe.builder, recipe.arguments)
+    source = sources.find(path, recipe.builder, recipe.arguments)
     network = session.build_network(
         recipe.builder, recipe.arguments, 7, (16, 16, 3), True, source
     )
@@ -457,7 +457,7 @@ def test_images_are_normalised_as_the_weights_had_them():
     unknown = digits.replace(dataset="tf_flowers")
     assert session.preprocessing_of(unknown, None, 3) == "imagenet2012"
     assert session.preprocessing_of(unknown, None, 1) is True
-    source = pretrained.find("digits", "DMRNet", {"depth": 8})
+    source = sources.find("digits", "DMRNet", {"depth": 8})
     assert session.preprocessing_of(unknown, source, 1) == "digits"
     network = session.build_network(
         digits.builder, digits.arguments, 10, (8, 8, 1), "digits", source
@@ -481,7 +481,7 @@ def test_images_are_normalised_as_the_run_had_them(tmp_path):
     for moments, expected in (("svhn_cropped", "svhn_cropped"), (True, True)):
         description |= {"dataset": "mnist", "preprocessing": moments}
         (tmp_path / "recipe.json").write_text(json.dumps(description))
-        source = pretrained.find(path, "ResNet", SMALL_RESNET)
+        source = sources.find(path, "ResNet", SMALL_RESNET)
         recipe = recipes.find("fine_tune").replace(weights=str(path))
         assert session.preprocessing_of(recipe, source, 1) == expected
 

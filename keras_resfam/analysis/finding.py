@@ -1,0 +1,575 @@
+"""The residual blocks of a model, found from its additions.
+
+An addition is residual when one of the tensors it joins has come a shorter way
+than another: the shorter is the shortcut, the longer a residual branch. Where
+one is what all others are made of, the way is counted in layers with kernels
+from there; else from the model's input, then in parameters, so that a
+projection of one small convolution is a shortcut too.
+Additions that stand side by side, as in the streams of a merge-and-run
+network, make up one block.
+"""
+
+import collections
+import dataclasses
+import itertools
+
+import keras
+
+from keras_resfam import graphs
+from keras_resfam.analysis.names import common, make_unique, named, natural
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One block of a model, as `residual_blocks` or `plain_layers` found it.
+
+    Attributes:
+        name: str. What the names of its layers have in common.
+        stage: int, from 1. A stage ends where the number of channels changes.
+        branches: dict from the name of each residual branch to the names of
+            its layers. Of a plain layer: empty.
+        shortcut: tuple of str. The layers between the block's input and its
+            additions on the way round the branches, the merge left out;
+            empty for an identity.
+        merge: str or `None`. The layer that averages the streams of a
+            merge-and-run block.
+        additions: tuple of str. The layers that add branches and shortcut.
+        input_shapes: tuple of shapes, one for each tensor the block takes.
+        output_shapes: tuple of shapes, one for each tensor it gives.
+    """
+
+    name: str
+    stage: int
+    branches: dict = dataclasses.field(hash=False)
+    shortcut: tuple
+    merge: str | None
+    additions: tuple
+    input_shapes: tuple
+    output_shapes: tuple
+
+    @property
+    def identity(self):
+        """Whether nothing, or only the merge, lies on the shortcut."""
+        return not self.shortcut and bool(self.additions)
+
+    @property
+    def keeps_shape(self):
+        """Whether what it gives could be its own input again."""
+        return self.input_shapes == self.output_shapes
+
+
+@dataclasses.dataclass(eq=False)
+class Join:
+    """A residual addition: a step, and which of its inputs is what."""
+
+    step: graphs.Step
+    shortcuts: list
+    branches: list
+    copies: int = 1  # how often the shortcut counts among the paths
+
+    def added(self, tensors):
+        """Those tensors as often as the step adds them."""
+        wanted = {id(x) for x in tensors}
+        return [x for x in self.step.inputs if id(x) in wanted]
+
+
+@dataclasses.dataclass(eq=False)
+class Unit:
+    """A block in its place: `lead` comes before it, `body` is the block.
+
+    `entry` are the tensors that the body takes, `exit` those it gives.
+    """
+
+    lead: list
+    body: list
+    joins: list
+    entry: list = None
+    exit: list = None
+    block: Block = None
+
+    def steps(self, kept=()):
+        """The body's steps with only those residual branches that are kept.
+
+        Args:
+            kept: collection of branch names; `None` for all.
+        """
+        if kept is None:
+            return self.body
+        if not self.joins:
+            pairs = zip(self.entry, self.exit, strict=True)
+            return [graphs.alias(x, y) for x, y in pairs]
+        names = iter(self.block.branches)
+        reduced = {
+            id(join.step): reduced_join(
+                join, [x for x in join.branches if next(names) in kept]
+            )
+            for join in self.joins
+        }
+        steps = [reduced.get(id(step), step) for step in self.body]
+        return graphs.needed(steps, self.exit)
+
+
+@dataclasses.dataclass(eq=False)
+class Chain:
+    """A graph cut into units, one for each block, and the steps after them."""
+
+    graph: graphs.Graph
+    units: list
+    head: list
+
+    def find(self, name):
+        """The position of the block of that name and its branch, if it is one.
+
+        Returns:
+            `(position, None)` for a block, `(position, branch name)` for one
+            of several branches.
+        """
+        name = getattr(name, "name", name)
+        for position, unit in enumerate(self.units):
+            if name == unit.block.name:
+                return position, None
+            if name in unit.block.branches:
+                return position, name
+        names = [unit.block.name for unit in self.units]
+        raise ValueError(
+            f"`blocks` should be blocks of the model `{self.graph.name}`: "
+            f"{names}. Received: {name!r}"
+        )
+
+
+def reduced_join(join, branches):
+    """The step that adds up the shortcut and fewer branches, or copies it."""
+    tensors = join.added([*join.shortcuts, *branches])
+    if len(tensors) == 1:
+        return graphs.alias(tensors[0], join.step.outputs[0])
+    if len(tensors) == len(join.step.inputs):
+        return join.step
+    return dataclasses.replace(join.step, args=(tensors,), kwargs={})
+
+
+def residual_blocks(model):
+    """Finds the residual blocks of a model from its graph, in order.
+
+    Works on any functional model that adds its branches to a shortcut
+    (`keras.layers.Add` or `keras.ops.add`): post- and pre-activation blocks,
+    projections, inception-like and merge-and-run blocks. Models among its
+    layers, such as the backbone of a fine-tuned network, are looked into.
+    Additions inside a layer are not seen, as in `CustomScaleLayer` of
+    `keras.applications.InceptionResNetV2`.
+
+    Example:
+
+    ```python
+    model = keras.applications.ResNet50V2(weights=None)
+    blocks = residual_blocks(model)
+    len(blocks)  # 16
+    blocks[0].name, blocks[0].shortcut
+    # ("conv2_block1", ("conv2_block1_0_conv",))
+    ```
+
+    Args:
+        model: functional `keras.Model`.
+
+    Returns:
+        A list of `Block`, empty for a plain network.
+    """
+    chain = residual_chain(graphs.read_single(model))
+    return [unit.block for unit in chain.units]
+
+
+def residual_chain(graph):
+    graph = with_sums_joined(graph)
+    family = Ancestry(graph)
+    chain = Chain(graph, *cut_at(graph, family, side_by_side(graph, family)))
+    carried = []
+    for unit in chain.units:
+        unit.entry = ordered(graphs.reads(unit.body), carried)
+        unit.joins.sort(key=lambda join: family.stream(join, unit.entry))
+        unit.exit = [last_of(unit.body, join) for join in unit.joins]
+        carried = unit.exit
+        unit.block = describe(unit, family)
+    for unit, following in itertools.pairwise([*chain.units, None]):
+        count_copies(unit, following)
+    number_stages(chain.units)
+    make_unique(chain.units)
+    return chain
+
+
+def number_stages(units):
+    """Counts the stages, of which one ends where the channels change."""
+    stage, channels = 0, None
+    for unit in units:
+        if channel_count(unit.exit[0]) != channels:
+            stage, channels = stage + 1, channel_count(unit.exit[0])
+        unit.block = dataclasses.replace(unit.block, stage=stage)
+
+
+class Ancestry:
+    """Which steps each tensor comes from, and how long its shortest way is.
+
+    Sets of steps are ints, one bit for each step.
+    """
+
+    def __init__(self, graph):
+        self.graph = graph
+        self.steps = {id(x): 0 for x in graph.inputs}
+        self.distance = {id(x): 0 for x in graph.inputs}
+        for position, step in enumerate(graph.steps):
+            ancestors = 1 << position
+            for x in step.inputs:
+                ancestors |= self.steps[id(x)]
+            # A factor, as of a gate, is no way for what it multiplies.
+            shortest = min if passes_all(step) else max
+            ways = (self.distance[id(x)] for x in step.inputs)
+            way = shortest(ways, default=0)
+            way += graphs.count_kernels(step.operation)
+            for x in step.outputs:
+                self.steps[id(x)] = ancestors
+                self.distance[id(x)] = way
+
+    def of(self, tensors):
+        return union(self.steps[id(x)] for x in tensors)
+
+    def shared(self, tensors):
+        """What all of the tensors are made of."""
+        common = ~0
+        for x in tensors:
+            common &= self.steps[id(x)]
+        return common
+
+    def within(self, steps, ancestors):
+        """Those of the steps that are in the set."""
+        members = {
+            id(step)
+            for position, step in enumerate(self.graph.steps)
+            if ancestors >> position & 1
+        }
+        return [step for step in steps if id(step) in members]
+
+    def stream(self, join, entry):
+        """Which of the entry's tensors the join's first branch comes from."""
+        own = self.of(join.branches[:1]) & ~self.of(join.shortcuts)
+        taken = graphs.reads(self.within(self.graph.steps, own))
+        taken = {id(x) for x in taken}
+        return next(
+            (k for k, x in enumerate(entry) if id(x) in taken), len(entry)
+        )
+
+
+def passes_all(step):
+    """Whether the ways of all inputs lead on through a step."""
+    return (
+        isinstance(step.operation, keras.layers.Average)
+        or graphs.is_a(step.operation, keras.layers.Concatenate, "Concatenate")
+        or graphs.is_addition(step)
+    )
+
+
+def union(sets):
+    total = 0
+    for members in sets:
+        total |= members
+    return total
+
+
+def join_at(step, family):
+    """The residual addition that a step is, or `None`."""
+    tensors = list({id(x): x for x in step.inputs}.values())
+    shared = family.shared(tensors)
+
+    def own(x):
+        return family.within(family.graph.steps, family.steps[id(x)] & ~shared)
+
+    def kernels(x):
+        return sum(graphs.count_kernels(step.operation) for step in own(x))
+
+    def distance(x):
+        return family.distance[id(x)]
+
+    def parameters(x):
+        # Neither operations have any, nor the layers put in their places.
+        return sum(
+            step.operation.count_params()
+            for step in own(x)
+            if getattr(step.operation, "built", False)
+        )
+
+    # A side input, as of a gate, may bring a branch near the model's input.
+    identity = any(family.steps[id(x)] == shared for x in tensors)
+    for length in (kernels if identity else distance, parameters):
+        lengths = [length(x) for x in tensors]
+        if min(lengths) < max(lengths):
+            pairs = list(zip(tensors, lengths, strict=True))
+            return Join(
+                step,
+                [x for x, way in pairs if way == min(lengths)],
+                [x for x, way in pairs if way > min(lengths)],
+            )
+    return None
+
+
+def with_sums_joined(graph):
+    """The graph with sums of several branches as one: a block of as many.
+
+    `x + (f + g)` becomes `f + g + x`. The inner sum has nothing of a shortcut:
+    nothing else reads it, none of its parts is made of another, and none is a
+    projection. `x + f + g`, which is `(x + f) + g`, becomes one as well, where
+    nothing reads `x + f` but the addition, and `g` too is made of `x`. What
+    was added first is added first, so that no bit changes.
+    """
+    sums = Sums(graph)
+    steps, gone = [], set()
+    for step in reversed(graph.steps):
+        if any(id(x) in gone for x in step.outputs):
+            continue
+        inner = sums.within(step)
+        if inner and len(step.inputs) == 2:
+            (other,) = [x for x in step.inputs if x is not inner[0]]
+            parts, opened = sums.opened(inner[0])
+            gone.update(map(id, opened))
+            step = addition_of([*parts, other], step)
+        steps.append(step)
+    return dataclasses.replace(graph, steps=steps[::-1])
+
+
+def addition_of(parts, step):
+    """A step that adds up the parts, in the place of another addition."""
+    add = step.operation
+    if not isinstance(add, keras.layers.Add):  # keras.ops adds two
+        add = keras.layers.Add(dtype=step.outputs[0].dtype, name=step.name)
+    return graphs.Step(add, (parts,), {}, step.outputs)
+
+
+class Sums:
+    """The additions of a graph, and which are parts of others."""
+
+    def __init__(self, graph):
+        self.family = Ancestry(graph)
+        self.makers = {id(x): s for s in graph.steps for x in s.outputs}
+        self.readers = graphs.readers(graph)
+
+    def within(self, step):
+        """The inputs of a residual addition that are sums to join with it."""
+        if not graphs.is_addition(step):
+            return []
+        join = join_at(step, self.family)
+        if join is None:
+            return []
+        inner = [x for x in join.branches if self.is_inner(x)]
+        return inner + [x for x in join.shortcuts if self.is_begun(x, step)]
+
+    def opened(self, x):
+        """The parts of a sum, and what is gone with it.
+
+        Those of a sum in it, where that is the same.
+        """
+        step = self.makers[id(x)]
+        parts = step.inputs
+        sums = [y for y in parts if self.is_inner(y) or self.is_begun(y, step)]
+        if len(parts) != 2 or len(sums) != 1:
+            return parts, [x]
+        (other,) = [y for y in parts if y is not sums[0]]
+        inner, gone = self.opened(sums[0])
+        return [*inner, other], [x, *gone]
+
+    def is_inner(self, x):
+        """Whether a tensor is a sum of branches, without a shortcut."""
+        step = self.addition(x)
+        if step is None:
+            return False
+        ways = [self.family.steps[id(y)] for y in step.inputs]
+        if not all(a & ~b for a, b in itertools.permutations(ways, 2)):
+            return False
+        join = join_at(step, self.family)
+        return not join or not is_projection(join, self.family)
+
+    def is_begun(self, x, step):
+        """Whether an addition goes on with what begins at the same place."""
+        inner = self.addition(x)
+        if inner is None:
+            return False
+        before = self.family.shared(inner.inputs)
+        goes_on = not before & ~self.family.shared(step.inputs)
+        return goes_on and join_at(inner, self.family) is not None
+
+    def addition(self, x):
+        """What adds up a tensor that nothing else reads, or `None`."""
+        step = self.makers.get(id(x))
+        if not step or self.readers[id(x)] > 1 or not graphs.is_addition(step):
+            return None
+        return step
+
+
+def is_projection(join, family):
+    """Whether only linear layers lie on the shortcut of a join."""
+    kinds = "Conv", "Dense", "BatchNorm", "AveragePool", "MaxPool", "ZeroPad"
+    own = family.of(join.shortcuts) & ~family.of(join.branches)
+    return all(
+        type(step.operation).__name__.startswith(kinds)
+        and getattr(step.operation, "activation", None)
+        in (None, keras.activations.linear)
+        for step in family.within(family.graph.steps, own)
+    )
+
+
+def side_by_side(graph, family):
+    """The residual additions in groups that no branch separates, in order."""
+    groups = collections.defaultdict(list)
+    level = {id(x): 0 for x in graph.inputs}
+    for step in graph.steps:
+        height = max((level[id(x)] for x in step.inputs), default=0)
+        join = join_at(step, family) if graphs.is_addition(step) else None
+        if join:
+            height += 1
+            groups[height].append(join)
+        level.update((id(x), height) for x in step.outputs)
+    return [
+        sorted(groups[height], key=lambda join: natural(join.step.name))
+        for height in sorted(groups)
+    ]
+
+
+def cut_at(graph, family, groups):
+    """Cuts the graph into a unit for each group of joins, and the head."""
+    units, rest = [], list(graph.steps)
+    every = [join for joins in groups for join in joins]
+    takers = sole_readers(graph)
+    activations = {id(join): activations_after(join, takers) for join in every}
+    # An activation after the last block only is the head's.
+    activated = all(activations.values())
+    for joins in groups:
+        ends = [x for join in joins for x in join.step.outputs]
+        own = family.within(rest, family.of(ends))
+        shared = family.of(
+            [x for join in joins for x in join.branches]
+        ) & family.of([x for join in joins for x in join.shortcuts])
+        rest = without(rest, own)
+        # What later steps read too comes before the block.
+        read = {id(x) for step in rest for x in step.inputs}
+        read -= {id(x) for x in ends}
+        shared |= family.of(
+            x for step in own for x in step.outputs if id(x) in read
+        )
+        lead = family.within(own, shared)
+        body = without(own, lead)
+        if activated:
+            for join in joins:
+                body += activations[id(join)]
+        rest = without(rest, body)
+        units.append(Unit(lead, body, joins))
+    return units, rest
+
+
+def without(steps, others):
+    """The steps that are not among the others."""
+    gone = {id(step) for step in others}
+    return [step for step in steps if id(step) not in gone]
+
+
+def sole_readers(graph):
+    """The step that reads a tensor, by the tensor's id, if it alone does."""
+    count = graphs.readers(graph)
+    return {
+        id(x): step
+        for step in graph.steps
+        for x in step.inputs
+        if count[id(x)] == 1
+    }
+
+
+def activations_after(join, takers):
+    """The steps that alone follow a join, have no weights, keep the shape."""
+    found, step = [], takers.get(id(join.step.outputs[0]))
+    while (
+        step is not None
+        and len(step.inputs) == 1
+        and keeps_shape(step)
+        and not getattr(step.operation, "weights", None)
+    ):
+        found.append(step)
+        step = takers.get(id(step.outputs[0]))
+    return found
+
+
+def keeps_shape(step):
+    return shapes(step.inputs) == shapes(step.outputs)
+
+
+def shapes(tensors):
+    return tuple(tuple(x.shape) for x in tensors)
+
+
+def last_of(steps, join):
+    """The tensor that a join's output has become at the end of the steps."""
+    tensor = join.step.outputs[0]
+    for step in steps:
+        if any(x is tensor for x in step.inputs):
+            tensor = step.outputs[0]
+    return tensor
+
+
+def ordered(tensors, carried):
+    """The tensors in the order in which the block before gave them."""
+    places = {id(x): k for k, x in enumerate(carried)}
+    return sorted(tensors, key=lambda x: places.get(id(x), len(places)))
+
+
+def channel_count(tensor):
+    first = keras.config.image_data_format() == "channels_first"
+    return tensor.shape[1 if first and len(tensor.shape) > 3 else -1]
+
+
+def describe(unit, family):
+    """The public record of a residual unit, but for its stage."""
+    shortcuts = [x for join in unit.joins for x in join.shortcuts]
+    ways = family.within(unit.body, family.of(shortcuts))
+    merge = next((s for s in ways if is_merge(s)), None)
+    branches = [
+        tuple(
+            step.name
+            for step in family.within(
+                unit.body, family.of([x]) & ~family.of(join.shortcuts)
+            )
+        )
+        for join in unit.joins
+        for x in join.branches
+    ]
+    additions = tuple(join.step.name for join in unit.joins)
+    everything = [name for names in branches for name in names]
+    name = common(everything + list(additions)) or common(everything)
+    name = name or additions[0]
+    return Block(
+        name=name,
+        stage=0,
+        branches=named(branches, name),
+        shortcut=tuple(s.name for s in ways if s is not merge),
+        merge=merge and merge.name,
+        additions=additions,
+        input_shapes=shapes(unit.entry),
+        output_shapes=shapes(unit.exit),
+    )
+
+
+def is_merge(step):
+    return isinstance(step.operation, keras.layers.Average)
+
+
+def count_copies(unit, following):
+    """Counts the merge once for every stream that it stands for.
+
+    Where all streams are equal (the first block) nothing has to be averaged,
+    and where they end (the last) their sum holds one copy of the average: in
+    both places one tensor stands for as many as there are branches.
+    """
+    branches = len(unit.block.branches)
+    first_of_streams = (
+        len(unit.joins) > 1
+        and not unit.block.merge
+        and len({id(x) for join in unit.joins for x in join.shortcuts}) == 1
+        and following is not None
+        and following.block.merge
+    )
+    last_of_streams = len(unit.joins) == 1 and unit.block.merge
+    if first_of_streams or last_of_streams:
+        for join in unit.joins:
+            join.copies = branches

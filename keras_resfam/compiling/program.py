@@ -1,0 +1,80 @@
+"""A model's call as one program of PyTorch's.
+
+Keras's way of calling layers stops torch.compile. torch.export records the
+operations that a call comes to, and those it can compile.
+"""
+
+from keras_resfam.backends.gradients import recorded
+from keras_resfam.backends.losses import split_losses
+from keras_resfam.compiling import passes
+
+
+def record(model, training, inputs):
+    """Returns a model's call as a program, compiled by PyTorch.
+
+    Args:
+        model: `keras.Model`.
+        training: bool.
+        inputs: tensor, or a structure of tensors. The program takes others of
+            the same shapes.
+
+    Returns:
+        A function of the inputs. It returns the outputs, a list of the losses
+        that layers have added, and in training one of the sum of those of
+        weights. It assigns what a call assigns.
+    """
+    import torch
+
+    from keras_resfam.compiling import norm_by_image, winograd
+
+    trained, kept = (
+        [variable.value for variable in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+        )
+    )
+
+    class Call(torch.nn.Module):
+        def forward(self, *arguments):
+            outputs, updates, losses = model.stateless_call(
+                *arguments, training=training, return_losses=True
+            )
+            losses, penalties = split_losses(model, losses)
+            # Without training only `evaluate` wants them: Keras adds them.
+            total = [sum(penalties)] if training and penalties else []
+            return outputs, updates, losses, total
+
+    try:
+        with recorded() as backwards:
+            exported = torch.export.export(
+                Call(), (trained, kept, inputs), strict=False
+            )
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            "`model` should have a call that torch.export can record, without "
+            "random numbers such as those of Dropout in training. Received: "
+            f"{model}, of which it says: {first}"
+        ) from error
+    module = exported.module()
+    passes.leave_out_checks(module.graph)
+    passes.put_back_gradients(module.graph, backwards)
+    passes.permute_first(module.graph)
+    norm_by_image.put_in(module.graph)
+    winograd.put_in(module.graph)
+    module.recompile()
+    # PyTorch takes images of channels last, of which this is about, for images
+    # of channels first, and would turn their rows into channels.
+    program = torch.compile(
+        module.forward, options={"layout_optimization": False}
+    )
+
+    def call(inputs):
+        outputs, updates, losses, total = program(trained, kept, inputs)
+        if training and kept:  # PyTorch refuses empty lists
+            with torch.no_grad():
+                torch._foreach_copy_(kept, updates)
+        return outputs, losses, total
+
+    return call

@@ -1,0 +1,264 @@
+"""Convolutions of 3 x 3 by a quarter of the multiplications, on PyTorch.
+
+For 4 x 4 outputs of one channel, of 6 x 6 inputs, a convolution multiplies
+144 times. Winograd's algorithm combines the rows of the inputs, then their
+columns, to 36 numbers, and the kernel's to 36 others, multiplies each by its
+other, and combines the rows and columns of what comes of it to the outputs.
+Over all channels these are 36 products of matrices.
+
+The module defines PyTorch's operations, so it imports PyTorch: it is itself
+imported where a network is compiled, not with the package.
+
+Reference: Lavin & Gray 2015, [Fast Algorithms for Convolutional Neural
+Networks](https://arxiv.org/abs/1509.09308), section 4.3, F(4 x 4, 3 x 3).
+"""
+
+import functools
+
+import torch
+
+from keras_resfam.backends.memory import channels_first, channels_last
+
+TILE = 4  # outputs in a row
+SPAN = 6  # inputs that they see
+OF_INPUTS = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
+OF_KERNELS = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+OF_OUTPUTS = (
+    (1, 1, 1, 1, 1, 0),
+    (0, 1, -1, 2, -2, 0),
+    (0, 1, 1, 4, 4, 0),
+    (0, 1, -1, 8, -8, 1),
+)
+# Below, what is saved in products goes in the passes over memory around them,
+# and with few tiles in those over the kernel.
+CHANNELS = 64
+TILES = 128
+# How many numbers at a time the cache should hold: 16 MiB.
+PART = 2**22
+
+
+def pays(x, kernel):
+    """Whether `convolution` is the faster.
+
+    Measured on processors with AVX2 and no more. Others multiply faster, and
+    leave less to gain.
+    """
+    filters, channels, *size = kernel.shape
+    images, _, height, width = x.shape
+    return (
+        size == [3, 3]
+        and {x.dtype, kernel.dtype} == {torch.float32}
+        and x.device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() == "AVX2"
+        and height % TILE == width % TILE == 0
+        and min(channels, filters) >= CHANNELS
+        and images * (height // TILE) * (width // TILE) >= TILES
+    )
+
+
+# PyTorch keeps compiled programs on disk, and knows an operation by its name:
+# with another gradient it is to have another name.
+@torch.library.custom_op("keras_resfam::winograd", mutates_args=())
+def convolution(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Convolves images with a row of zeros around them.
+
+    Args:
+        x: float32 tensor of shape `(batch, channels, height, width)`, whose
+            sides are multiples of 4.
+        kernel: float32 tensor of shape `(filters, channels, 3, 3)`.
+
+    Returns:
+        Tensor of shape `(batch, filters, height, width)`, in memory with the
+        channels last, which is also the order that `x` is best in.
+    """
+    matrices = _compiled(_from_kernel)(kernel)
+    outputs = _outputs(x, kernel)
+    for images, part in _parts(x, outputs):
+        _compiled(_convolve)(images, matrices, part)
+    return outputs
+
+
+@torch.library.custom_op("keras_resfam::winograd_kernel", mutates_args=())
+def gradient(x: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+    """Returns the gradient of the kernel: `convolution`'s steps, backward.
+
+    Args:
+        x: the images.
+        error: the gradient of the outputs.
+    """
+    matrices = x.new_zeros(SPAN**2, x.shape[1], error.shape[1])
+    for images, part in _parts(x, error):
+        _compiled(_accumulate)(images, part, matrices)
+    return _compiled(_to_kernel)(matrices)
+
+
+def _outputs(x, kernel):
+    batch, _, height, width = x.shape
+    return channels_first(x.new_empty(batch, height, width, len(kernel)))
+
+
+convolution.register_fake(_outputs)
+
+
+@gradient.register_fake
+def _(x, error):
+    return channels_first(x.new_empty(error.shape[1], 3, 3, x.shape[1]))
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, error):
+    x, kernel = ctx.saved_tensors
+    by_x = by_kernel = None
+    if ctx.needs_input_grad[0]:
+        by_x = convolution(error, kernel.flip(2, 3).transpose(0, 1))
+    if ctx.needs_input_grad[1]:
+        by_kernel = gradient(x, error)
+    return by_x, by_kernel
+
+
+convolution.register_autograd(_backward, setup_context=_save)
+
+
+def put_in(graph):
+    """Replaces the convolutions of a recorded graph, where it pays.
+
+    Args:
+        graph: `torch.fx.Graph`. It is changed.
+    """
+    aten = torch.ops.aten
+    for target in aten.conv2d.default, aten.conv2d.padding:
+        for node in graph.find_nodes(op="call_function", target=target):
+            x, kernel, *rest = node.args
+            bias, *geometry = rest or [None]
+            plain = geometry in ([[1, 1], [1, 1]], [[1, 1], "same"])
+            if not plain or not pays(x.meta["val"], kernel.meta["val"]):
+                continue
+            with graph.inserting_before(node):
+                outputs = graph.call_function(
+                    torch.ops.keras_resfam.winograd.default, (x, kernel)
+                )
+                if bias is not None:
+                    bias = graph.call_function(
+                        aten.view.default, (bias, [-1, 1, 1])
+                    )
+                    outputs = graph.call_function(
+                        aten.add.Tensor, (outputs, bias)
+                    )
+            node.replace_all_uses_with(outputs)
+            graph.erase_node(node)
+
+
+def _parts(x, outputs):
+    """Yields images between zeros, channels last, and their outputs.
+
+    As many at a time as the cache should hold the products of.
+    """
+    batch, channels, height, width = x.shape
+    values = max(channels, outputs.shape[1]) * height * width
+    part = max(1, PART * TILE**2 // SPAN**2 // values)
+    for first in range(0, batch, part):
+        of_part = slice(first, first + part)
+        images = channels_last(x[of_part])
+        # The last ones are not a slice of those before, for which PyTorch
+        # would compile once more.
+        if first == 0 or len(images) < part:
+            padded = x.new_zeros(len(images), height + 2, width + 2, channels)
+        padded[:, 1:-1, 1:-1].copy_(images)
+        yield padded, channels_last(outputs[of_part])
+
+
+# Each is one program: to enter one takes PyTorch a fifth of a millisecond.
+def _convolve(images, matrices, outputs):
+    """Writes outputs, `(batch, height, width, filters)`."""
+    _to_outputs(torch.bmm(_from_images(images), matrices), outputs)
+
+
+def _accumulate(images, errors, matrices):
+    """Adds their gradient to matrices, `(36, channels, filters)`."""
+    tiles = _from_images(images)
+    matrices.baddbmm_(tiles.mT, _from_errors(errors))
+
+
+def _from_kernel(kernel):
+    """To matrices, `(36, channels, filters)`."""
+    rows = _combined(OF_KERNELS, kernel.unbind(2), 0)
+    matrices = _combined(OF_KERNELS, rows.unbind(-1), 1)
+    return matrices.flatten(0, 1).mT
+
+
+def _to_kernel(matrices):
+    """The gradient of `_from_kernel`."""
+    matrices = matrices.mT.unflatten(0, (SPAN, SPAN))
+    rows = _combined(_transposed(OF_KERNELS), matrices.unbind(0), 2)
+    kernel = _combined(_transposed(OF_KERNELS), rows.unbind(0), 2)
+    return channels_first(kernel)
+
+
+def _from_images(images):
+    """To matrices, `(36, tiles, channels)`."""
+    rows = [_every(images, 1, row) for row in range(SPAN)]
+    rows = _combined(OF_INPUTS, rows, 0)
+    columns = [_every(rows, 3, column) for column in range(SPAN)]
+    tiles = _combined(OF_INPUTS, columns, 1)
+    return tiles.reshape(SPAN**2, -1, images.shape[-1])
+
+
+def _to_outputs(products, outputs):
+    """Writes outputs, `(batch, height, width, filters)`."""
+    batch, height, width, filters = outputs.shape
+    shape = SPAN, SPAN, batch, height // TILE, width // TILE, filters
+    rows = _combined(OF_OUTPUTS, products.reshape(shape).unbind(0), 3)
+    tiles = _combined(OF_OUTPUTS, rows.unbind(0), 4)
+    outputs.copy_(tiles.reshape(outputs.shape))
+
+
+def _from_errors(errors):
+    """The gradient of `_to_outputs`: `(36, tiles, filters)`."""
+    tiles = errors.unflatten(2, (-1, TILE)).unflatten(1, (-1, TILE))
+    rows = _combined(_transposed(OF_OUTPUTS), tiles.unbind(2), 0)
+    products = _combined(_transposed(OF_OUTPUTS), rows.unbind(4), 1)
+    return products.reshape(SPAN**2, -1, errors.shape[-1])
+
+
+def _every(padded, axis, first):
+    """Every fourth row, or column, of padded images."""
+    last = padded.shape[axis] - SPAN + first
+    index = [slice(None)] * axis
+    return padded[(*index, slice(first, last + 1, TILE))]
+
+
+def _combined(matrix, tensors, axis):
+    """Sums of tensors, one by each row of a matrix."""
+    return torch.stack(
+        [
+            sum(f * x for f, x in zip(row, tensors, strict=True) if f)
+            for row in matrix
+        ],
+        axis,
+    )
+
+
+def _transposed(matrix):
+    return tuple(zip(*matrix, strict=True))
+
+
+@functools.cache
+def _compiled(function):
+    return torch.compile(function, dynamic=True)

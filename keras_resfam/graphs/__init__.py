@@ -1,0 +1,52 @@
+"""Functional models as plain data: read, changed, copied and run again.
+
+Internal: users import `keras_resfam.fold_batch_norm` and
+`keras_resfam.to_stock_layers`. What `graphs.graph` has for other rooms is
+imported from here.
+"""
+
+from keras_resfam.graphs.graph import (
+    Graph,
+    Step,
+    alias,
+    count_kernels,
+    fresh_input,
+    is_a,
+    is_addition,
+    is_graph,
+    layers_within,
+    needed,
+    only_for,
+    part,
+    read,
+    read_single,
+    readers,
+    reads,
+    renamed,
+    run,
+    run_anew,
+    shell,
+)
+
+__all__ = [
+    "Graph",
+    "Step",
+    "alias",
+    "count_kernels",
+    "fresh_input",
+    "is_a",
+    "is_addition",
+    "is_graph",
+    "layers_within",
+    "needed",
+    "only_for",
+    "part",
+    "read",
+    "read_single",
+    "readers",
+    "reads",
+    "renamed",
+    "run",
+    "run_anew",
+    "shell",
+]

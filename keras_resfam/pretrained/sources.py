@@ -1,0 +1,347 @@
+"""From what `weights=` names to verified values in a model.
+
+The weights of a network are a folder: `weights/<name>/` in a checkout of this
+project, a repository on the Hugging Face Hub. Its files are verified before
+HDF5 opens one; what is verified is what is opened, since the bytes are read
+once. Values go from there into the network layer by layer, by name, each
+compared with its fingerprint.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+from pathlib import Path
+
+from keras_resfam.datasets import DATASETS
+from keras_resfam.models import families
+from keras_resfam.pretrained import fingerprint, registry
+from keras_resfam.pretrained.errors import HubError
+from keras_resfam.pretrained.files import (
+    FINGERPRINT,
+    NEEDED,
+    RECIPE,
+    WEIGHTS,
+    fault,
+)
+
+CHECKOUT = Path(__file__).parents[2]
+"""The checkout of this project, where the package is installed from one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Verified weights, ready to be loaded.
+
+    Attributes:
+        where: str. What messages call them.
+        layers: dict. Lists of arrays by layer name.
+        dataset: str. What they were trained on, if known.
+        preprocessing: str. The data set by whose channel moments the network
+            normalises its images, if known.
+        input_shape: tuple. `(height, width, channels)`, if known.
+        variables: dict. Their fingerprint, if there is one.
+    """
+
+    where: str
+    layers: dict
+    dataset: str = None
+    preprocessing: str = None
+    input_shape: tuple = None
+    variables: dict = None
+
+    @property
+    def classes(self):
+        """int. Those of the classifier, or `None` if there is none."""
+        top = self.layers.get("predictions")
+        return top[0].shape[-1] if top else None
+
+    @property
+    def channels(self):
+        """int. Those of the images."""
+        return self.layers["stem_conv"][0].shape[-2]
+
+    def load_into(self, network):
+        """Loads the weights into a network of the architecture.
+
+        Args:
+            network: list of its layers, with or without the classifier.
+
+        Raises:
+            ValueError: If a layer would not get the values that are its own;
+                the text names it. All are then as they were.
+        """
+        targets = {layer.name: layer for layer in network if layer.weights}
+        layers = self.layers
+        if "predictions" not in targets:
+            layers = {k: v for k, v in layers.items() if k != "predictions"}
+        elif "predictions" not in layers:
+            raise ValueError(
+                "`include_top` should be False with weights that have no "
+                f"classifier, as those of {self.where}. "
+                "Received: include_top=True"
+            )
+        with _read_as_weights(self.where):
+            fingerprint.check_names(targets, layers)
+        for name, target in targets.items():
+            shapes = [values.shape for values in layers[name]]
+            found = [tuple(weight.shape) for weight in target.weights]
+            if found != shapes:
+                raise ValueError(
+                    f"Layer '{name}' should have variables of the shapes "
+                    f"{shapes} to hold the weights of {self.where}: "
+                    "`input_shape` and `classes` should fit them. "
+                    f"Received: {found}"
+                )
+        if self.variables is not None:
+            with _read_as_weights(self.where):
+                named = fingerprint.named(targets.values(), layers)
+                fingerprint.check(named, self.variables)
+        for name, target in targets.items():
+            target.set_weights(layers[name])
+
+
+@contextlib.contextmanager
+def _read_as_weights(where):
+    """Has whatever is wrong with a file end in a ValueError that names it."""
+    try:
+        yield
+    except (
+        *(ValueError, TypeError, OSError, RuntimeError),
+        *(AttributeError, LookupError),
+    ) as error:
+        raise ValueError(
+            f"The weights of {where} are not those of this network. {error}"
+        ) from error
+
+
+def _read_layers(where, weights):
+    """The arrays of a `.weights.h5` file, which is of a network of ours."""
+    with _read_as_weights(where):
+        layers = fingerprint.read_file(io.BytesIO(weights))
+        for name, rank in (("stem_conv", 4), ("predictions", 2)):
+            if name in layers and layers[name][0].ndim != rank:
+                raise ValueError(
+                    f"Layer '{name}' has no kernel of {rank} axes."
+                )
+        if "stem_conv" not in layers:
+            raise ValueError("Layer 'stem_conv' is not in the file.")
+        return layers
+
+
+def find(weights, family, arguments):
+    """Finds and verifies what a builder's `weights=` asks for.
+
+    Args:
+        weights: `None`; a data set's name, or that of a network of
+            `list_weights`; the path of a weights folder, of a training run or
+            of a `.weights.h5` file; `"hf://organisation/name"`, with
+            `@revision` behind it or not; or a `Source`, which is returned as
+            it is.
+        family: str. The builder's name.
+        arguments: dict. The builder's architecture arguments.
+
+    Returns:
+        A `Source`, or `None` for `weights=None`.
+
+    Raises:
+        ValueError: If there are no such weights for the very architecture.
+        keras_resfam.HubError: If the Hub does not give them.
+    """
+    if weights is None or isinstance(weights, Source):
+        return weights
+    if not isinstance(weights, (str, os.PathLike)):
+        raise _refusal(weights, family)
+    text = os.path.expanduser(weights)
+    if text.startswith("hf://"):
+        repository, _, revision = text.removeprefix("hf://").partition("@")
+        files = _fetch(repository, revision or "main")
+    elif isinstance(weights, str) and weights in _names():
+        files = _registered_files(_choose(weights, family, arguments))
+    elif _is_run(Path(text)):
+        return _read_file(Path(text) / WEIGHTS, family, arguments)
+    elif os.path.isdir(text):
+        files = _read_folder(Path(text))
+    elif _is_of_a_folder(text):
+        files = _read_folder(Path(text).parent)
+    elif os.path.isfile(text) and text.endswith(".weights.h5"):
+        return _read_file(Path(text), family, arguments)
+    else:
+        raise _refusal(weights, family, _what_is_wrong(text))
+    return _source(repr(text), files, family, arguments)
+
+
+def _fetch(repository, revision, pins=None):
+    # The Hub's client is slow to import, and seldom needed.
+    from keras_resfam.pretrained import hub
+
+    return hub.fetch(repository, revision, pins)
+
+
+def _names():
+    networks = registry.read()
+    names = {network.name for network in networks}
+    return names | {network.dataset for network in networks} | set(DATASETS)
+
+
+def _is_run(folder):
+    """Whether a path is that of a training run's folder, and not a network's.
+
+    A run has no description of its own in the format that Keras loads.
+    """
+    files = RECIPE, WEIGHTS
+    return all((folder / name).is_file() for name in files) and not any(
+        (folder / name).exists() for name in ("config.json", FINGERPRINT)
+    )
+
+
+def _is_of_a_folder(path):
+    """Whether a path is that of the weights in a weights folder."""
+    folder, name = os.path.split(path)
+    beside = os.path.join(folder, FINGERPRINT)
+    return name == WEIGHTS and all(map(os.path.isfile, (path, beside)))
+
+
+def _what_is_wrong(path):
+    """A sentence on a path that weights cannot be read from."""
+    if os.path.isfile(path):
+        if path.endswith(".keras"):
+            return f"`keras.saving.load_model` reads '{path}'. "
+    elif os.path.basename(path) != path or path.endswith(".weights.h5"):
+        return f"There is no file or folder '{path}'. "
+    return ""
+
+
+def _refusal(weights, family, wrong=""):
+    return ValueError(
+        "`weights` should be None, the data set of trained weights, the path "
+        "of a weights folder or of a '.weights.h5' file, or "
+        f"'hf://organisation/name[@revision]'. {wrong}{_offer(family)} "
+        f"Received: weights={weights!r}"
+    )
+
+
+def _offer(family):
+    calls = sorted({n.call for n in registry.list_weights(family)})
+    return (
+        f"For {family} there are: {', '.join(calls) or 'none'}. "
+        "`keras_resfam.list_weights()` lists those of all families."
+    )
+
+
+def _choose(name, family, arguments):
+    """The network meant by a name, for the very architecture asked for."""
+    network = registry.choose(name, family, arguments)
+    if network is None:
+        raise ValueError(
+            "`weights` should be those of trained networks. There are none "
+            f"for {families.call(family, arguments, weights=name)}. "
+            f"{_offer(family)} Received: weights={name!r}"
+        )
+    return network
+
+
+def _registered_files(network):
+    """A network's files: from the checkout, else from the Hub."""
+    folder = CHECKOUT / "weights" / network.name
+    if (CHECKOUT / "pyproject.toml").is_file() and folder.is_dir():
+        return _read_folder(folder, network.files)
+    if network.commit is None:
+        raise HubError.about(
+            network.repository,
+            "none",
+            f"'{network.name}' has not been published; it is in the checkouts "
+            "of keras_resfam only.",
+            "clone the project and install it with `pip install -e`, or pass "
+            f"the path of its folder weights/{network.name} as `weights`.",
+        )
+    return _fetch(network.repository, network.commit, network.files)
+
+
+def _read_folder(folder, pins=None):
+    missing = [n for n in NEEDED if not (folder / n).is_file()]
+    if missing:
+        raise ValueError(
+            "`weights` should be the path of a weights folder, which has "
+            f"{', '.join(NEEDED)}, or of a '.weights.h5' file. "
+            f"{', '.join(missing)} not found. Received: weights='{folder}'"
+        )
+    files = {name: (folder / name).read_bytes() for name in NEEDED}
+    wrong = fault(files, pins)
+    if wrong is not None:
+        raise ValueError(
+            f"The weights in '{folder}' are not as they were published: "
+            f"{wrong}. Restore them, in a checkout with "
+            f"`git restore {folder}`. Received: weights='{folder}'"
+        )
+    return files
+
+
+def _read_file(path, family, arguments):
+    """The `Source` of a file, with what the run that it lies in says of it."""
+    where = repr(str(path))
+    layers, known = _read_layers(where, path.read_bytes()), {}
+    beside = path.with_name(RECIPE)
+    if beside.is_file():
+        try:
+            recipe = json.loads(beside.read_text())
+            known = _known(recipe)
+            built = _built(recipe)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"`weights` should lie beside the {RECIPE} of their "
+                f"run, or beside none; {beside} does not tell what they were "
+                f"trained on ({error!r}). Received: weights={where}"
+            ) from error
+        _check_network(where, built, family, arguments)
+    return Source(where, layers, **known)
+
+
+def _built(recipe):
+    """The builder and the arguments of the network that a recipe.json is of."""
+    built = recipe["builder"], recipe["arguments"]
+    families.architecture(*built)  # which knows of both, or refuses
+    return built
+
+
+def _check_network(where, built, family, arguments):
+    """Refuses weights of another network than the one asked for."""
+    if built[0] != family or families.architecture(
+        *built
+    ) != families.architecture(family, arguments):
+        raise ValueError(
+            "`weights` should be those of the very network, "
+            f"{families.call(family, arguments)}; these are those of "
+            f"{families.call(*built)}. Received: weights={where}"
+        )
+
+
+def _known(recipe):
+    """What a recipe.json tells of weights, as the attributes of a `Source`."""
+    dataset = recipe["dataset"]
+    # Fine-tuned networks keep the moments of what they started from.
+    moments = recipe.get("preprocessing", dataset)
+    return {
+        "dataset": dataset,
+        "preprocessing": moments if moments in DATASETS else None,
+        "input_shape": tuple(recipe["input_shape"]),
+    }
+
+
+def _source(where, files, family, arguments):
+    """Makes a `Source` of a network's files, if it is the one asked for."""
+    try:
+        recipe = json.loads(files[RECIPE])
+        variables = json.loads(files[FINGERPRINT])["variables"]
+        built = _built(recipe)
+        known = _known(recipe)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            "`weights` should be those of a network of keras_resfam; "
+            f"{RECIPE} and {FINGERPRINT} do not tell which "
+            f"({error!r}). Received: weights={where}"
+        ) from error
+    _check_network(where, built, family, arguments)
+    layers = _read_layers(where, files[WEIGHTS])
+    return Source(where, layers, variables=variables, **known)
