@@ -9,13 +9,8 @@ import shlex
 
 import pytest
 
-import analyse
-import benchmark
-import benchmark_input
-import evaluate
-import package
-import publish
-import train
+from training import analyse, benchmark, evaluate, package, publish, train
+from training.benchmarks import input_pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = {
@@ -66,7 +61,7 @@ def commands(script):
     """The arguments of each of the documents' calls of a script."""
     text = "\n".join(DOCUMENTS.values())
     text = text.replace("\\\n", " ").replace("$s", "0")  # a loop's
-    found = re.findall(rf"python training/{script}\.py ?([^#`\n|&]*)", text)
+    found = re.findall(rf"python {script} ?([^#`\n|&]*)", text)
     return [shlex.split(arguments) for arguments in found]
 
 
@@ -77,13 +72,16 @@ def parse_training(arguments):
 @pytest.mark.parametrize(
     ("script", "parse"),
     [
-        ("train", parse_training),
-        ("evaluate", evaluate.parse_arguments),
-        ("analyse", analyse.parse_arguments),
-        ("benchmark", benchmark.parse),
-        ("benchmark_input", benchmark_input.parse_arguments),
-        ("package", package.parse_arguments),
-        ("publish", publish.parse_arguments),
+        ("training/train.py", parse_training),
+        ("training/evaluate.py", evaluate.parse_arguments),
+        ("training/analyse.py", analyse.parse_arguments),
+        ("training/benchmark.py", benchmark.parse),
+        (
+            "-m training.benchmarks.input_pipeline",
+            input_pipeline.parse_arguments,
+        ),
+        ("training/package.py", package.parse_arguments),
+        ("training/publish.py", publish.parse_arguments),
     ],
 )
 def test_commands_are_understood(script, parse):
@@ -140,7 +138,7 @@ def test_trained_networks_are_those_of_weights():
         trained = [word for word in words if word != "--quiet"]
         anew = example.replace("dmrnet_14_cifar10_short", name)
         anew = shlex.split(anew.removeprefix(command))
-        assert trained in [anew, *commands("train")], folder
+        assert trained in [anew, *commands("training/train.py")], folder
         assert train.parse_arguments(trained).recipe == name, folder
 
 

@@ -18,8 +18,11 @@ import pathlib
 import sys
 import time
 
-import command_line
-import evaluate
+if not __package__:  # run as a file, with its own folder on the path
+    sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
+from training import evaluate
+from training.startup import command_line
 
 
 def parse_arguments(arguments=None):
@@ -192,7 +195,9 @@ def rows_of(path, common):
 
 def write_columns(path, columns):
     """Writes a dict of arrays as a table, whole or not at all."""
-    import reports  # with it comes Keras, whose backend is chosen by now
+    from training.run import (
+        reports,  # with it comes Keras, whose backend is chosen by now
+    )
 
     values = zip(*(x.tolist() for x in columns.values()), strict=True)
     reports.write_csv(
@@ -202,18 +207,18 @@ def write_columns(path, columns):
 
 def write_pages(model, recipe, records, lengths, gradients, out):
     """Writes the pictures, and the page that shows them."""
-    import page
     from keras_resfam.analysis.published import NETWORK
+    from training.page import html
 
     # The authors' numbers are of a residual network.
     published = recipe["dataset"] == "cifar10" and lengths is not None
     name = records[0]["network"]
     figures = pictures(records, lengths, gradients, name, published)
     parts = [
-        page.table(
+        html.table(
             "Top-1 error in percent",
             ["", name, NETWORK if published else ""],
-            page.lesion_rows(records, published),
+            html.lesion_rows(records, published),
         )
     ]
     if gradients:
@@ -221,20 +226,20 @@ def write_pages(model, recipe, records, lengths, gradients, out):
     for stem, (figure, caption) in figures.items():
         path = out / f"{stem}.svg"
         figure.savefig(path)
-        parts.append(page.picture(path.read_bytes(), caption))
+        parts.append(html.picture(path.read_bytes(), caption))
     lead = (
         f"{recipe['builder']} with {recipe['arguments']}: "
         f"{model.count_params():,} parameters, "
         f"{records[0]['examples']:,} images of {recipe['dataset']}."
     )
-    text = page.page(name, lead, parts)
+    text = html.page(name, lead, parts)
     (out / "index.html").write_text(text, encoding="utf-8")
 
 
 def path_table(lengths, gradients, published):
-    import page
     from keras_resfam.analysis import effective_lengths
     from keras_resfam.analysis.published import EFFECTIVE_LENGTHS, MEAN_LENGTH
+    from training.page import html
 
     mean = float((lengths["length"] * lengths["probability"]).sum())
     first, last = effective_lengths(gradients)
@@ -247,7 +252,7 @@ def path_table(lengths, gradients, published):
             f"{shortest} to {longest} (almost all)" if published else None,
         ),
     ]
-    return page.table("Paths, in blocks", ["", "measured", "Veit et al."], rows)
+    return html.table("Paths, in blocks", ["", "measured", "Veit et al."], rows)
 
 
 def pictures(records, lengths, gradients, name, published):

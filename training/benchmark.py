@@ -33,10 +33,12 @@ import sys
 
 from tqdm import tqdm
 
-import command_line
-import hardware
-from benchmark_peers import OnnxRuntime, PyTorch, Tf2cv
-from benchmark_workers import Exported, KerasResfam, serve
+if not __package__:  # run as a file, with its own folder on the path
+    sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
+from training.benchmarks.peers import OnnxRuntime, PyTorch, Tf2cv
+from training.benchmarks.workers import Exported, KerasResfam, serve
+from training.startup import command_line, hardware
 
 OURS = {
     "tensorflow": (KerasResfam, ("tensorflow", False)),

@@ -18,7 +18,10 @@ import sys
 
 import numpy as np
 
-import command_line
+if not __package__:  # run as a file, with its own folder on the path
+    sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
+from training.startup import command_line
 
 BINS = 15  # of the calibration error
 
@@ -45,8 +48,8 @@ def evaluate(model, batches, class_names=None):
         ValueError: If images or labels do not fit the model, or its logits
             are not finite.
     """
-    import data
     from keras_resfam._checks import check_images
+    from training.images import reading
 
     outputs, answers = [], []
     for x, y in batches:
@@ -60,7 +63,7 @@ def evaluate(model, batches, class_names=None):
             "The network should give finite logits. Received: others for "
             f"{broken} of {len(outputs)} images"
         )
-    data.check_labels("the data set", answers, outputs.shape[-1])
+    reading.check_labels("the data set", answers, outputs.shape[-1])
     outputs = outputs - outputs.max(axis=1, keepdims=True)
     logs = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
     return measures(logs, answers, class_names)
@@ -187,7 +190,7 @@ def measure(model, recipe, dataset, split, data_dir, command):
         recipe: Dict. What the network is trained by.
         dataset: String. The recipe's, or another.
         split: String. Of the data set.
-        data_dir: See `data.load`.
+        data_dir: See `reading.load`.
         command: String. What measures this.
     """
     import keras
@@ -255,7 +258,7 @@ def load_network(options):
 def builder_arguments(options):
     """What `--set` gives: `depth=14`, or `arguments.depth=14` as train.py."""
     from keras_resfam.models import families
-    from recipes import parse_setting
+    from training.recipes import parse_setting
 
     find_builder(options.builder, options.network)
     settings = map(parse_setting, options.set)
@@ -342,31 +345,31 @@ def own_split(recipe, dataset, data_dir):
     Args:
         recipe: Dict.
         dataset: String. The recipe's, or another.
-        data_dir: See `data.load`.
+        data_dir: See `reading.load`.
     """
-    import data
+    from training.images import reading
 
     if dataset != recipe["dataset"]:
         return test_split(dataset)
     split, count = recipe["test_split"], recipe.get("validation")
-    if not count or data.has_split(dataset, split, data_dir):
+    if not count or reading.has_split(dataset, split, data_dir):
         return split
-    return data.split_in_two(recipe["train_split"], count)[1]
+    return reading.split_in_two(recipe["train_split"], count)[1]
 
 
 def load_data(dataset, split, recipe, data_dir):
     """Returns the batches of a data set, and the names of its classes."""
-    import data
+    from training.images import reading
 
-    names = data.class_names(dataset, data_dir)
-    if recipe.get("image_size") and not data.in_memory(dataset, data_dir):
-        builder = data.tfds_builder(dataset, data_dir)
-        import streams
+    names = reading.class_names(dataset, data_dir)
+    if recipe.get("image_size") and not reading.in_memory(dataset, data_dir):
+        builder = reading.tfds_builder(dataset, data_dir)
+        from training.images import streams
 
         batches = streams.in_order(builder, split, recipe["image_size"])
         return batches.as_numpy_iterator(), names
-    images, labels = data.load(dataset, split, data_dir)
-    data.check_some(dataset, split, len(labels))
+    images, labels = reading.load(dataset, split, data_dir)
+    reading.check_some(dataset, split, len(labels))
     return in_batches(images, labels), names
 
 

@@ -12,28 +12,32 @@ of weights.)
 
 import json
 import os
+import pathlib
 import re
 import shlex
 import shutil
+import sys
 import tempfile
 import time
 import zipfile
-from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
 
-import command_line
-import evaluate
+if not __package__:  # run as a file, with its own folder on the path
+    sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
 import keras_resfam
-import model_card
 from keras_resfam._files import read_json, write_json
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
 from keras_resfam.pretrained import fingerprint, registry, sources
 from keras_resfam.pretrained.files import FINGERPRINT, WEIGHTS, describe
-from recipes.recipe import differences
+from training import evaluate
+from training.networks import model_card
+from training.recipes.recipe import differences
+from training.startup import command_line
 
 FROM_RUN = ("recipe.json", "log.csv", WEIGHTS)
 FILES = (
@@ -61,7 +65,7 @@ SHORT_NAMES = {
 
 def parse_arguments(arguments=None):
     parser = command_line.parser(__doc__)
-    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("run", type=pathlib.Path, help="the run's folder")
     parser.add_argument(
         "--suffix",
         default="",
@@ -85,7 +89,7 @@ def package(run, suffix="", data_dir=None):
     Args:
         run: Path. A folder as `train.py` leaves it.
         suffix: String. Added to the name, for a variant.
-        data_dir: See `data.load`.
+        data_dir: See `reading.load`.
 
     Returns:
         The folder's path.
@@ -114,7 +118,7 @@ def package(run, suffix="", data_dir=None):
     keras.config.set_image_data_format("channels_last")
 
     with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent) / name
+        folder = pathlib.Path(parent) / name
         folder.mkdir()
         shutil.copyfile(run / "log.csv", folder / "log.csv")
         for part in (recipe, *recipe.get("continued", ())):
@@ -140,7 +144,7 @@ def measure(model, recipe, data_dir):
     Args:
         model: `keras.Model`. Gives logits, and has the network's name.
         recipe: Dict.
-        data_dir: See `data.load`.
+        data_dir: See `reading.load`.
     """
     return evaluate.measure(
         model,

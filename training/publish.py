@@ -10,7 +10,8 @@ changes nothing.
 
 import dataclasses
 import hashlib
-from pathlib import Path
+import pathlib
+import sys
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -21,18 +22,21 @@ from huggingface_hub import (
     errors,
 )
 
-import command_line
-import package
+if not __package__:  # run as a file, with its own folder on the path
+    sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
 from keras_resfam.pretrained import registry
 from keras_resfam.pretrained.files import FINGERPRINT, describe
 from keras_resfam.pretrained.hub import hub_errors
+from training import package
+from training.startup import command_line
 
 BRANCH = "main"
 
 
 def parse_arguments(arguments=None):
     parser = command_line.parser(__doc__)
-    parser.add_argument("folder", type=Path, help="weights/<name>")
+    parser.add_argument("folder", type=pathlib.Path, help="weights/<name>")
     parser.add_argument(
         "--repo",
         metavar="ORG/NAME",

@@ -24,9 +24,11 @@ import pathlib
 import sys
 from contextlib import nullcontext
 
-import command_line
-import hardware
-import recipes
+if not __package__:  # run as a file, with its own folder on the path
+    sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
+from training import recipes
+from training.startup import command_line, hardware
 
 EXAMPLES = """\
 any number of a recipe can be changed:
@@ -173,8 +175,7 @@ def chosen_recipe(options):
 
 def prepared_run(recipe, options):
     """Imports Keras, and builds the run."""
-    import distribution
-    import session
+    from training.run import distribution, session
 
     devices = None
     if options.distribute is not None:
@@ -210,9 +211,7 @@ def note_precision(precision):
 
 def train(run, verbose):
     """Goes on to the end; what may stop a run is a line, not a traceback."""
-    import checkpoints
-    import loop
-    import session
+    from training.run import checkpoints, loop, session
 
     # One of many processes writes, and keeps the folder for all of them.
     first = run.devices.first

@@ -3,10 +3,8 @@ import json
 
 import numpy as np
 import pytest
-from page import lesion_rows
 from matplotlib import pyplot
 
-import analyse
 import dense_nets
 import keras_resfam
 import tiny_run
@@ -18,7 +16,9 @@ from keras_resfam.analysis import (
     read_records,
 )
 from keras_resfam.analysis.published import DELETIONS, SWAPS_BY_TAU
-from recipes.digits import RECIPES
+from training import analyse
+from training.page.html import lesion_rows
+from training.recipes.digits import RECIPES
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ import pytest
 
 import hub
 import keras_resfam
-import package
 import tiny_run
 from keras_resfam import DMRNet, HubError, OrthoPlainNet, WideResNet
 from keras_resfam.models import families
@@ -36,6 +35,7 @@ from keras_resfam.pretrained.files import (
     describe,
 )
 from policies import dtype_policy
+from training import package
 
 PROJECT = sources.CHECKOUT
 NETWORKS = registry.read()  # the project's own, before tests have others

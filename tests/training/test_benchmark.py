@@ -12,11 +12,11 @@ import keras
 import numpy as np
 import pytest
 
-import benchmark
-import benchmark_workers
 import keras_resfam
-from benchmark import Contender
-from benchmark_profile import jax_times, named, own_times
+from training import benchmark
+from training.benchmark import Contender
+from training.benchmarks import workers
+from training.benchmarks.profiling import jax_times, named, own_times
 
 BACKEND = keras.backend.backend()
 
@@ -217,13 +217,13 @@ def test_exported_networks_are_measured_in_inference(tmp_path):
 
 @pytest.mark.skipif(BACKEND != "torch", reason="wants converters of its own")
 def test_exported_networks_compute_the_same():
-    ours = benchmark_workers.Exported()
+    ours = workers.Exported()
     ours.load()
     ours.build("DMRNet", {"depth": 8}, "float32")
     network = ours.model
     ours.to_inference()
     for size in 3, 1:
-        x, _ = benchmark_workers.batch_of(size)
+        x, _ = workers.batch_of(size)
         np.testing.assert_allclose(
             ours.infer(x), network.predict_on_batch(x), rtol=1e-3, atol=1e-4
         )
@@ -334,26 +334,26 @@ def test_flops_by_hand():
     products = 32**2 * 27 * 16 + 128 * 10
     for size, before, after in stages:
         products += size**2 * after * (9 * before + 9 * after + before)
-    assert benchmark_workers.flops(model) == 2 * products
+    assert workers.flops(model) == 2 * products
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 def test_peak_memory_is_what_the_kernel_says():
     status = Path("/proc/self/status").read_text()
     (kibibytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
-    assert benchmark_workers.peak_resident() == pytest.approx(
+    assert workers.peak_resident() == pytest.approx(
         int(kibibytes) * 1024, rel=0.05
     )
 
 
 def test_pytorch_rendering_computes_the_same_dmrnet():
     torch = pytest.importorskip("torch")
-    import benchmark_torch
+    from training.benchmarks import torch_networks
 
     model = keras_resfam.DMRNet(
         14, include_preprocessing=False, classifier_activation=None
     )
-    net = benchmark_torch.pytorch_network("DMRNet", {"depth": 14}).eval()
+    net = torch_networks.pytorch_network("DMRNet", {"depth": 14}).eval()
     rng = np.random.default_rng(0)
     count = 0
     for name, module in net.named_modules():
@@ -393,9 +393,9 @@ def test_pytorch_rendering_computes_the_same_dmrnet():
 )
 def test_pytorchcv_has_networks_of_the_same_size(builder, arguments):
     pytest.importorskip("pytorchcv")
-    import benchmark_torch
+    from training.benchmarks import torch_networks
 
-    net = benchmark_torch.pytorch_network(builder, arguments)
+    net = torch_networks.pytorch_network(builder, arguments)
     theirs = sum(p.numel() for p in net.parameters())
     model = getattr(keras_resfam, builder)(**arguments)
     ours = sum(math.prod(w.shape) for w in model.trainable_weights)
@@ -404,9 +404,9 @@ def test_pytorchcv_has_networks_of_the_same_size(builder, arguments):
 
 def test_no_like():
     pytest.importorskip("torch")
-    import benchmark_torch
+    from training.benchmarks import torch_networks
 
-    assert benchmark_torch.pytorch_network("OrthoPlainNet", {}) is None
+    assert torch_networks.pytorch_network("OrthoPlainNet", {}) is None
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-import data
-import evaluate
-import session
-from distribution import Devices
 from keras_resfam.pretrained import sources
 from keras_resfam.pretrained.files import describe
-from recipes import find
 from tiny_tfds import write_images
+from training import evaluate
+from training.images import reading
+from training.recipes import find
+from training.run import session
+from training.run.distribution import Devices
 
 RNG = np.random.default_rng(0)
 FOLDER = sources.CHECKOUT / "weights" / "dmrnet_8_digits"
@@ -217,9 +217,9 @@ def test_a_part_of_a_split_is_there_where_the_split_is(tmp_path, split):
         ("mine", path),
         ("mine", tmp_path),
     ):
-        assert data.has_split(name, split, data_dir) == there
+        assert reading.has_split(name, split, data_dir) == there
     path.unlink()  # what is left is of TFDS
-    assert data.has_split("mine", split, tmp_path) == there
+    assert reading.has_split("mine", split, tmp_path) == there
 
 
 def test_other_data_are_measured_on_their_test_split():

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-import evaluate
 import hub
 import keras_resfam
-import model_card
-import package
 import tiny_run
 from keras_resfam.pretrained import fingerprint, registry
 from keras_resfam.pretrained.files import WEIGHTS, describe
+from training import evaluate, package
+from training.networks import model_card
 
 FAMILIES = {
     "DMRNet": {"depth": 8},

@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import data as datasets
 import hub
-import package
-import publish
 import tiny_run
-import train
 from keras_resfam import DMRNet, HubError
 from keras_resfam.models import families
 from keras_resfam.pretrained import fingerprint, registry, sources
 from keras_resfam.pretrained.files import FINGERPRINT, WEIGHTS, describe
+from training import package, publish, train
+from training.images import reading as datasets
 
 TOKEN = "hf_a_secret_token"
 REPOSITORY = "org/net"

@@ -1,17 +1,15 @@
 """The command, as a user gives it."""
 
 import json
-import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
 
-import checkpoints
-import recipes
 import runs
-import train
+from training import recipes, train
+from training.run import checkpoints
 
 
 def test_default_reads_digits_above_99_percent(tmp_path, capsys):
@@ -42,16 +40,16 @@ def test_list_shows_every_recipe(capsys):
         assert f"\n{name} " in printed
     train.main(["--list", "dmrnet_14"])
     head, *rows = capsys.readouterr().out.splitlines()
-    assert len(rows) == 4
+    assert len(rows) == 5
     assert all(row.startswith("dmrnet_14_") for row in rows)
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate", "analyse"])
-def test_backend_is_chosen_before_keras_is_imported(script):
-    code = f"import sys, {script}; assert 'keras' not in sys.modules"
+def test_backend_is_chosen_before_keras_is_imported(script, pytestconfig):
+    code = f"import sys, training.{script}; assert 'keras' not in sys.modules"
     subprocess.run(
         [sys.executable, "-c", code],
-        cwd=pathlib.Path(train.__file__).parent,
+        cwd=pytestconfig.rootpath,
         check=True,
     )
 

@@ -2,7 +2,7 @@
 
 import difflib
 
-from recipes import (
+from training.recipes import (
     digits,
     dmrnet,
     fine_tune,
@@ -10,7 +10,7 @@ from recipes import (
     resnet,
     wide_resnet,
 )
-from recipes.recipe import PRECISIONS, Recipe, parse_setting
+from training.recipes.recipe import PRECISIONS, Recipe, parse_setting
 
 __all__ = [
     "PRECISIONS",

@@ -6,7 +6,7 @@ Real images, no download: 1,797 handwritten digits of 8 x 8 pixels, of which
 360 are kept for the test.
 """
 
-from recipes.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 RECIPES = (
     Recipe(

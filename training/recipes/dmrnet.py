@@ -6,7 +6,7 @@ authors' code (github.com/zlmzju/fusenet: train_model.py, options.py).
     python training/train.py --recipe dmrnet_56_cifar10 --data-dir DIR
 """
 
-from recipes.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 CIFAR = Recipe(
     name="dmrnet_56_cifar10",

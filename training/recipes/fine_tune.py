@@ -9,7 +9,7 @@ out a part of one that has no test set. What to start from is `--set
 weights=...`, as the builder takes it.
 """
 
-from recipes.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 RECIPES = (
     Recipe(

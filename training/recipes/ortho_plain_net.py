@@ -10,7 +10,7 @@ the paper; its CIFAR-10 curves seem to be without augmentation (a ResNet-44 at
     python training/train.py --recipe ortho_plain_44_cifar10 --data-dir DIR
 """
 
-from recipes.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 CIFAR = Recipe(
     name="ortho_plain_44_cifar10",

@@ -7,8 +7,8 @@ baselines that its notebook prints.
     python training/train.py --recipe resnet_110_cifar10 --data-dir DIR
 """
 
-from recipes import dmrnet
-from recipes.recipe import Recipe
+from training.recipes import dmrnet
+from training.recipes.recipe import Recipe
 
 CIFAR = Recipe(
     name="resnet_110_cifar10",

@@ -7,7 +7,7 @@ scripts/train_cifar.sh, scripts/train_svhn.sh).
     python training/train.py --recipe wrn_28_10_cifar10 --data-dir DIR
 """
 
-from recipes.recipe import Recipe
+from training.recipes.recipe import Recipe
 
 CIFAR = Recipe(
     name="wrn_28_10_cifar10",

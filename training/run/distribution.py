@@ -11,7 +11,7 @@ import os
 
 import keras
 
-import data
+from training.images import reading
 
 
 @dataclasses.dataclass
@@ -74,7 +74,7 @@ class Devices:
         if self.processes == 1 or self.strategy is None:
             return dataset
         if isinstance(dataset, keras.utils.PyDataset):
-            dataset = data.as_tf_data(dataset)
+            dataset = reading.as_tf_data(dataset)
         batches = dataset.rebatch(batch_size // self.count)
         return self.strategy.distribute_datasets_from_function(
             lambda context: batches

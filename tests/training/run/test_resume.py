@@ -6,9 +6,9 @@ import signal
 import keras
 import pytest
 
-import reports
 import runs
 from torch_compiler import torch_only
+from training.run import reports
 
 
 def log(folder):

@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-import augmentation
-import data
+from training.images import augmentation, reading
 
 SHUFFLE = 10_000  # encoded images; about 1.1 GB of ImageNet
 ASPECTS = (3 / 4, 4 / 3)
@@ -19,7 +18,7 @@ BORDER = 256 / 224  # shorter side before the central crop, to the crop's side
 class Stream:
     """A training split as batches, one epoch after another.
 
-    Has `steps` and `epoch()` as `data.Epochs` has.
+    Has `steps` and `epoch()` as `reading.Epochs` has.
 
     Args:
         builder: TFDS builder, prepared.
@@ -35,16 +34,16 @@ class Stream:
         self.recipe = recipe
         self.seed = seed
         self.part = part
-        split, _ = data.split_in_two(recipe.train_split, recipe.validation)
+        split, _ = reading.split_in_two(recipe.train_split, recipe.validation)
         count_examples(builder, split)  # by the name that the recipe has
         self.split = tfds.even_splits(split, parts, drop_remainder=True)[part]
         self.batch_size = recipe.batch_size // parts
         self.examples = count_examples(builder, self.split)
         self.steps = self.examples // self.batch_size
-        data.check_batch(self.examples, self.batch_size)
+        reading.check_batch(self.examples, self.batch_size)
 
     def epoch(self, epoch, skip=0):
-        """Returns the batches of an epoch, as `data.Epochs.epoch` does."""
+        """Returns the batches of an epoch, as `reading.Epochs.epoch` does."""
         rng = np.random.default_rng([self.seed, epoch, self.part])
         order_seed, crop_seed = rng.integers(2**31, size=2)
         draws = augmentation.draw(rng, self.examples, self.recipe.mixup)
@@ -81,9 +80,9 @@ def count_examples(builder, split):
     Raises:
         ValueError: If there is no such split, or none in it.
     """
-    with data.naming_split(builder.name, split):
+    with reading.naming_split(builder.name, split):
         count = builder.info.splits[split].num_examples
-    data.check_some(builder.name, split, count)
+    reading.check_some(builder.name, split, count)
     return count
 
 
@@ -95,7 +94,7 @@ def in_order(builder, split, size, devices=None, batch_size=100):
         split: String.
         size: Integer. Side of the crops.
         devices: `distribution.Devices`, or `None` for one. On more than one,
-            what a last batch lacks is filled up as in `data.InOrder`.
+            what a last batch lacks is filled up as in `reading.InOrder`.
         batch_size: Integer. About how many over all devices.
     """
 
@@ -112,7 +111,7 @@ def in_order(builder, split, size, devices=None, batch_size=100):
         weight = (count + lacking) / count  # 1 on average
         fill = examples.take(1).repeat(lacking).map(lambda x: (x, 0.0))
         real = examples.map(lambda x: (x, weight))
-        # In turns, as `data.InOrder`; each process decodes its own only.
+        # In turns, as `reading.InOrder`; each process decodes its own only.
         examples = real.concatenate(fill).shard(parts, part)
         batch_size = whole // parts
     return (

@@ -3,12 +3,12 @@ import re
 import numpy as np
 import pytest
 
-import benchmark_input
-import data
+from training.benchmarks import input_pipeline
+from training.images import reading
 
 
 def test_prints_both_times_and_their_ratio(capsys):
-    benchmark_input.main(["--recipe=digits", "--steps=3", "--turns=2"])
+    input_pipeline.main(["--recipe=digits", "--steps=3", "--turns=2"])
     head, *lines = capsys.readouterr().out.strip().splitlines()
     assert head.startswith("digits, batch 64, float32, ")
     times = [
@@ -21,9 +21,9 @@ def test_prints_both_times_and_their_ratio(capsys):
 
 def test_one_batch_is_repeated():
     images = np.arange(12, dtype="uint8").reshape(6, 2, 1, 1)
-    epochs = data.Epochs(images, np.arange(6), 2, seed=0)
+    epochs = reading.Epochs(images, np.arange(6), 2, seed=0)
     batch = next(iter(epochs.epoch(0)))
-    again = benchmark_input.repeated(batch, 3)
+    again = input_pipeline.repeated(batch, 3)
     assert len(again) == 3
     for _, one in zip(range(3), again, strict=False):
         np.testing.assert_array_equal(one[1], batch[1])
@@ -31,5 +31,5 @@ def test_one_batch_is_repeated():
 
 
 def test_data_that_are_missing_are_one_line(tmp_path):
-    with pytest.raises(SystemExit, match="benchmark_input.py: .*missing.npz"):
-        benchmark_input.main([f"--data-dir={tmp_path / 'missing.npz'}"])
+    with pytest.raises(SystemExit, match="input_pipeline.py: .*missing.npz"):
+        input_pipeline.main([f"--data-dir={tmp_path / 'missing.npz'}"])

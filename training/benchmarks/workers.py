@@ -18,8 +18,8 @@ import time
 
 import numpy as np
 
-import hardware
-from benchmark_profile import profile
+from training.benchmarks.profiling import profile
+from training.startup import hardware
 
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 LEARNING_RATE = 0.01

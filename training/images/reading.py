@@ -16,8 +16,8 @@ import zlib
 import keras
 import numpy as np
 
-import augmentation
 from keras_resfam.datasets import DATASETS
+from training.images import augmentation
 
 PART = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")  # of a split
 

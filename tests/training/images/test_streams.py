@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import data
 import keras_resfam
-import loop
-import recipes
-import session
-import streams
-from distribution import Devices
 from keras_resfam.datasets import DATASETS
 from tiny_tfds import write_images
+from training import recipes
+from training.images import reading, streams
+from training.run import loop, session
+from training.run.distribution import Devices
 
 RECIPE = recipes.find("fine_tune").replace(
     dataset="tiny_photographs",
@@ -42,7 +40,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def builder(folder):
-    return data.tfds_builder("tiny_photographs", folder)
+    return reading.tfds_builder("tiny_photographs", folder)
 
 
 def batches(stream, epoch, skip=0):
@@ -190,7 +188,9 @@ def test_fine_tuning_that_was_cut_ends_as_if_it_were_not(folder, tmp_path):
 
 def test_held_out_of_joined_splits_is_not_trained_on(builder):
     recipe = RECIPE.replace(train_split="train+test", validation=4)
-    split, held_out = data.split_in_two(recipe.train_split, recipe.validation)
+    split, held_out = reading.split_in_two(
+        recipe.train_split, recipe.validation
+    )
     assert (split, held_out) == ("train+test[:-4]", "test[-4:]")
     counts = [builder.info.splits[s].num_examples for s in (split, held_out)]
     assert counts == [18 + 14, 4]
@@ -199,7 +199,7 @@ def test_held_out_of_joined_splits_is_not_trained_on(builder):
 def test_held_out_is_not_trained_on(builder):
     recipe = RECIPE.replace(validation=6)
     stream = streams.Stream(builder, recipe, seed=0)
-    _, held_out = data.split_in_two(recipe.train_split, recipe.validation)
+    _, held_out = reading.split_in_two(recipe.train_split, recipe.validation)
     kept = streams.in_order(builder, held_out, 8)
     kept = {int(y) for _, ys in kept.as_numpy_iterator() for y in ys}
     assert len(kept) == 6

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
-import augmentation
-import optimizers
 from keras_resfam.backends.memory import lay_out_alike
 from keras_resfam.compiling import Compiled
+from training.images import augmentation
+from training.run import optimizers
 
 
 class Trainer(keras.Model):

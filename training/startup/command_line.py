@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-import hardware
+from training.startup import hardware
 
 
 def add_backend(add):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-import augmentation
+from training.images import augmentation
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (16, 6, 5, 3), dtype="uint8")

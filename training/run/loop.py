@@ -10,10 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
-import checkpoints
-import reports
 from keras_resfam._files import replacing
-from trainer import EvaluateAverages
+from training.run import checkpoints, reports
+from training.run.trainer import EvaluateAverages
 
 
 class Interrupted(Exception):
@@ -34,7 +33,7 @@ class Run:
     Args:
         folder: Path. The run's folder.
         trainer: Compiled `Trainer`.
-        epochs: `data.Epochs`, or what has its `steps` and `epoch()`.
+        epochs: `reading.Epochs`, or what has its `steps` and `epoch()`.
         evaluation: What `Trainer.evaluate` takes as data.
         devices: `distribution.Devices`.
         choose: Boolean. Keep the best epoch's weights: for an evaluation set

@@ -1,7 +1,7 @@
 """Measures whether training waits for its data.
 
-    python training/benchmark_input.py --data-dir DIR
-    python training/benchmark_input.py --recipe dmrnet_14_cifar10 --backend jax
+    python -m training.benchmarks.input_pipeline --data-dir DIR
+    python -m training.benchmarks.input_pipeline --recipe digits --backend jax
 
 Trains by a recipe (default: WideResNet-16-4 on CIFAR-10), in turns on the
 data as `train.py` reads them and on one batch that stays in memory. Both are
@@ -15,9 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import benchmark
-import command_line
-import recipes
+from training import benchmark, recipes
+from training.startup import command_line
 
 WARM_UP = 3  # steps of each turn that are not counted
 
@@ -37,9 +36,9 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     options = parse_arguments(arguments)
     command_line.choose_backend(options.backend)
-    import session
+    from training.run import session
 
-    with command_line.in_a_line("benchmark_input.py"):
+    with command_line.in_a_line("input_pipeline.py"):
         recipe = recipes.find(options.recipe)
         if options.precision:
             recipe = recipe.replace(precision=options.precision)

@@ -7,16 +7,14 @@ import keras
 import numpy as np
 import pytest
 
-import data
-import distribution
-import optimizers
-import recipes
-import session
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import dmrnet, ortho_plain_net, resnet, wide_resnet
 from keras_resfam.pretrained import sources
-from recipes.recipe import differences
-from trainer import Trainer
+from training import recipes
+from training.images import reading
+from training.recipes.recipe import differences
+from training.run import distribution, optimizers, session
+from training.run.trainer import Trainer
 
 SMALL_RESNET = {"depth": 8, "width": 1}
 
@@ -114,7 +112,7 @@ def test_two_steps(recipe, narrow):
     )
     trainer.compile_recipe(2, run_eagerly=keras.backend.backend() != "jax")
     before = [np.array(w) for w in network.get_weights()]
-    epochs = data.Epochs(images, labels, 4, seed=0, mixup=small.mixup)
+    epochs = reading.Epochs(images, labels, 4, seed=0, mixup=small.mixup)
     history = trainer.fit(epochs.epoch(0), verbose=0, shuffle=False)
     assert math.isfinite(history.history["loss"][0])
     after = network.get_weights()

@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-import augmentation
-import checkpoints
 import disks
-import loop
-import recipes
-import reports
 import runs
-import session
 from torch_compiler import TORCH, with_compiler
-from trainer import Trainer
+from training import recipes
+from training.images import augmentation
+from training.run import checkpoints, loop, reports, session
+from training.run.trainer import Trainer
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (8, 8, 8, 1), dtype="uint8")
@@ -128,7 +125,7 @@ def test_weights_of_nothing_do_not_count():
     plain = trainer.evaluate(
         IMAGES[:5], LABELS[:5], verbose=0, return_dict=True
     )
-    # 1 on average, as `data.InOrder` makes them.
+    # 1 on average, as `reading.InOrder` makes them.
     weights = np.array([8 / 5] * 5 + [0] * 3, "float32")
     weighted = trainer.evaluate(
         IMAGES, LABELS, sample_weight=weights, verbose=0, return_dict=True

@@ -7,17 +7,16 @@ import sys
 
 import keras
 
-import checkpoints
-import data
-import distribution
 import keras_resfam
 from keras_resfam._files import read_json, replacing, write_json
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
 from keras_resfam.pretrained import sources
-from loop import Run
-from recipes.recipe import differences
-from trainer import Trainer
+from training.images import reading
+from training.recipes.recipe import differences
+from training.run import checkpoints, distribution
+from training.run.loop import Run
+from training.run.trainer import Trainer
 
 
 def prepare(
@@ -36,7 +35,7 @@ def prepare(
         recipe: `Recipe`.
         folder: Path. The run's folder; made if missing.
         seed: Integer. Of the weights, the order and the augmentation.
-        data_dir: See `data.load`.
+        data_dir: See `reading.load`.
         devices: `distribution.Devices`. Defaults to one device.
         save_every: Integer. Steps between checkpoints within an epoch.
         steps_per_execution: Integer. Steps that run one behind another,
@@ -164,36 +163,36 @@ def load_task(recipe, seed, data_dir, devices):
         `Task`.
     """
     if recipe.image_size:
-        if data.in_memory(recipe.dataset, data_dir):
+        if reading.in_memory(recipe.dataset, data_dir):
             raise ValueError(
                 "`image_size` should be None for the digits and for images in "
                 "an .npz file, which have one size: `--set image_size=None`. "
                 f"Received: image_size={recipe.image_size}"
             )
         return _streamed_task(recipe, seed, data_dir, devices)
-    kept, held_out = data.split_in_two(recipe.train_split, recipe.validation)
-    train = data.load(recipe.dataset, kept, data_dir)
+    kept, held_out = reading.split_in_two(recipe.train_split, recipe.validation)
+    train = reading.load(recipe.dataset, kept, data_dir)
     split = held_out or recipe.test_split
-    evaluation = data.load(recipe.dataset, split, data_dir)
+    evaluation = reading.load(recipe.dataset, split, data_dir)
     if held_out:
         check_held_out(recipe.validation, train[1], evaluation[1])
     for part, (_, labels) in ((kept, train), (split, evaluation)):
-        data.check_some(recipe.dataset, part, len(labels))
-    classes = data.classes_of(recipe.dataset, train[1], data_dir)
-    data.check_labels(recipe.dataset, evaluation[1], classes)
+        reading.check_some(recipe.dataset, part, len(labels))
+    classes = reading.classes_of(recipe.dataset, train[1], data_dir)
+    reading.check_labels(recipe.dataset, evaluation[1], classes)
     check_same_shape(split, evaluation[0], train[0])
     size = devices.multiple(500)
-    in_order = data.InOrder(
+    in_order = reading.InOrder(
         *evaluation, size, devices.shard, full=devices.count > 1
     )
     return Task(
-        data.Epochs(
+        reading.Epochs(
             *train, recipe.batch_size, seed, recipe.mixup, devices.shard
         ),
         devices.spread(in_order, size),
         classes,
         train[0].shape[1:],
-        data.checksum(*train),
+        reading.checksum(*train),
     )
 
 
@@ -225,10 +224,10 @@ def check_held_out(count, train, held_out):
 
 
 def _streamed_task(recipe, seed, data_dir, devices):
-    builder = data.tfds_builder(recipe.dataset, data_dir)
-    import streams
+    builder = reading.tfds_builder(recipe.dataset, data_dir)
+    from training.images import streams
 
-    _, held_out = data.split_in_two(recipe.train_split, recipe.validation)
+    _, held_out = reading.split_in_two(recipe.train_split, recipe.validation)
     split = held_out or recipe.test_split
     size = devices.multiple(100)
     in_order = streams.in_order(
@@ -239,7 +238,7 @@ def _streamed_task(recipe, seed, data_dir, devices):
         devices.spread(in_order, size),
         builder.info.features["label"].num_classes,
         (recipe.image_size, recipe.image_size, 3),
-        data.tfds_checksum(builder),
+        reading.tfds_checksum(builder),
     )
 
 

@@ -1,6 +1,6 @@
 """What the benchmark compares this package with.
 
-Each class has the methods of `benchmark_workers.KerasResfam`, and imports its
+Each class has the methods of `workers.KerasResfam`, and imports its
 library only when it is loaded.
 """
 
@@ -9,14 +9,14 @@ import os
 import time
 from importlib.util import find_spec
 
-import hardware
-from benchmark_workers import (
+from training.benchmarks.workers import (
     LEARNING_RATE,
     SGD,
     Absent,
     peak_resident,
     versions,
 )
+from training.startup import hardware
 
 
 class PyTorch:
@@ -31,13 +31,13 @@ class PyTorch:
         start = time.perf_counter()
         import torch
 
-        import benchmark_torch
+        from training.benchmarks import torch_networks
 
         seconds = time.perf_counter() - start
         # Batches of two sizes would otherwise make one general, slower kernel.
         torch._dynamo.config.automatic_dynamic_shapes = False
         torch.backends.cudnn.benchmark = True
-        self.torch, self.networks = torch, benchmark_torch
+        self.torch, self.networks = torch, torch_networks
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         return {
             "import": seconds,
@@ -119,13 +119,13 @@ class OnnxRuntime:
         import onnxscript  # noqa: F401  (the exporter needs it)
         import torch
 
-        import benchmark_torch
+        from training.benchmarks import torch_networks
 
         if torch.cuda.is_available() and (
             "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
         ):
             raise Absent("onnxruntime has no CUDA here")
-        self.torch, self.networks = torch, benchmark_torch
+        self.torch, self.networks = torch, torch_networks
         self.onnxruntime = onnxruntime
         return {"import": seconds, "versions": versions("onnxruntime")}
 

@@ -1,13 +1,12 @@
-import pathlib
 import platform
 import subprocess
 import sys
 
 import pytest
 
-import hardware
-import train
 from policies import dtype_policy
+from training import train
+from training.startup import hardware
 
 MILAN = """\
 processor\t: 0
@@ -94,7 +93,7 @@ def test_a_real_run_notes_it(on, tmp_path, capsys, monkeypatch):
 
 FREED = """
 import resource, sys
-import hardware
+from training.startup import hardware
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -112,11 +111,11 @@ print(faults() - before)
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="of the library in use"
 )
-def test_freed_memory_is_kept():
+def test_freed_memory_is_kept(pytestconfig):
     def faults(memory):
         done = subprocess.run(
             [sys.executable, "-c", FREED, memory],
-            cwd=pathlib.Path(hardware.__file__).parent,
+            cwd=pytestconfig.rootpath,
             capture_output=True,
             text=True,
             check=True,

@@ -1,15 +1,14 @@
-import pathlib
 import signal
 import subprocess
 import sys
 
 import pytest
 
-import command_line
+from training.startup import command_line
 
 INTERRUPTED = """
 import os, signal, time
-import command_line
+from training.startup import command_line
 
 def main():
     # As in a terminal: in the background of a shell Ctrl-C is ignored.
@@ -21,10 +20,10 @@ command_line.run(main)
 """
 
 
-def test_ctrl_c_ends_a_command_in_a_line():
+def test_ctrl_c_ends_a_command_in_a_line(pytestconfig):
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED],
-        cwd=pathlib.Path(command_line.__file__).parent,
+        cwd=pytestconfig.rootpath,
         capture_output=True,
         text=True,
         timeout=30,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-import data
 from keras_resfam.datasets import DATASETS
 from tiny_tfds import write_images
+from training.images import reading
 
 RNG = np.random.default_rng(0)
 
@@ -31,8 +31,8 @@ def batches_of(dataset):
 
 
 def test_digits_are_scikit_learns_in_two_parts():
-    train, train_labels = data.load("digits", "train")
-    test, test_labels = data.load("digits", "test")
+    train, train_labels = reading.load("digits", "train")
+    test, test_labels = reading.load("digits", "test")
     assert train.shape == (1437, 8, 8, 1)
     assert test.shape == (360, 8, 8, 1)
     assert train.dtype == np.uint8
@@ -57,7 +57,7 @@ def test_moments_are_those_of_the_training_images(name):
 
     if not tfds.builder(name).is_prepared():
         pytest.skip("not on this machine, where TFDS looks (TFDS_DATA_DIR)")
-    images, _ = data.load(name, "train")
+    images, _ = reading.load(name, "train")
     pixels = images.reshape(-1, 3)
     record = DATASETS[name]
     np.testing.assert_allclose(pixels.mean(0), record.mean, atol=1e-3)
@@ -75,12 +75,12 @@ def test_npz_joins_splits(tmp_path):
         y_extra=labels[8:],
     )
     for data_dir in (path, tmp_path):
-        loaded = data.load("pictures", "train+extra", data_dir)
+        loaded = reading.load("pictures", "train+extra", data_dir)
         np.testing.assert_array_equal(loaded[0], images)
         np.testing.assert_array_equal(loaded[1], labels)
         assert loaded[1].dtype == np.int32
     with pytest.raises(ValueError, match="x_test.*Received: split=test"):
-        data.load("pictures", "test", path)
+        reading.load("pictures", "test", path)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_slices_of_arrays(tmp_path, split, rows):
         **{f"x_{name}": images[part] for name, part in parts.items()},
         **{f"y_{name}": labels[part] for name, part in parts.items()},
     )
-    loaded = data.load("pictures", split, path)
+    loaded = reading.load("pictures", split, path)
     np.testing.assert_array_equal(loaded[0], images[rows])
     np.testing.assert_array_equal(loaded[1], labels[rows])
 
@@ -110,23 +110,23 @@ def test_slices_of_arrays(tmp_path, split, rows):
 @pytest.mark.parametrize("split", ["", "train[", "train[5%:]", "train[0]"])
 def test_what_is_no_slice_is_refused(split):
     with pytest.raises(ValueError, match=r"such as train\[-500:\]. Received"):
-        data.load("digits", split)
+        reading.load("digits", split)
 
 
 def test_npz_of_another_shape_than_the_data_sets_is_refused(tmp_path):
     images, labels = arrays()
     np.savez(tmp_path / "mine.npz", x_train=images, y_train=labels)
     with pytest.raises(ValueError, match=r"cifar10.*\(32, 32, 3\).*\(4, 4, 3"):
-        data.load("cifar10", "train", tmp_path / "mine.npz")
+        reading.load("cifar10", "train", tmp_path / "mine.npz")
 
 
 def test_npz_of_floats_is_refused(tmp_path):
     path = tmp_path / "scaled.npz"
     np.savez(path, x_train=np.zeros((2, 4, 4, 3)), y_train=[0, 1])
     with pytest.raises(ValueError, match="should be uint8"):
-        data.load("cifar10", "train", path)
+        reading.load("cifar10", "train", path)
     with pytest.raises(ValueError, match="data_dir="):
-        data.load("cifar10", "train", tmp_path / "absent.npz")
+        reading.load("cifar10", "train", tmp_path / "absent.npz")
 
 
 def no_npz(kind, path):
@@ -151,35 +151,35 @@ def test_a_file_of_arrays_that_cannot_be_read(tmp_path, kind):
     path = tmp_path / "mine.npz"
     no_npz(kind, path)
     with pytest.raises(ValueError, match="can be read. Received: .*mine.npz"):
-        data.load("cifar10", "train", path)
+        reading.load("cifar10", "train", path)
 
 
 def test_images_are_held_out_of_a_whole_split():
-    assert data.split_in_two("train+extra", 5) == (
+    assert reading.split_in_two("train+extra", 5) == (
         "train+extra[:-5]",
         "extra[-5:]",
     )
     with pytest.raises(ValueError, match=r"=train\[:10\], validation=4"):
-        data.split_in_two("train[:10]", 4)
+        reading.split_in_two("train[:10]", 4)
 
 
 def test_a_checksum_is_of_the_examples_in_any_order():
     images, labels = arrays(12)
     order = RNG.permutation(12)
-    known = data.checksum(images, labels)
-    assert data.checksum(images[order], labels[order]) == known
-    assert data.checksum(images, labels[order]) != known
+    known = reading.checksum(images, labels)
+    assert reading.checksum(images[order], labels[order]) == known
+    assert reading.checksum(images, labels[order]) != known
     images[3, 2, 1, 0] ^= 1
-    assert data.checksum(images, labels) != known
+    assert reading.checksum(images, labels) != known
 
 
 def test_arrays_may_lie_in_any_order(tmp_path):
     images, labels = arrays(12)
     path = tmp_path / "mine.npz"
     np.savez(path, x_train=np.asfortranarray(images), y_train=labels)
-    loaded, _ = data.load("mine", "train", path)
+    loaded, _ = reading.load("mine", "train", path)
     np.testing.assert_array_equal(loaded, images)
-    assert data.checksum(loaded, labels) == data.checksum(images, labels)
+    assert reading.checksum(loaded, labels) == reading.checksum(images, labels)
 
 
 def test_labels_that_do_not_fit_are_refused(tmp_path):
@@ -187,37 +187,37 @@ def test_labels_that_do_not_fit_are_refused(tmp_path):
     for wrong in (labels + 0.7, np.eye(12)[labels], labels.astype(str)):
         np.savez(tmp_path / "wrong.npz", x_train=images, y_train=wrong)
         with pytest.raises(ValueError, match="integers, one for .* y_train"):
-            data.load("cifar10", "train", tmp_path / "wrong.npz")
+            reading.load("cifar10", "train", tmp_path / "wrong.npz")
     np.savez(tmp_path / "less.npz", x_train=images, y_train=labels[:11])
     with pytest.raises(ValueError, match="12 in x_train, 11 in y_train"):
-        data.load("cifar10", "train", tmp_path / "less.npz")
-    assert data.classes_of("cifar10", labels[:10]) == 10
+        reading.load("cifar10", "train", tmp_path / "less.npz")
+    assert reading.classes_of("cifar10", labels[:10]) == 10
     with pytest.raises(ValueError, match="0 to 9.*labels from 0 to 11"):
-        data.classes_of("cifar10", labels)
+        reading.classes_of("cifar10", labels)
     with pytest.raises(ValueError, match="labels from -1 to 3"):
-        data.classes_of("cifar10", np.array([3, -1]))
+        reading.classes_of("cifar10", np.array([3, -1]))
 
 
 def test_tfds_arrays_are_what_its_files_hold(tmp_path):
     images, labels = arrays(12)
     write_images(tmp_path, "tiny_pictures", images, labels % 3, classes=3)
-    loaded = data.load("tiny_pictures", "train", tmp_path)
+    loaded = reading.load("tiny_pictures", "train", tmp_path)
     np.testing.assert_array_equal(loaded[0], images)
     np.testing.assert_array_equal(loaded[1], labels % 3)
     with pytest.raises(ValueError, match="tiny_pictures.*split=extra"):
-        data.load("tiny_pictures", "extra", tmp_path)
+        reading.load("tiny_pictures", "extra", tmp_path)
     # The last class has no image.
     write_images(tmp_path, "more_classes", images, labels % 3, classes=4)
-    assert data.classes_of("more_classes", labels % 3, tmp_path) == 4
+    assert reading.classes_of("more_classes", labels % 3, tmp_path) == 4
     with pytest.raises(ValueError, match=r"split=test\[12:\].*no data"):
-        data.load("tiny_pictures", "test[12:]", tmp_path)
+        reading.load("tiny_pictures", "test[12:]", tmp_path)
 
 
 def test_cifar10_through_mocked_tfds():
     import tensorflow_datasets as tfds
 
     with tfds.testing.mock_data(num_examples=7):
-        images, labels = data.load("cifar10", "train")
+        images, labels = reading.load("cifar10", "train")
     assert images.shape == (7, 32, 32, 3)
     assert images.dtype == np.uint8
     assert labels.shape == (7,)
@@ -225,9 +225,9 @@ def test_cifar10_through_mocked_tfds():
 
 def test_data_that_cannot_be_prepared_end_in_a_line(tmp_path):
     with pytest.raises(ValueError, match="(?s)prepare imagenet2012: .*Rec"):
-        data.tfds_builder("imagenet2012", tmp_path)
+        reading.tfds_builder("imagenet2012", tmp_path)
     with pytest.raises(ValueError, match="smallnorb has .*label_category"):
-        data.tfds_builder("smallnorb", tmp_path)
+        reading.tfds_builder("smallnorb", tmp_path)
 
 
 def test_a_failed_download_ends_in_a_line(tmp_path, monkeypatch):
@@ -239,12 +239,12 @@ def test_a_failed_download_ends_in_a_line(tmp_path, monkeypatch):
     manager = download.DownloadManager
     monkeypatch.setattr(manager, "download_and_extract", fail)
     with pytest.raises(ValueError, match="prepare cifar10: HTTP code 503"):
-        data.tfds_builder("cifar10", tmp_path)
+        reading.tfds_builder("cifar10", tmp_path)
 
 
 def test_unknown_tfds_name():
     with pytest.raises(ValueError, match="Received: dataset=no_such_set"):
-        data.load("no_such_set", "train")
+        reading.load("no_such_set", "train")
 
 
 def test_images_of_many_sizes_need_a_size(tmp_path):
@@ -255,18 +255,17 @@ def test_images_of_many_sizes_need_a_size(tmp_path):
         tmp_path, "tiny_pictures", images, [0, 1, 2], classes=3, sized=False
     )
     with pytest.raises(ValueError, match="image_size=224"):
-        data.load("tiny_pictures", "train", tmp_path)
+        reading.load("tiny_pictures", "train", tmp_path)
 
 
 WITHOUT_TENSORFLOW = """
 import sys
 for name in ("tensorflow", "tensorflow_datasets"):
     sys.modules[name] = None
-sys.path.insert(0, "training")
-import data
-print(data.load("digits", "test")[0].shape)
+from training.images import reading
+print(reading.load("digits", "test")[0].shape)
 try:
-    data.load("cifar10", "test")
+    reading.load("cifar10", "test")
 except ValueError as error:
     print(error)
 """
@@ -288,7 +287,7 @@ def test_digits_need_no_tensorflow(pytestconfig):
 
 
 def test_epochs_that_are_over_are_forgotten():
-    epochs = data.Epochs(*arrays(12), batch_size=4, seed=0)
+    epochs = reading.Epochs(*arrays(12), batch_size=4, seed=0)
     batches_of(epochs.epoch(0))
     _, draws = epochs.order_and_draws(0)
     gone = weakref.ref(draws)
@@ -301,7 +300,7 @@ def test_an_epoch_is_a_permutation_set_by_seed_and_epoch():
     images, labels = arrays(22)
 
     def order(seed, epoch, skip=0):
-        epochs = data.Epochs(images, labels, 4, seed)
+        epochs = reading.Epochs(images, labels, 4, seed)
         assert epochs.steps == 5
         batches = batches_of(epochs.epoch(epoch, skip))
         assert len(batches) == 5 - skip
@@ -321,7 +320,7 @@ def test_an_epoch_is_a_permutation_set_by_seed_and_epoch():
 
 def test_chance_goes_with_the_example():
     images, labels = arrays(16)
-    epochs = data.Epochs(images, labels, 4, 0, mixup=0.3)
+    epochs = reading.Epochs(images, labels, 4, 0, mixup=0.3)
     whole = batches_of(epochs.epoch(3))
     rest = batches_of(epochs.epoch(3, skip=1))
     for (a, _), (b, _) in zip(whole[1:], rest, strict=True):
@@ -330,9 +329,9 @@ def test_chance_goes_with_the_example():
 
 def test_shards_make_up_the_batch():
     images, labels = arrays(16)
-    whole = batches_of(data.Epochs(images, labels, 8, 0).epoch(0))
+    whole = batches_of(reading.Epochs(images, labels, 8, 0).epoch(0))
     parts = [
-        batches_of(data.Epochs(images, labels, 8, 0, shard=(i, 2)).epoch(0))
+        batches_of(reading.Epochs(images, labels, 8, 0, shard=(i, 2)).epoch(0))
         for i in range(2)
     ]
     for (inputs, answers), *halves in zip(whole, *parts, strict=True):
@@ -345,14 +344,14 @@ def test_shards_make_up_the_batch():
 
 def test_batch_larger_than_the_data():
     with pytest.raises(ValueError, match="at most the 20 .*batch_size=21"):
-        data.Epochs(*arrays(20), 21, 0)
+        reading.Epochs(*arrays(20), 21, 0)
 
 
 @pytest.mark.parametrize("full", [False, True])
 def test_in_order_gives_each_example_once(full):
     images, labels = arrays(10)
     parts = [
-        data.InOrder(images, labels, 4, shard=(i, 2), full=full)
+        reading.InOrder(images, labels, 4, shard=(i, 2), full=full)
         for i in range(2)
     ]
     seen, total = [], 0.0

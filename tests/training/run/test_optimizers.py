@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from keras import ops
 
-import optimizers
-import recipes
 from keras_resfam.backends.memory import lay_out
-from optimizers import fuses_sgd
+from training import recipes
+from training.run import optimizers
+from training.run.optimizers import fuses_sgd
 
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 3))
 START = np.array([1.0, -2.0, 0.5])

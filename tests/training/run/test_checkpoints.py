@@ -5,15 +5,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-import checkpoints
 import disks
-
-TRAINING = Path(checkpoints.__file__).parent
+from training.run import checkpoints
 
 
 def arrays(value):
@@ -102,19 +99,21 @@ def test_disk_without_room_keeps_the_checkpoint_before(tmp_path):
 
 
 SAVE_FOREVER = """
-import sys; sys.path.insert(0, sys.argv[1])
-import checkpoints, numpy as np
+import sys
+import numpy as np
+from training.run import checkpoints
 step = 0
 while True:
     step += 1
     array = np.full(5_000_000, step, "float32")
-    checkpoints.save(sys.argv[2], step, [array], {"step": step})
+    checkpoints.save(sys.argv[1], step, [array], {"step": step})
 """
 
 
-def test_kill_within_a_write_leaves_a_whole_checkpoint(tmp_path):
+def test_kill_within_a_write_leaves_a_whole_checkpoint(tmp_path, pytestconfig):
     process = subprocess.Popen(
-        [sys.executable, "-c", SAVE_FOREVER, str(TRAINING), str(tmp_path)]
+        [sys.executable, "-c", SAVE_FOREVER, str(tmp_path)],
+        cwd=pytestconfig.rootpath,
     )
     deadline = time.monotonic() + 120
     partial = []

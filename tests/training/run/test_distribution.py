@@ -10,13 +10,10 @@ import keras
 import numpy as np
 import pytest
 
-import distribution
-import recipes
-import reports
 import runs
-import session
-import train
 from tiny_tfds import write_images
+from training import recipes, train
+from training.run import distribution, reports, session
 
 BACKEND = keras.backend.backend()
 distributes = pytest.mark.skipif(

@@ -1,0 +1,1 @@
+"""What `benchmark.py` measures, and what it compares this package with."""

@@ -1,0 +1,1 @@
+"""Training and test images: reading, batches, augmentation."""

@@ -1,0 +1,1 @@
+"""Trained networks: how they are loaded, measured and described."""

@@ -1,0 +1,1 @@
+"""The HTML page on which `analyse.py` shows its results."""

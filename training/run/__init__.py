@@ -1,0 +1,1 @@
+"""A training run: from a recipe to a folder with a trained network."""

@@ -1,0 +1,1 @@
+"""What every command begins with: its options, the backend, the machine."""
