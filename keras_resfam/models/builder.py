@@ -9,6 +9,9 @@ import functools
 import inspect
 import sys
 import warnings
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
 
 import keras
 
@@ -138,15 +141,15 @@ def _build(
     architecture,
     arguments,
     defaults,
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=None,
-    classifier_activation="softmax",
-    include_preprocessing=True,
-    name=None,
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
 ):
     check_flag("include_top", include_top)
     check_choice("pooling", pooling, (None, "avg", "max"))

@@ -33,7 +33,13 @@ def _layers():
 
 
 @image_classifier()
-def DMRNet(x, depth=56, width=1, branches=2, mapping=MERGE):
+def DMRNet(
+    x,
+    depth: int = 56,
+    width: float = 1,
+    branches: int = 2,
+    mapping: str = MERGE,
+):
     """Deep merge-and-run network for small images.
 
     A block takes and gives one tensor for each of its branches. Each branch
@@ -128,7 +134,7 @@ def _average(streams, *, prefix):
 
 
 @image_classifier()
-def DILNet(x, depth=56, width=1, branches=2):
+def DILNet(x, depth: int = 56, width: float = 1, branches: int = 2):
     """Deep inception-like network for small images: DMRNet's baseline.
 
     As `DMRNet`, but one tensor runs from block to block:

@@ -22,7 +22,13 @@ from keras_resfam.regularizers import OrthonormalRegularizer
 
 
 @image_classifier()
-def OrthoPlainNet(x, depth=44, width=1, orthonormality=1e-4, modulation=True):
+def OrthoPlainNet(
+    x,
+    depth: int = 44,
+    width: float = 1,
+    orthonormality: float = 1e-4,
+    modulation: bool = True,
+):
     """Plain network for small images, trained by orthonormality.
 
     Convolution, BN and ReLU, `depth - 1` times, with no shortcut; three
@@ -55,7 +61,7 @@ def OrthoPlainNet(x, depth=44, width=1, orthonormality=1e-4, modulation=True):
 
 
 @image_classifier("imagenet2012")
-def OrthoPlainNet34(x, orthonormality=1e-4, modulation=True):
+def OrthoPlainNet34(x, orthonormality: float = 1e-4, modulation: bool = True):
     """Plain network of 34 layers for ImageNet, trained by orthonormality.
 
     ResNet-34 without its shortcuts: stages of 6, 8, 12 and 6 3x3
@@ -77,7 +83,7 @@ def OrthoPlainNet34(x, orthonormality=1e-4, modulation=True):
 
 
 @image_classifier("imagenet2012")
-def OrthoPlainNet101(x, orthonormality=1e-4, modulation=True):
+def OrthoPlainNet101(x, orthonormality: float = 1e-4, modulation: bool = True):
     """Plain network of 101 layers for ImageNet, trained by orthonormality.
 
     ResNet-101 without its shortcuts: stages of 3, 4, 23 and 3 times 1x1, 3x3

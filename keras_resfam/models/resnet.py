@@ -26,7 +26,13 @@ BOTTLENECK_FILTERS = (256, 512, 1024, 2048)
 
 
 @image_classifier()
-def ResNet(x, depth=110, width=1, preactivation=False, shortcut="identity"):
+def ResNet(
+    x,
+    depth: int = 110,
+    width: float = 1,
+    preactivation: bool = False,
+    shortcut: str = "identity",
+):
     """Residual network for small images, He et al. 2015 and 2016.
 
     Three stages of `16, 32, 64` channels (times `width`) with `(depth - 2) /

@@ -1,5 +1,7 @@
 """Wide residual networks, Zagoruyko & Komodakis 2016."""
 
+from collections.abc import Sequence
+
 from keras_resfam._checks import (
     check_integer,
     check_number,
@@ -25,7 +27,14 @@ from keras_resfam.models.resnet import (
 
 
 @image_classifier()
-def WideResNet(x, depth=28, width=10, block=(3, 3), blocks=None, dropout=0.0):
+def WideResNet(
+    x,
+    depth: int = 28,
+    width: float = 10,
+    block: Sequence[int] = (3, 3),
+    blocks: Sequence[int] | None = None,
+    dropout: float = 0.0,
+):
     """Wide residual network for small images: WRN-depth-width.
 
     A convolution to 16 channels, three stages of `16, 32, 64` channels times
@@ -103,7 +112,7 @@ def _check_blocks(blocks, block, depth):
 
 
 @image_classifier("imagenet2012")
-def WideResNet18(x, width=1):
+def WideResNet18(x, width: float = 1):
     """WRN-18 for ImageNet: post-activation blocks (2, 2, 2, 2), widened.
 
     Stages of `64, 128, 256, 512` channels times `width`; the stem keeps 64.
@@ -120,7 +129,7 @@ def WideResNet18(x, width=1):
 
 
 @image_classifier("imagenet2012")
-def WideResNet34(x, width=1):
+def WideResNet34(x, width: float = 1):
     """WRN-34 for ImageNet: post-activation blocks (3, 4, 6, 3), widened.
 
     Stages of `64, 128, 256, 512` channels times `width`; the stem keeps 64.

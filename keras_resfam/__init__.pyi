@@ -1,0 +1,201 @@
+# Written by tests/support/write_stub.py from the builders' signatures.
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import keras
+
+from keras_resfam import analysis as analysis
+from keras_resfam import initializers as initializers
+from keras_resfam import layers as layers
+from keras_resfam import regularizers as regularizers
+from keras_resfam.compiling import compiled as compiled
+from keras_resfam.datasets import decode_predictions as decode_predictions
+from keras_resfam.graphs.folding import fold_batch_norm as fold_batch_norm
+from keras_resfam.graphs.stock import to_stock_layers as to_stock_layers
+from keras_resfam.pretrained.errors import HubError as HubError
+from keras_resfam.pretrained.registry import list_weights as list_weights
+
+__version__: str
+__all__: list[str]
+
+def DILNet(
+    depth: int = 56,
+    width: float = 1,
+    branches: int = 2,
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def DMRNet(
+    depth: int = 56,
+    width: float = 1,
+    branches: int = 2,
+    mapping: str = "merge_and_run",
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def DMRNet44(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def DMRNet50(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def OrthoPlainNet(
+    depth: int = 44,
+    width: float = 1,
+    orthonormality: float = 0.0001,
+    modulation: bool = True,
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def OrthoPlainNet101(
+    orthonormality: float = 0.0001,
+    modulation: bool = True,
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def OrthoPlainNet34(
+    orthonormality: float = 0.0001,
+    modulation: bool = True,
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet(
+    depth: int = 110,
+    width: float = 1,
+    preactivation: bool = False,
+    shortcut: str = "identity",
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet101(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet98(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def WideResNet(
+    depth: int = 28,
+    width: float = 10,
+    block: Sequence[int] = (3, 3),
+    blocks: Sequence[int] | None = None,
+    dropout: float = 0.0,
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def WideResNet18(
+    width: float = 1,
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def WideResNet34(
+    width: float = 1,
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def WideResNet50_2(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
