@@ -53,7 +53,7 @@ def empty_checkout(tmp_path_factory):
 @pytest.fixture(scope="module")
 def home(empty_checkout):
     """One with the network `dmrnet_8_digits`."""
-    from training import package
+    from training.networks.packaging import package
 
-    package.package(tiny_run.make(empty_checkout / "runs" / "digits"))
+    package(tiny_run.make(empty_checkout / "runs" / "digits"))
     return empty_checkout

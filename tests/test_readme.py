@@ -75,7 +75,7 @@ def parse_training(arguments):
         ("training/train.py", parse_training),
         ("training/evaluate.py", evaluate.parse_arguments),
         ("training/analyse.py", analyse.parse_arguments),
-        ("training/benchmark.py", benchmark.parse),
+        ("training/benchmark.py", benchmark.parse_arguments),
         (
             "-m training.benchmarks.input_pipeline",
             input_pipeline.parse_arguments,

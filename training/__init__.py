@@ -9,5 +9,5 @@ from the project's root. What the commands share is in the rooms:
     run         a training run in its folder
     networks    what evaluate, analyse and package load and describe
     benchmarks  what benchmark measures
-    page        the HTML page of analyse
+    studies     what analyse runs, and the page on which it shows it
 """

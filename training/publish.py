@@ -3,35 +3,18 @@
     python training/publish.py weights/<name> --dry-run
     python training/publish.py weights/<name>
 
-needs a token that may write (`hf auth login`, or HF_TOKEN). Prints the commit,
-and pins it in the registry of keras_resfam. Publishing the same bytes again
-changes nothing.
+The command needs a token that may write (`hf auth login`, or HF_TOKEN). It
+prints the commit, and pins it in the registry of keras_resfam. To publish the
+same bytes again changes nothing.
 """
 
-import dataclasses
-import hashlib
 import pathlib
 import sys
-
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-    RepoFile,
-    constants,
-    errors,
-)
 
 if not __package__:  # run as a file, with its own folder on the path
     sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
-from keras_resfam.pretrained import registry
-from keras_resfam.pretrained.files import FINGERPRINT, describe
-from keras_resfam.pretrained.hub import hub_errors
-from training import package
-from training.startup import command_line
-
-BRANCH = "main"
+from training.startup import backend, command_line
 
 
 def parse_arguments(arguments=None):
@@ -40,16 +23,20 @@ def parse_arguments(arguments=None):
     parser.add_argument(
         "--repo",
         metavar="ORG/NAME",
-        help=f"default: {registry.NAMESPACE}/<name>",
+        help="the repository (default: <name>, in the project's organisation)",
     )
     parser.add_argument(
-        "--private", action="store_true", help="if the repository is new"
+        "--private",
+        action="store_true",
+        help="make a new repository private",
     )
     parser.add_argument(
         "--revision", metavar="TAG", help="a tag for the commit"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="show what would be sent"
+        "--dry-run",
+        action="store_true",
+        help="print what would be sent, and send nothing",
     )
     return parser.parse_args(arguments)
 
@@ -57,169 +44,26 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     options = parse_arguments(arguments)
     folder = options.folder.resolve()
-    repository = options.repo or registry.repository(folder.name)
-    with command_line.in_a_line("Not published"):
-        package.check(folder)
-        for name in package.FILES:
-            described = describe((folder / name).read_bytes())
+    with command_line.exit_on_error("Not published"):
+        backend.start()
+        from keras_resfam.pretrained import registry
+        from training.networks import packaging, publishing
+
+        repository = options.repo or registry.repository(folder.name)
+        packaging.check(folder)
+        for name, described in packaging.describe_files(folder).items():
             print(f"{described['sha256']}  {described['bytes']:>10,}  {name}")
         if options.dry_run:
-            print(plan(folder, repository))
+            print(publishing.plan(folder, repository))
             return
         tag = options.revision
-        commit = publish(folder, repository, options.private, tag)
-    with command_line.in_a_line(f"Published as {commit}, not pinned"):
-        package.register(package.entry(folder, repository, commit))
+        commit = publishing.publish(folder, repository, options.private, tag)
+    with command_line.exit_on_error(f"Published as {commit}, not pinned"):
+        packaging.register(packaging.entry(folder, repository, commit))
     print(f"Published and pinned: hf://{repository}@{commit}")
     if tag:
-        with command_line.in_a_line("Published and pinned, not tagged"):
-            put_tag(repository, tag, commit)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What makes a repository equal to a folder.
-
-    Attributes:
-        repository: String.
-        head: String. The last commit of its branch; `None` if there is no
-            such repository.
-        private: Boolean. Whether the repository is.
-        send: Dict from the names of files to send to their contents.
-        remove: List of the names of files to remove.
-    """
-
-    repository: str
-    head: str | None
-    private: bool
-    send: dict
-    remove: list
-
-    def __str__(self):
-        if not self.send and not self.remove:
-            return f"{self.repository} is up to date: {self.head}"
-        new = "" if self.head else ", which would be created"
-        size = sum(map(len, self.send.values()))
-        return "\n".join(
-            [
-                f"One commit of {size:,} bytes to {self.repository}{new}:",
-                *(f"  send {name}" for name in self.send),
-                *(f"  remove {name}" for name in self.remove),
-            ]
-        )
-
-
-def plan(folder, repository):
-    """Compares a folder with its repository; changes nothing.
-
-    Args:
-        folder: Path.
-        repository: String. `organisation/name`.
-
-    Returns:
-        `Plan`.
-
-    Raises:
-        ValueError: If the repository has files of something else.
-        HubError: If the Hub cannot be asked.
-    """
-    api = HfApi()
-    contents = {name: (folder / name).read_bytes() for name in package.FILES}
-    with hub_errors(repository, BRANCH):
-        try:
-            info = api.model_info(
-                repository, timeout=constants.HF_HUB_ETAG_TIMEOUT
-            )
-        except errors.RepositoryNotFoundError:
-            return Plan(repository, None, False, contents, [])
-        known = {
-            file.path: file.lfs.sha256 if file.lfs else file.blob_id
-            for file in api.list_repo_tree(
-                repository, revision=info.sha, recursive=True
-            )
-            if isinstance(file, RepoFile) and file.path != ".gitattributes"
-        }
-    send = {
-        name: data
-        for name, data in contents.items()
-        if known.get(name) not in _identifiers(data)
-    }
-    remove = sorted(set(known) - set(contents))
-    if remove and FINGERPRINT not in known:
-        raise ValueError(
-            "`--repo` should be new, empty, or of a network that this command "
-            "has published: what else is in it would be removed. Received: "
-            f"--repo {repository} with {', '.join(remove)}"
-        )
-    return Plan(repository, info.sha, info.private, send, remove)
-
-
-def _identifiers(contents):
-    """What the Hub may call a file: by LFS or by git."""
-    header = f"blob {len(contents)}\0".encode()
-    git = hashlib.sha1(header + contents, usedforsecurity=False)
-    return describe(contents)["sha256"], git.hexdigest()
-
-
-def publish(folder, repository, private=False, tag=None):
-    """Makes a repository equal to a folder, in one commit.
-
-    Args:
-        folder: Path.
-        repository: String. `organisation/name`; created if it is not there.
-        private: Boolean. Whether it has to be private.
-        tag: String. A tag that the commit is to have, or `None`.
-
-    Returns:
-        The commit that holds the folder's files.
-
-    Raises:
-        ValueError: If the repository is public and should be private, or the
-            tag is another commit's.
-        HubError: If the Hub does not take it; the repository is then as it
-            was, or new and empty, or whole.
-    """
-    api = HfApi()
-    wanted = plan(folder, repository)
-    with hub_errors(repository, tag or BRANCH):
-        if wanted.head is None:
-            api.create_repo(repository, private=private)
-        elif private and not wanted.private:
-            raise ValueError(
-                f"{repository} is public already. Received: --private"
-            )
-        on = _tags(api, repository).get(tag) if wanted.head else None
-        if on and (on != wanted.head or wanted.send or wanted.remove):
-            raise ValueError(
-                f"A tag should stay where it is; this one is on {on}. "
-                f"Received: --revision {tag}"
-            )
-        commit = wanted.head
-        if wanted.send or wanted.remove:
-            commit = api.create_commit(
-                repository,
-                operations=[
-                    *(CommitOperationAdd(k, v) for k, v in wanted.send.items()),
-                    *(CommitOperationDelete(name) for name in wanted.remove),
-                ],
-                commit_message=f"Publish {folder.name}",
-                parent_commit=wanted.head,
-            ).oid
-    return commit
-
-
-def put_tag(repository, tag, commit):
-    """Gives a commit a tag, unless it has it."""
-    api = HfApi()
-    with hub_errors(repository, tag):
-        if _tags(api, repository).get(tag) != commit:
-            api.create_tag(repository, tag=tag, revision=commit)
-
-
-def _tags(api, repository):
-    """The commits of a repository's tags."""
-    refs = api.list_repo_refs(repository)
-    return {ref.name: ref.target_commit for ref in refs.tags}
+        with command_line.exit_on_error("Published and pinned, not tagged"):
+            publishing.put_tag(repository, tag, commit)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ if not __package__:  # run as a file, with its own folder on the path
     sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 from training import recipes
-from training.startup import command_line, hardware
+from training.startup import backend, command_line, hardware
 
 EXAMPLES = """\
 any number of a recipe can be changed:
@@ -53,13 +53,7 @@ def parse_arguments(arguments=None):
         metavar="PART",
         help="print the recipes, or those with PART in their names, and stop",
     )
-    add(
-        "--data-dir",
-        metavar="PATH",
-        help="a data_dir of TensorFlow Datasets (default: its own), or an "
-        ".npz file of uint8 images x_train, x_test and labels y_train, "
-        "y_test (or a folder with <data set>.npz), which needs no TensorFlow",
-    )
+    command_line.add_data_dir(add)
     add(
         "--run-dir",
         type=pathlib.Path,
@@ -141,19 +135,19 @@ def parse_arguments(arguments=None):
 
 def main(arguments=None):
     options = parse_arguments(arguments)
-    command_line.choose_backend(options.backend)
-    with command_line.in_a_line("train.py"):
+    with command_line.exit_on_error("train.py"):
         if options.list is not None:
             print(recipes.table(options.list))
             return
         recipe = chosen_recipe(options)
+        backend.start(options.backend)
         run = prepared_run(recipe, options)
     note_precision(recipe.precision)
     train(run, verbose=2 if options.quiet else 1)
     part = "held-out" if recipe.validation else recipe.test_split
     accuracy = 100 * run.rows[-1]["val_accuracy"]
     print(
-        f"{accuracy:.2f} % of the {part} images are right. "
+        f"{accuracy:.2f} % of the {part} images are classified correctly. "
         f"The run is in {run.folder}"
     )
 
@@ -174,13 +168,13 @@ def chosen_recipe(options):
 
 
 def prepared_run(recipe, options):
-    """Imports Keras, and builds the run."""
-    from training.run import distribution, session
+    """Builds the run, with Keras, which is imported by now."""
+    from training.run import distribution, run_folder, session
 
     devices = None
     if options.distribute is not None:
         devices = distribution.start(options.distribute)
-    folder = options.run_dir or _default_folder(recipe.name)
+    folder = options.run_dir or run_folder.default_folder(recipe.name)
     return session.prepare(
         recipe,
         folder,
@@ -194,7 +188,7 @@ def prepared_run(recipe, options):
 
 
 def note_precision(precision):
-    """Says where bfloat16 costs time instead of saving it."""
+    """Warns where bfloat16 costs time instead of saving it."""
     import keras
 
     if (
@@ -204,38 +198,29 @@ def note_precision(precision):
     ):
         print(
             f"train.py: {hardware.processor()} has no instructions for "
-            "bfloat16: there `--precision float32` is faster by far.",
+            "bfloat16: `--precision float32` is much faster on it.",
             file=sys.stderr,
         )
 
 
 def train(run, verbose):
-    """Goes on to the end; what may stop a run is a line, not a traceback."""
-    from training.run import checkpoints, loop, session
+    """Trains to the end; what may stop a run ends in a line."""
+    from training.run import loop, run_folder
+    from training.run.description import note_other_environment
 
     # One of many processes writes, and keeps the folder for all of them.
     first = run.devices.first
     try:
-        with checkpoints.alone(run.folder) if first else nullcontext():
+        with run_folder.lock_folder(run.folder) if first else nullcontext():
             run.restore()
             if first:
-                session.note_other_means(run)
+                note_other_environment(run)
             run.train(verbose)
     except loop.Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)
     except (loop.NonFiniteLoss, OSError) as error:
         sys.exit(f"\ntrain.py: {error}")
-
-
-def _default_folder(name):
-    """runs/<name>, or with a number behind it where that one is complete."""
-    folder = pathlib.Path("runs", name)
-    number = 1
-    while (folder / "model.weights.h5").exists():
-        number += 1
-        folder = folder.with_name(f"{name}-{number}")
-    return folder
 
 
 if __name__ == "__main__":

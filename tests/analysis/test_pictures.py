@@ -17,8 +17,9 @@ from keras_resfam.analysis import (
 )
 from keras_resfam.analysis.published import DELETIONS, SWAPS_BY_TAU
 from training import analyse
-from training.page.html import lesion_rows
 from training.recipes.digits import RECIPES
+from training.studies import pages
+from training.studies.html import lesion_rows
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_the_authors_stand_beside_residual_networks(builder, tmp_path):
     residual = builder == "ResNet"
     lengths = path_lengths(model) if residual else None
     gradients = residual and gradient_by_path_length(model, x, y, samples=1)
-    analyse.write_pages(model, recipe, records, lengths, gradients, tmp_path)
+    pages.write_pages(model, recipe, records, lengths, gradients, tmp_path)
     page = (tmp_path / "index.html").read_text()
     assert ("Veit et al." in page) == ("6.03" in page) == residual
 

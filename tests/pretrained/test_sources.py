@@ -35,7 +35,7 @@ from keras_resfam.pretrained.files import (
     describe,
 )
 from policies import dtype_policy
-from training import package
+from training.networks import packaging
 
 PROJECT = sources.CHECKOUT
 NETWORKS = registry.read()  # the project's own, before tests have others
@@ -61,7 +61,7 @@ def client(server, folder, tmp_path, monkeypatch):
     """A user without a checkout, and the network published for them."""
     server.repositories.clear()
     commit = server.push(REPOSITORY, tiny_run.contents(folder))
-    network = package.entry(folder, REPOSITORY, commit)
+    network = packaging.entry(folder, REPOSITORY, commit)
     monkeypatch.setattr(sources, "CHECKOUT", tmp_path / "none")
     monkeypatch.setattr(registry, "PATH", tmp_path / "registry.json")
     registry.write([network])
@@ -403,7 +403,7 @@ def test_what_acts_in_training_only_may_differ(
     size = {"depth": 10, "width": 1} if builder is WideResNet else {"depth": 8}
     tiny_run.use_checkout(tmp_path, monkeypatch)
     run = tiny_run.make(tmp_path / "run", builder.__name__, size | trained)
-    folder = package.package(run)
+    folder = packaging.package(run)
     model = builder(**size, **asked, weights=folder, classifier_activation=None)
     assert_published(model, folder)
 
@@ -938,8 +938,8 @@ def test_a_builder_that_has_learnt_an_argument(client):
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.name)
 def test_the_networks_of_the_project(network):
     folder = PROJECT / "weights" / network.name
-    package.check(folder)
-    told = package.entry(folder, network.repository, network.commit)
+    packaging.check(folder)
+    told = packaging.entry(folder, network.repository, network.commit)
     assert network == told
 
 

@@ -15,14 +15,15 @@ import pytest
 import keras_resfam
 from training import benchmark
 from training.benchmark import Contender
-from training.benchmarks import workers
+from training.benchmarks import contenders, sampling, tables, workers
+from training.benchmarks.contenders import line_up
 from training.benchmarks.profiling import jax_times, named, own_times
 
 BACKEND = keras.backend.backend()
 
 
 def contender(implementation, train, variant=""):
-    result = Contender(implementation, variant, benchmark.NETWORKS["wrn-16-4"])
+    result = Contender(implementation, variant, contenders.NETWORKS["wrn-16-4"])
     result.samples["train", 128] = train
     return result
 
@@ -101,7 +102,7 @@ def test_tensorflow_is_measured_with_onednn_too(
 ):
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")  # as the user has it
     monkeypatch.setenv("KERAS_BACKEND", BACKEND)
-    kind, options = benchmark.OURS[implementation]
+    kind, options = contenders.OURS[implementation]
     assert options[0] == "tensorflow"
     kind(BACKEND, *options[1:]).load()
     assert os.environ["TF_ENABLE_ONEDNN_OPTS"] == asked
@@ -167,10 +168,10 @@ def test_kernels_of_a_gpu_are_told_by_what_they_do():
 
 
 def test_variants_are_measured_in_our_own_implementations():
-    options = benchmark.parse(
+    options = benchmark.parse_arguments(
         ["--quick", "--backends", "jax", "torch", "--peers", "pytorch"]
     )
-    contenders = benchmark.line_up("dmrnet-56", options)
+    contenders = line_up("dmrnet-56", options)
     assert [str(c) for c in contenders] == [
         "jax",
         "jax resnet-110",
@@ -231,8 +232,8 @@ def test_exported_networks_compute_the_same():
 
 def test_a_backend_that_fails_is_reported(tmp_path, monkeypatch, capsys):
     broken = {"broken": ("WideResNet", {"depth": 10, "width": -1})}
-    monkeypatch.setattr(benchmark, "NETWORKS", broken)
-    monkeypatch.setattr(benchmark, "SMALL", {"WideResNet": {}})
+    monkeypatch.setattr(contenders, "NETWORKS", broken)
+    monkeypatch.setattr(contenders, "SMALL", {"WideResNet": {}})
     status, rows = run(
         tmp_path, "--networks", "broken", "--backends", BACKEND, "--peers"
     )
@@ -281,12 +282,12 @@ def test_an_interrupted_benchmark_keeps_what_it_has(tmp_path):
 
 
 def test_everyone_has_a_turn_each_round():
-    order = "".join(benchmark.turns(["a", "b", "c"], 60))
+    order = "".join(sampling.turns(["a", "b", "c"], 60))
     rounds = [order[k : k + 3] for k in range(0, len(order), 3)]
     assert {"".join(sorted(turn)) for turn in rounds} == {"abc"}
     # In every order: nobody follows the same one always.
     assert len(set(rounds)) == 6
-    assert order == "".join(benchmark.turns(["a", "b", "c"], 60))
+    assert order == "".join(sampling.turns(["a", "b", "c"], 60))
 
 
 def test_ratios_are_of_medians(capsys):
@@ -297,7 +298,7 @@ def test_ratios_are_of_medians(capsys):
         contender("pytorch", [5.0, 5.0, 4.0]),
         contender("pytorch-compile", [3.0, 1.0, 8.0]),
     ]
-    benchmark.print_ratios(contenders, 128)
+    tables.print_ratios(contenders, 128)
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "train 128: jax is 1.50x pytorch-compile, 2.50x pytorch, "
@@ -308,18 +309,18 @@ def test_ratios_are_of_medians(capsys):
 
 def test_speed_and_spread():
     one = contender("jax", [0.5, 0.4, 0.3, 0.2, 0.9])
-    assert benchmark.speed(one, ("train", 128)) == "320/s  50%"
-    assert benchmark.speed(one, ("infer", 1)) == "-"
+    assert tables.speed(one, ("train", 128)) == "320/s  50%"
+    assert tables.speed(one, ("infer", 1)) == "-"
 
 
 def test_share_of_the_matrix_peak(capsys):
     one, other = (contender(name, [0.5]) for name in ("jax", "torch"))
     peer = contender("pytorch", [0.5])  # none is measured of it
     one.report = {"peak": 60e12, "flops": 2e10}
-    benchmark.print_peak([one, peer], 128)
+    tables.print_peak([one, peer], 128)
     other.report = one.report | {"peak": 80e12}
     one.samples["infer", 128] = [0.1]
-    benchmark.print_peak([one, peer, other], 128)
+    tables.print_peak([one, peer, other], 128)
     assert capsys.readouterr().out.splitlines() == [
         "jax, train: 15,360 of 60,000 GFLOP/s, 26%",
         "jax, train: 15,360 of 80,000 GFLOP/s, 19%",
@@ -424,5 +425,5 @@ def test_no_like():
 )
 def test_unknown_options_are_errors(arguments):
     with pytest.raises(SystemExit) as error:
-        benchmark.parse(arguments)
+        benchmark.parse_arguments(arguments)
     assert error.value.code == 2

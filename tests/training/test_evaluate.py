@@ -12,10 +12,12 @@ from keras_resfam.pretrained import sources
 from keras_resfam.pretrained.files import describe
 from tiny_tfds import write_images
 from training import evaluate
-from training.images import reading
+from training.images import evaluation, reading
+from training.networks import accuracy
 from training.recipes import find
 from training.run import session
 from training.run.distribution import Devices
+from training.run.task import load_task
 
 RNG = np.random.default_rng(0)
 FOLDER = sources.CHECKOUT / "weights" / "dmrnet_8_digits"
@@ -25,7 +27,7 @@ def test_measures_by_loops():
     logits = RNG.normal(size=(200, 7)) * 2
     labels = RNG.integers(0, 7, 200)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    result = evaluate.measures(np.log(probabilities), labels)
+    result = accuracy.metrics(np.log(probabilities), labels)
 
     wrong, beyond, nll = 0, 0, 0.0
     bins = [[] for _ in range(15)]
@@ -58,7 +60,7 @@ def test_measures_by_loops():
 
 def test_certain_answers_fall_in_the_last_bin():
     right = np.array([True, False, True, True])
-    assert evaluate.calibration_error(np.ones(4), right) == 25
+    assert accuracy.calibration_error(np.ones(4), right) == 25
 
 
 def test_evaluates_logits_in_batches_of_any_size():
@@ -70,10 +72,10 @@ def test_evaluates_logits_in_batches_of_any_size():
     kernel, bias = model.get_weights()
     powers = np.exp(images.reshape(30, 16) / 255 @ kernel + bias)
     logs = np.log(powers / powers.sum(axis=1, keepdims=True))
-    expected = evaluate.measures(logs, labels, ("a", "b", "c"))
+    expected = accuracy.metrics(logs, labels, ("a", "b", "c"))
     for size in (7, 30):
-        batches = evaluate.in_batches(images, labels, size)
-        found = evaluate.evaluate(model, batches, ("a", "b", "c"))
+        batches = evaluation.in_batches(images, labels, size)
+        found = accuracy.evaluate(model, batches, ("a", "b", "c"))
         assert found["error"] == expected["error"]
         assert found["nll"] == pytest.approx(expected["nll"], rel=1e-5)
         assert list(found["per_class"]) == ["a", "b", "c"]
@@ -83,10 +85,10 @@ def test_images_and_labels_that_do_not_fit():
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
     images = np.zeros((2, 4, 4, 1), "uint8")
     with pytest.raises(ValueError, match=r"\(4, 4, 1\), .*\(4, 4, 3\)"):
-        evaluate.evaluate(model, [(np.zeros((2, 4, 4, 3)), [0, 1])])
+        accuracy.evaluate(model, [(np.zeros((2, 4, 4, 3)), [0, 1])])
     for labels in ([0, -1], [0, 16]):
         with pytest.raises(ValueError, match="should be 0 to 15"):
-            evaluate.evaluate(model, [(images, labels)])
+            accuracy.evaluate(model, [(images, labels)])
 
 
 def test_logits_that_are_not_finite_are_refused():
@@ -94,14 +96,14 @@ def test_logits_that_are_not_finite_are_refused():
     images = np.zeros((3, 4, 4, 1), "float32")
     images[1, 2, 0] = np.nan
     with pytest.raises(ValueError, match="finite.*Received: .* 1 of 3 images"):
-        evaluate.evaluate(model, [(images, [0, 1, 2])])
+        accuracy.evaluate(model, [(images, [0, 1, 2])])
 
 
 @pytest.mark.parametrize("examples", [1, 7, 8, 30, 99, None])
 def test_the_first_examples_of_batches(examples):
     numbers = np.arange(30)
-    batches = evaluate.in_batches(numbers[:, None], numbers, 7)
-    images, labels = evaluate.first(batches, examples)
+    batches = evaluation.in_batches(numbers[:, None], numbers, 7)
+    images, labels = evaluation.first(batches, examples)
     np.testing.assert_array_equal(labels, numbers[:examples])
     np.testing.assert_array_equal(images[:, 0], numbers[:examples])
 
@@ -123,9 +125,9 @@ def test_script_measures_a_run(run, monkeypatch, capsys):
     printed = json.loads(capsys.readouterr().out)
     written = json.loads((folder / "result.json").read_text())
     assert printed == written
-    images, labels = session.data.load("digits", "test")
-    batches = evaluate.in_batches(images, labels)
-    expected = evaluate.evaluate(network, batches)
+    images, labels = reading.load("digits", "test")
+    batches = evaluation.in_batches(images, labels)
+    expected = accuracy.evaluate(network, batches)
     weights = (folder / "model.weights.h5").read_bytes()
     assert written == {
         **expected,
@@ -169,7 +171,7 @@ def test_what_was_held_out_is_measured(source, tmp_path):
     else:
         write_images(tmp_path, "pictures", images, labels, 10, shards=4)
     recipe = find("digits").replace(dataset="pictures", validation=50)
-    task = session.load_task(recipe, 0, data_dir, Devices())
+    task = load_task(recipe, 0, data_dir, Devices())
     trained, held_out = (
         {image.tobytes() for image in part.images}
         for part in (task.epochs, task.evaluation)
@@ -178,9 +180,9 @@ def test_what_was_held_out_is_measured(source, tmp_path):
     assert not trained & held_out
 
     recipe = vars(recipe)
-    split = evaluate.own_split(recipe, "pictures", data_dir)
-    batches, _ = evaluate.load_data("pictures", split, recipe, data_dir)
-    measured, _ = evaluate.first(batches)
+    split = evaluation.own_split(recipe, "pictures", data_dir)
+    batches, _ = evaluation.load_data("pictures", split, recipe, data_dir)
+    measured, _ = evaluation.first(batches)
     assert {image.tobytes() for image in measured} == held_out
     assert len(measured) == 50
 
@@ -190,18 +192,18 @@ def test_arrays_are_of_one_size_whatever_the_recipe_streams(tmp_path):
     path = tmp_path / "mine.npz"
     np.savez(path, x_test=images, y_test=np.arange(20) % 4)
     recipe = {"image_size": 8}
-    batches, _ = evaluate.load_data("mine", "test", recipe, path)
-    measured, _ = evaluate.first(batches)
+    batches, _ = evaluation.load_data("mine", "test", recipe, path)
+    measured, _ = evaluation.first(batches)
     np.testing.assert_array_equal(measured, images)
-    batches, _ = evaluate.load_data("digits", "test", recipe, None)
-    assert len(evaluate.first(batches)[0]) == 360
+    batches, _ = evaluation.load_data("digits", "test", recipe, None)
+    assert len(evaluation.first(batches)[0]) == 360
 
 
 def test_without_a_test_split_in_the_arrays_it_is_what_was_held_out(tmp_path):
     path = tmp_path / "cifar10.npz"
     np.savez(path, x_train=np.zeros((9, 4, 4, 3), "uint8"), y_train=[0] * 9)
     recipe = vars(find("wrn_16_4_cifar10").replace(validation=3))
-    assert evaluate.own_split(recipe, "cifar10", path) == "train[-3:]"
+    assert evaluation.own_split(recipe, "cifar10", path) == "train[-3:]"
 
 
 @pytest.mark.parametrize("split", ["test[:100]", "train[:5]+test", "extra[9:]"])
@@ -225,7 +227,7 @@ def test_a_part_of_a_split_is_there_where_the_split_is(tmp_path, split):
 def test_other_data_are_measured_on_their_test_split():
     recipe = vars(find("fine_tune").replace(dataset="mine", validation=50))
     for dataset, split in (("cifar10", "test"), ("imagenet2012", "validation")):
-        assert evaluate.own_split(recipe, dataset, None) == split
+        assert evaluation.own_split(recipe, dataset, None) == split
 
 
 @pytest.mark.parametrize("count", [150, 200, 500])
@@ -236,7 +238,7 @@ def test_classes_are_not_held_out_whole(tmp_path, count):
     np.savez(path, x_train=images, y_train=np.arange(200) // 25)
     recipe = find("digits").replace(dataset="pictures", validation=count)
     with pytest.raises(ValueError, match=f", 6, 7. .*: validation={count}"):
-        session.load_task(recipe, 0, path, Devices())
+        load_task(recipe, 0, path, Devices())
 
 
 @pytest.mark.parametrize(
@@ -274,10 +276,10 @@ def test_published_network_of_real_images_has_the_error_of_its_card(capsys):
 
 def test_a_data_set_of_other_classes_is_refused():
     network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    evaluate.check_classes(network, "letters", None)  # nobody knows
-    evaluate.check_classes(network, "letters", ["a", "b", "c"])
+    evaluation.check_classes(network, "letters", None)  # nobody knows
+    evaluation.check_classes(network, "letters", ["a", "b", "c"])
     with pytest.raises(ValueError, match="the 3 .* letters, which has 2"):
-        evaluate.check_classes(network, "letters", ["a", "b"])
+        evaluation.check_classes(network, "letters", ["a", "b"])
 
 
 def test_best_weights_of_a_run_are_no_result(run, capsys):

@@ -9,14 +9,18 @@ import pytest
 
 import runs
 from training import recipes, train
-from training.run import checkpoints
+from training.run import run_folder
+
+COMMANDS = "train", "evaluate", "analyse", "package", "publish", "benchmark"
 
 
 def test_default_reads_digits_above_99_percent(tmp_path, capsys):
     output = runs.finish(runs.start(tmp_path))
     last = output.strip().splitlines()[-1]
     found = re.fullmatch(
-        r"(\d+\.\d+) % of the test images are right\. The run is in (.+)", last
+        r"(\d+\.\d+) % of the test images are classified correctly\. "
+        r"The run is in (.+)",
+        last,
     )
     assert float(found[1]) > 99
     assert found[2] == str(tmp_path)
@@ -44,7 +48,7 @@ def test_list_shows_every_recipe(capsys):
     assert all(row.startswith("dmrnet_14_") for row in rows)
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "analyse"])
+@pytest.mark.parametrize("script", COMMANDS)
 def test_backend_is_chosen_before_keras_is_imported(script, pytestconfig):
     code = f"import sys, training.{script}; assert 'keras' not in sys.modules"
     subprocess.run(
@@ -94,7 +98,7 @@ def test_another_length_leaves_as_much_of_the_random_weights(epochs):
 def test_a_folder_in_which_another_trains_is_left(tmp_path):
     small = ["--set=builder=ResNet", "--set=arguments={'depth': 8}"]
     with (
-        checkpoints.alone(tmp_path),
+        run_folder.lock_folder(tmp_path),
         pytest.raises(SystemExit, match="Another process trains in"),
     ):
         train.main([f"--run-dir={tmp_path}", *small])
@@ -113,7 +117,8 @@ def test_a_folder_in_which_another_trains_is_left(tmp_path):
         (["--set", "width=2"], "Received: width=2"),
         (["--set", "arguments.depth=9"], "Received: depth=9"),
         (["--set", "dataset=digits", "--set", "test_split=x"], "split=x"),
-        (["--recipe", "wrn_16_4_cifar10", "--data-dir=no.npz"], "data_dir="),
+        (["--recipe", "wrn_16_4_cifar10", "--data-dir=no.npz"], "not exist"),
+        (["--recipe", "wrn_16_4_cifar10", "--data-dir=no"], "=no, which does"),
         (["--set", "arguments.widht=2"], "'widht': 2"),
         (["--set", "epochs=ten"], "of the type int. Received: epochs='ten'"),
         (["--set", "drops=5"], "of the type tuple. Received: drops=5"),
@@ -123,7 +128,7 @@ def test_a_folder_in_which_another_trains_is_left(tmp_path):
         (["--set=schedule=steps"], "0 with .*'steps'. Received: warmup=2"),
         (["--set=drops=(5,)"], r"\(\) with 'cosine'. Received: drops=\(5,\)"),
         (["--set=restarts=(20,)"], r"0 and 20. Received: restarts=\(20,\)"),
-        (["--data-dir=elsewhere"], "Received: data_dir=elsewhere"),
+        (["--data-dir=."], "Received: data_dir=."),
     ],
 )
 def test_mistakes_end_in_a_line_and_leave_nothing(arguments, told, tmp_path):
@@ -149,8 +154,14 @@ def test_unknown_options_are_errors(capsys):
 def test_default_folder_does_not_touch_a_complete_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for expected in ("digits", "digits-2", "digits-3"):
-        folder = train._default_folder("digits")
+        folder = run_folder.default_folder("digits")
         assert str(folder) == f"runs/{expected}"
         folder.mkdir(parents=True)
-        assert train._default_folder("digits") == folder
+        assert run_folder.default_folder("digits") == folder
         (folder / "model.weights.h5").touch()
+
+
+def test_home_folders_are_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    options = train.parse_arguments(["--data-dir=~/x.npz"])
+    assert options.data_dir == "/home/someone/x.npz"

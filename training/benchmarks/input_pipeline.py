@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from training import benchmark, recipes
-from training.startup import command_line
+from training import recipes
+from training.benchmarks import tables
+from training.startup import backend, command_line
 
 WARM_UP = 3  # steps of each turn that are not counted
 
@@ -24,30 +25,38 @@ WARM_UP = 3  # steps of each turn that are not counted
 def parse_arguments(arguments=None):
     parser = command_line.parser(__doc__)
     add = parser.add_argument
-    add("--recipe", default="wrn_16_4_cifar10")
-    add("--data-dir", metavar="PATH", help="as for train.py")
+    add(
+        "--recipe",
+        default="wrn_16_4_cifar10",
+        help="what to train by (default: wrn_16_4_cifar10)",
+    )
+    command_line.add_data_dir(add)
     command_line.add_backend(add)
-    add("--precision", choices=recipes.PRECISIONS)
-    add("--steps", type=int, default=20, help="of a turn (default: 20)")
-    add("--turns", type=int, default=5, help="of each kind (default: 5)")
+    add(
+        "--precision",
+        choices=recipes.PRECISIONS,
+        help="instead of the recipe's",
+    )
+    add("--steps", type=int, default=20, help="steps of a turn (default: 20)")
+    add("--turns", type=int, default=5, help="turns of each kind (default: 5)")
     return parser.parse_args(arguments)
 
 
 def main(arguments=None):
     options = parse_arguments(arguments)
-    command_line.choose_backend(options.backend)
-    from training.run import session
+    with command_line.exit_on_error("input_pipeline.py"):
+        backend.start(options.backend)
+        from training.run import session
 
-    with command_line.in_a_line("input_pipeline.py"):
         recipe = recipes.find(options.recipe)
         if options.precision:
             recipe = recipe.replace(precision=options.precision)
         with tempfile.TemporaryDirectory() as folder:
             run = session.prepare(recipe, Path(folder), 0, options.data_dir)
-    report(recipe, measure(run, options.steps, options.turns))
+    report(recipe, time_both_kinds(run, options.steps, options.turns))
 
 
-def measure(run, steps, turns):
+def time_both_kinds(run, steps, turns):
     """Seconds of the counted steps, on the data and on one batch."""
     total = WARM_UP + steps
     seconds = {"data": [], "one batch": []}
@@ -114,7 +123,7 @@ def report(recipe, seconds):
 
     print(
         f"{recipe.name}, batch {recipe.batch_size}, {recipe.precision}, "
-        f"{keras.backend.backend()}, {benchmark.machine()}"
+        f"{keras.backend.backend()}, {tables.machine()}"
     )
     for kind, values in seconds.items():
         lower, median, upper = statistics.quantiles(values, n=4)

@@ -17,6 +17,7 @@ from training.benchmarks.workers import (
     versions,
 )
 from training.startup import hardware
+from training.startup.backend import quiet
 
 
 class PyTorch:
@@ -172,9 +173,10 @@ class Tf2cv:
     def load(self):
         os.environ["TF_USE_LEGACY_KERAS"] = "1"
         start = time.perf_counter()
-        import tensorflow as tf
-        import tf_keras
-        from tf2cv.models import wrn_cifar
+        with quiet():
+            import tensorflow as tf
+            import tf_keras
+            from tf2cv.models import wrn_cifar
 
         self.keras, self.wrn_cifar = tf_keras, wrn_cifar
         seconds = time.perf_counter() - start

@@ -20,6 +20,7 @@ import numpy as np
 
 from training.benchmarks.profiling import profile
 from training.startup import hardware
+from training.startup.backend import quiet
 
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 LEARNING_RATE = 0.01
@@ -38,7 +39,6 @@ def serve(connection, kind, options):
     # A GPU is shared by all processes: none may take the whole of it.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = "false"
     hardware.keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM):  # the benchmark decides
@@ -136,7 +136,8 @@ class KerasResfam:
         if self.onednn:  # also where TensorFlow by itself does without
             os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
         start = time.perf_counter()
-        import keras
+        with quiet():
+            import keras
 
         middle = time.perf_counter()
         import keras_resfam

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from training.images import augmentation, reading
+from training.images import augmentation, batches, reading
 
 SHUFFLE = 10_000  # encoded images; about 1.1 GB of ImageNet
 ASPECTS = (3 / 4, 4 / 3)
@@ -18,7 +18,7 @@ BORDER = 256 / 224  # shorter side before the central crop, to the crop's side
 class Stream:
     """A training split as batches, one epoch after another.
 
-    Has `steps` and `epoch()` as `reading.Epochs` has.
+    Has `steps` and `epoch()` as `batches.Epochs` has.
 
     Args:
         builder: TFDS builder, prepared.
@@ -40,10 +40,10 @@ class Stream:
         self.batch_size = recipe.batch_size // parts
         self.examples = count_examples(builder, self.split)
         self.steps = self.examples // self.batch_size
-        reading.check_batch(self.examples, self.batch_size)
+        batches.check_batch(self.examples, self.batch_size)
 
     def epoch(self, epoch, skip=0):
-        """Returns the batches of an epoch, as `reading.Epochs.epoch` does."""
+        """Returns the batches of an epoch, as `batches.Epochs.epoch` does."""
         rng = np.random.default_rng([self.seed, epoch, self.part])
         order_seed, crop_seed = rng.integers(2**31, size=2)
         draws = augmentation.draw(rng, self.examples, self.recipe.mixup)
@@ -94,7 +94,7 @@ def in_order(builder, split, size, devices=None, batch_size=100):
         split: String.
         size: Integer. Side of the crops.
         devices: `distribution.Devices`, or `None` for one. On more than one,
-            what a last batch lacks is filled up as in `reading.InOrder`.
+            what a last batch lacks is filled up as in `batches.InOrder`.
         batch_size: Integer. About how many over all devices.
     """
 
@@ -111,7 +111,7 @@ def in_order(builder, split, size, devices=None, batch_size=100):
         weight = (count + lacking) / count  # 1 on average
         fill = examples.take(1).repeat(lacking).map(lambda x: (x, 0.0))
         real = examples.map(lambda x: (x, weight))
-        # In turns, as `reading.InOrder`; each process decodes its own only.
+        # In turns, as `batches.InOrder`; each process decodes its own only.
         examples = real.concatenate(fill).shard(parts, part)
         batch_size = whole // parts
     return (

@@ -8,6 +8,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from keras_resfam._files import read_json
 from keras_resfam.models import families
 from keras_resfam.pretrained import registry
+from keras_resfam.pretrained.files import RECIPE
+from training.run import run_folder
 
 HUB_DATASETS = {
     "cifar10": "uoft-cs/cifar10",
@@ -33,26 +35,28 @@ def render(folder):
     Args:
         folder: Path. Has recipe.json, log.csv and result.json.
     """
-    recipe = read_json(folder / "recipe.json")
-    result = read_json(folder / "result.json")
-    title = registry.title(recipe["dataset"])
-    call = families.call(recipe["builder"], recipe["arguments"])
+    description = read_json(folder / RECIPE)
+    result = read_json(folder / run_folder.RESULT)
+    title = registry.title(description["dataset"])
+    call = families.call(description["builder"], description["arguments"])
     data = ModelCardData(
         model_name=folder.name,
         library_name="keras",
         license="apache-2.0",
         pipeline_tag="image-classification",
-        tags=["keras_resfam", recipe["builder"], recipe["dataset"]],
-        datasets=[HUB_DATASETS.get(recipe["dataset"], recipe["dataset"])],
+        tags=["keras_resfam", description["builder"], description["dataset"]],
+        datasets=[
+            HUB_DATASETS.get(description["dataset"], description["dataset"])
+        ],
         metrics=["accuracy"],
-        eval_results=_eval_results(recipe, result, title),
+        eval_results=_eval_results(description, result, title),
     )
     sections = (
         f"# {call}, trained on {title}",
-        _introduction(recipe, title),
-        _usage(folder.name, recipe, title),
+        _introduction(description, title),
+        _usage(folder.name, description, title),
         _results(result, title),
-        _training(folder, recipe),
+        _training(folder, description),
         _files(),
     )
     body = "\n\n".join(sections)
@@ -60,11 +64,13 @@ def render(folder):
     return f"{str(card).rstrip()}\n"
 
 
-def _eval_results(recipe, result, title):
+def _eval_results(description, result, title):
     return [
         EvalResult(
             task_type="image-classification",
-            dataset_type=HUB_DATASETS.get(recipe["dataset"], recipe["dataset"]),
+            dataset_type=HUB_DATASETS.get(
+                description["dataset"], description["dataset"]
+            ),
             dataset_name=title,
             dataset_split=result["split"],
             metric_type=metric,
@@ -76,27 +82,29 @@ def _eval_results(recipe, result, title):
     ]
 
 
-def _introduction(recipe, title):
-    about = families.get(recipe["builder"]).__doc__
+def _introduction(description, title):
+    about = families.get(description["builder"]).__doc__
     summary, about = about.partition("Args:")[0].split("\n", 1)
     papers = " and ".join(
         f"[{' '.join(name.split())}]({address})"
         for name, address in re.findall(r"\[([^]]+)\]\(\s*(\S+?)\)", about)
     )
-    height, width, channels = recipe["input_shape"]
+    height, width, channels = description["input_shape"]
     return (
         f"{summary} From {papers}. Trained on {title} with "
         "[Keras](https://keras.io) 3; runs on TensorFlow, JAX and PyTorch. "
         f"It takes raw images of {height} x {width} pixels and {channels} "
         f"channel{'s' if channels > 1 else ''}, 0 to 255, and gives the "
-        f"probabilities of {recipe['classes']} classes."
+        f"probabilities of {description['classes']} classes."
     )
 
 
-def _usage(name, recipe, title):
+def _usage(name, description, title):
     # By its own name, which no other network will ever take.
-    call = families.call(recipe["builder"], recipe["arguments"], weights=name)
-    shape = ", ".join(map(str, ("batch", *recipe["input_shape"])))
+    call = families.call(
+        description["builder"], description["arguments"], weights=name
+    )
+    shape = ", ".join(map(str, ("batch", *description["input_shape"])))
     return f"""\
 ## Use
 
@@ -108,7 +116,7 @@ import keras_resfam
 
 model = keras_resfam.{call}
 predictions = model.predict(images)  # ({shape}), 0 to 255
-keras_resfam.decode_predictions(predictions, "{recipe["dataset"]}")
+keras_resfam.decode_predictions(predictions, "{description["dataset"]}")
 ```
 
 With Keras alone, from a copy of this folder, or from its repository on the Hub
@@ -155,10 +163,10 @@ def _versions(result):
     return f"{versions}, the backend {result['backend']},"
 
 
-def _training(folder, recipe):
-    with open(folder / "log.csv", newline="") as file:
+def _training(folder, description):
+    with open(folder / run_folder.LOG, newline="") as file:
         *_, last = csv.DictReader(file)
-    done, planned = last["epoch"], str(recipe["epochs"])
+    done, planned = last["epoch"], str(description["epochs"])
     epochs = done if done == planned else f"{done} of the {planned}"
     unit = "epoch" if planned == "1" else "epochs"
     text = f"""\
@@ -166,9 +174,9 @@ def _training(folder, recipe):
 
 {epochs} {unit}, by
 
-    {recipe["command"]}
+    {description["command"]}
 """
-    for part in recipe.get("continued", ()):
+    for part in description.get("continued", ()):
         text += f"""
 and from epoch {part["epoch"]}, batch {part["batch"]} on by
 
@@ -176,11 +184,14 @@ and from epoch {part["epoch"]}, batch {part["batch"]} on by
 """
     text += """
 `recipe.json` has every number, `log.csv` the course of the run."""
-    if recipe["source"] == "this project" and recipe["error"] is not None:
-        note = recipe["note"]
+    if (
+        description["source"] == "this project"
+        and description["error"] is not None
+    ):
+        note = description["note"]
         text += (
-            f" The error published of this network is {recipe['error']:g} %, "
-            f"{note}"
+            " The published error of this network is "
+            f"{description['error']:g} %, {note}"
         )
         published = re.search(r"in (\d+) epochs", note)
         if published and int(done) < int(published[1]):

@@ -3,17 +3,11 @@
 import ast
 import dataclasses
 import itertools
-import json
 import math
 import re
 
 PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
 
-# Of a run's recipe.json: what may differ while the run stays the same.
-FREE = {
-    *("backend", "command", "compiled", "continued", "keras"),
-    *("error", "note", "source"),
-}
 
 # What an error was published of.
 PUBLISHED = {"arguments", "builder", "dataset", "test_split", "weights"}
@@ -233,32 +227,6 @@ class Recipe:
         if any(changes[field] != getattr(self, field) for field in of_network):
             changes = {"error": None, "note": "", **changes}
         return self.replace(**changes)
-
-
-def differences(begun, now):
-    """In what the recipe.json of a run and another make two different runs.
-
-    Fields that are younger than one of them have their defaults there.
-
-    Args:
-        begun, now: dicts, as in recipe.json.
-
-    Returns:
-        A dict from the names of fields to pairs of values.
-    """
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(Recipe)
-        if field.default is not dataclasses.MISSING
-    }
-    # As JSON has them: tuples become lists.
-    defaults = json.loads(json.dumps(defaults))
-    begun, now = defaults | begun, defaults | now
-    return {
-        name: (begun[name], now[name])
-        for name in sorted((begun.keys() & now.keys()) - FREE)
-        if begun[name] != now[name]
-    }
 
 
 def parse_setting(text):

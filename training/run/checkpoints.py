@@ -11,7 +11,6 @@ import json
 import os
 import pathlib
 
-import filelock
 import numpy as np
 
 KEEP = 2
@@ -44,31 +43,6 @@ def writing(what, folder):
             "What was there before is whole: see to it, for instance make "
             "room, and give the same command to go on from there."
         ) from error
-
-
-@contextlib.contextmanager
-def alone(folder):
-    """Keeps other processes from training in the same folder meanwhile.
-
-    Args:
-        folder: Path. The run's folder.
-
-    Raises:
-        CheckpointError: If one does already.
-    """
-    lock = filelock.FileLock(folder / ".lock", blocking=False)
-    with writing("a lock", folder):
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise CheckpointError(
-                f"Another process trains in {folder}: wait until it has ended, "
-                "or give another `--run-dir`."
-            ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def save(folder, step, arrays, state):

@@ -11,7 +11,7 @@ import os
 
 import keras
 
-from training.images import reading
+from training.images import batches
 
 
 @dataclasses.dataclass
@@ -74,10 +74,10 @@ class Devices:
         if self.processes == 1 or self.strategy is None:
             return dataset
         if isinstance(dataset, keras.utils.PyDataset):
-            dataset = reading.as_tf_data(dataset)
-        batches = dataset.rebatch(batch_size // self.count)
+            dataset = batches.as_tf_data(dataset)
+        parts = dataset.rebatch(batch_size // self.count)
         return self.strategy.distribute_datasets_from_function(
-            lambda context: batches
+            lambda context: parts
         )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from keras import ops
 
 from keras_resfam._files import replacing
-from training.run import checkpoints, reports
+from keras_resfam.pretrained.files import WEIGHTS
+from training.run import checkpoints, reports, run_folder
 from training.run.trainer import EvaluateAverages
 
 
@@ -33,7 +34,7 @@ class Run:
     Args:
         folder: Path. The run's folder.
         trainer: Compiled `Trainer`.
-        epochs: `reading.Epochs`, or what has its `steps` and `epoch()`.
+        epochs: `batches.Epochs`, or what has its `steps` and `epoch()`.
         evaluation: What `Trainer.evaluate` takes as data.
         devices: `distribution.Devices`.
         choose: Boolean. Keep the best epoch's weights: for an evaluation set
@@ -71,11 +72,6 @@ class Run:
         self.signal = None
 
     @property
-    def result(self):
-        """The file whose presence means that the run is complete."""
-        return self.folder / "model.weights.h5"
-
-    @property
     def step(self):
         return self.epoch * self.epochs.steps + self.batch
 
@@ -100,7 +96,7 @@ class Run:
             Interrupted, NonFiniteLoss, checkpoints.CheckpointError.
         """
         total = self.trainer.recipe.epochs
-        if self.result.exists():
+        if run_folder.is_complete(self.folder):
             self.rows = reports.read(self.folder)
             return self.rows
         callbacks = keras.callbacks.CallbackList(
@@ -130,7 +126,7 @@ class Run:
                     callbacks=callbacks,
                     verbose=verbose,
                 )
-        self.save_result(self.result.name)
+        self.save_result(WEIGHTS)
         return self.rows
 
     def save_result(self, name):
@@ -179,7 +175,7 @@ class Run:
                 "rows": self.rows,
             }
             checkpoints.save(
-                self.folder / "checkpoints", self.step, arrays, state
+                self.folder / run_folder.CHECKPOINTS, self.step, arrays, state
             )
 
     def restore(self):
@@ -187,9 +183,9 @@ class Run:
 
         A complete run stays, whatever became of its checkpoints.
         """
-        if self.result.exists():
+        if run_folder.is_complete(self.folder):
             return
-        folder = self.folder / "checkpoints"
+        folder = self.folder / run_folder.CHECKPOINTS
         if self.devices.first:
             checkpoints.clean(folder)
         found = checkpoints.load(folder, mend=self.devices.first)
@@ -322,9 +318,9 @@ class Progress(keras.callbacks.Callback):
                 reports.write(run.folder, run.rows)
         scores = [row["val_accuracy"] for row in run.rows]
         if run.choose and scores[-1] == max(scores):
-            run.save_result("best.weights.h5")
+            run.save_result(run_folder.BEST_WEIGHTS)
         if epoch + 1 in run.trainer.recipe.restarts:
-            run.save_result(f"epoch_{epoch + 1}.weights.h5")
+            run.save_result(run_folder.epoch_weights(epoch + 1))
 
     def _stop(self):
         run = self.run

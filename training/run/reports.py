@@ -6,6 +6,7 @@ import os
 import time
 
 from keras_resfam._files import replacing
+from training.run import run_folder
 
 
 def write(folder, rows):
@@ -15,16 +16,16 @@ def write(folder, rows):
         folder: Path. The run's folder.
         rows: List of dicts, one an evaluation; the last is new.
     """
-    write_csv(folder / "log.csv", rows)
+    write_csv(folder / run_folder.LOG, rows)
     if importlib.util.find_spec("tensorboard"):
-        write_events(folder / "tensorboard", rows[-1])
+        write_events(folder / run_folder.EVENTS, rows[-1])
     if importlib.util.find_spec("matplotlib"):
-        draw_curves(folder / "curves.png", rows)
+        draw_curves(folder / run_folder.CURVES, rows)
 
 
 def read(folder):
     """Returns the rows of a run's `log.csv`."""
-    with open(folder / "log.csv", newline="") as file:
+    with open(folder / run_folder.LOG, newline="") as file:
         return [
             {name: float(value) for name, value in row.items()}
             for row in csv.DictReader(file)

@@ -1,24 +1,62 @@
-"""What the commands of this folder share."""
+"""What the command lines share: options, errors, the end of a command."""
 
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import sys
 
 from training.startup import hardware
+from training.startup.backend import BACKENDS
+
+
+def parser(description, **options):
+    """A parser of arguments that prints its help as it is written."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
 
 
 def add_backend(add):
     """Adds the option that names a backend, by a parser's `add_argument`."""
-    add("--backend", choices=["tensorflow", "jax", "torch"])
+    add(
+        "--backend",
+        choices=BACKENDS,
+        help="of Keras (default: KERAS_BACKEND, or that of your keras.json, or "
+        "tensorflow)",
+    )
 
 
-def choose_backend(name=None):
-    """Sets Keras's backend, if one is named, before Keras is imported."""
-    if name:
-        os.environ["KERAS_BACKEND"] = name
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter
+def add_data_dir(add):
+    """Adds the option that says where data sets are."""
+    add(
+        "--data-dir",
+        type=os.path.expanduser,
+        metavar="PATH",
+        help="a data_dir of TensorFlow Datasets (default: its own); or an .npz "
+        "file of uint8 images x_train, x_test and labels y_train, y_test, or "
+        "a folder with <data set>.npz, which do not need TensorFlow",
+    )
+
+
+def add_network(add):
+    """Adds the options that name a trained network."""
+    add(
+        "network",
+        help="a run, or one of its .weights.h5 files; a folder of weights/; "
+        "or, with --builder, what the builder takes as `weights`",
+    )
+    add("--builder", help="a builder of keras_resfam, such as DMRNet")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="ARGUMENT=VALUE",
+        help="an argument of the builder, such as depth=14; may be repeated",
+    )
 
 
 def positive(text):
@@ -28,33 +66,11 @@ def positive(text):
     return int(text)
 
 
-def parser(description, **options):
-    """A parser of arguments whose help has the lines as they are written."""
-    return argparse.ArgumentParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        **options,
-    )
-
-
-@contextlib.contextmanager
-def in_a_line(begin):
-    """Ends the command in a line, where something is refused or missing.
-
-    Args:
-        begin: String. What the line begins with.
-    """
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        sys.exit(f"{begin}: {error}")
-
-
 def check_file(option, path):
-    """Refuses a place where no file can be written, before there is work.
+    """Refuses a path to which no file can be written, before any work.
 
     Args:
-        option: String. What names the file.
+        option: String. The option that names the file.
         path: Path or `None`.
     """
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
@@ -62,6 +78,27 @@ def check_file(option, path):
             f"`{option}` should be a file in a folder that exists. "
             f"Received: {option} {path}"
         )
+
+
+def invocation():
+    """The command that was given, as a line that a shell takes."""
+    module = sys.modules["__main__"].__spec__
+    if module is not None and module.name.startswith("training."):
+        return shlex.join(["python", "-m", module.name, *sys.argv[1:]])
+    return shlex.join(["python", *sys.argv])
+
+
+@contextlib.contextmanager
+def exit_on_error(prefix):
+    """Turns an error of the user or the system into one line and an exit.
+
+    Args:
+        prefix: String. What the line begins with.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.exit(f"{prefix}: {error}")
 
 
 def run(main):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.benchmarks import input_pipeline
-from training.images import reading
+from training.images.batches import Epochs
 
 
 def test_prints_both_times_and_their_ratio(capsys):
@@ -21,7 +21,7 @@ def test_prints_both_times_and_their_ratio(capsys):
 
 def test_one_batch_is_repeated():
     images = np.arange(12, dtype="uint8").reshape(6, 2, 1, 1)
-    epochs = reading.Epochs(images, np.arange(6), 2, seed=0)
+    epochs = Epochs(images, np.arange(6), 2, seed=0)
     batch = next(iter(epochs.epoch(0)))
     again = input_pipeline.repeated(batch, 3)
     assert len(again) == 3

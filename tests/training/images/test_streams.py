@@ -15,6 +15,7 @@ from training import recipes
 from training.images import reading, streams
 from training.run import loop, session
 from training.run.distribution import Devices
+from training.run.network import colour_of_zero
 
 RECIPE = recipes.find("fine_tune").replace(
     dataset="tiny_photographs",
@@ -165,7 +166,7 @@ def test_fine_tuning_that_was_cut_ends_as_if_it_were_not(folder, tmp_path):
     whole = prepared("whole")
     moments = DATASETS["cifar100"].mean
     np.testing.assert_allclose(
-        session.colour_of_zero(whole.trainer.network), moments, rtol=1e-6
+        colour_of_zero(whole.trainer.network), moments, rtol=1e-6
     )
     assert whole.trainer.network.output_shape == (None, 18)
     whole.train(verbose=0)

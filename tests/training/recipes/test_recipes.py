@@ -11,9 +11,16 @@ from keras_resfam.datasets import DATASETS
 from keras_resfam.models import dmrnet, ortho_plain_net, resnet, wide_resnet
 from keras_resfam.pretrained import sources
 from training import recipes
-from training.images import reading
-from training.recipes.recipe import differences
+from training.images import batches
 from training.run import distribution, optimizers, session
+from training.run.description import differences
+from training.run.network import (
+    as_trained,
+    build_network,
+    colour_of_zero,
+    preprocessing_of,
+    with_blocks_dropped,
+)
 from training.run.trainer import Trainer
 
 SMALL_RESNET = {"depth": 8, "width": 1}
@@ -100,7 +107,7 @@ def test_two_steps(recipe, narrow):
     images = draw.integers(0, 256, (8, *shape), dtype="uint8")
     labels = draw.integers(0, record.classes, 8).astype("int32")
     keras.utils.set_random_seed(0)
-    network = session.build_network(
+    network = build_network(
         small.builder, small.arguments, record.classes, shape, record.name
     )
     trainer = Trainer(
@@ -108,11 +115,11 @@ def test_two_steps(recipe, narrow):
         small,
         record.classes,
         fill=record.mean,
-        trained=session.as_trained(network, small, 0),
+        trained=as_trained(network, small, 0),
     )
     trainer.compile_recipe(2, run_eagerly=keras.backend.backend() != "jax")
     before = [np.array(w) for w in network.get_weights()]
-    epochs = reading.Epochs(images, labels, 4, seed=0, mixup=small.mixup)
+    epochs = batches.Epochs(images, labels, 4, seed=0, mixup=small.mixup)
     history = trainer.fit(epochs.epoch(0), verbose=0, shuffle=False)
     assert math.isfinite(history.history["loss"][0])
     after = network.get_weights()
@@ -430,12 +437,12 @@ def test_recipe_survives_json():
 def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
     path = tmp_path / "model.weights.h5"
     recipe = reduced(recipes.find("fine_tune"))
-    trained = session.build_network(
+    trained = build_network(
         recipe.builder, recipe.arguments, 10, (32, 32, 3), "svhn_cropped"
     )
     trained.save_weights(path)
     source = sources.find(path, recipe.builder, recipe.arguments)
-    network = session.build_network(
+    network = build_network(
         recipe.builder, recipe.arguments, 7, (16, 16, 3), True, source
     )
     assert network.output_shape == (None, 7)
@@ -451,17 +458,17 @@ def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
 
 def test_images_are_normalised_as_the_weights_had_them():
     digits = recipes.find("digits")
-    assert session.preprocessing_of(digits, None, 1) == "digits"
+    assert preprocessing_of(digits, None, 1) == "digits"
     unknown = digits.replace(dataset="tf_flowers")
-    assert session.preprocessing_of(unknown, None, 3) == "imagenet2012"
-    assert session.preprocessing_of(unknown, None, 1) is True
+    assert preprocessing_of(unknown, None, 3) == "imagenet2012"
+    assert preprocessing_of(unknown, None, 1) is True
     source = sources.find("digits", "DMRNet", {"depth": 8})
-    assert session.preprocessing_of(unknown, source, 1) == "digits"
-    network = session.build_network(
+    assert preprocessing_of(unknown, source, 1) == "digits"
+    network = build_network(
         digits.builder, digits.arguments, 10, (8, 8, 1), "digits", source
     )
     np.testing.assert_allclose(
-        session.colour_of_zero(network), DATASETS["digits"].mean, rtol=1e-6
+        colour_of_zero(network), DATASETS["digits"].mean, rtol=1e-6
     )
 
 
@@ -481,7 +488,7 @@ def test_images_are_normalised_as_the_run_had_them(tmp_path):
         (tmp_path / "recipe.json").write_text(json.dumps(description))
         source = sources.find(path, "ResNet", SMALL_RESNET)
         recipe = recipes.find("fine_tune").replace(weights=str(path))
-        assert session.preprocessing_of(recipe, source, 1) == expected
+        assert preprocessing_of(recipe, source, 1) == expected
 
 
 def test_blocks_scaled_at_inference_are_refused():
@@ -489,7 +496,7 @@ def test_blocks_scaled_at_inference_are_refused():
         drop_blocks={"active": 23, "scale": "inference"}
     )
     with pytest.raises(ValueError, match="Received: drop_blocks="):
-        session.with_blocks_dropped(None, recipe, 0)
+        with_blocks_dropped(None, recipe, 0)
 
 
 @pytest.mark.parametrize(
@@ -504,19 +511,17 @@ def test_random_numbers_are_not_compiled(changes, layer):
         builder="WideResNet",
         **{"arguments": {"depth": 10, "width": 1}, "compiled": True, **changes},
     )
-    network = session.build_network(
+    network = build_network(
         recipe.builder, recipe.arguments, 10, (8, 8, 1), "digits"
     )
     with pytest.raises(ValueError, match=f"`compiled`.*the {layer} '"):
-        session.as_trained(network, recipe, 0)
+        as_trained(network, recipe, 0)
 
 
 def test_unknown_builder():
     recipe = recipes.find("digits").replace(builder="ResNet18")
     with pytest.raises(ValueError, match="Received: builder='ResNet18'"):
-        session.build_network(
-            recipe.builder, recipe.arguments, 10, (8, 8, 1), "digits"
-        )
+        build_network(recipe.builder, recipe.arguments, 10, (8, 8, 1), "digits")
 
 
 def test_float16_is_not_spread_by_tensorflow():

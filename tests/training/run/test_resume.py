@@ -51,7 +51,7 @@ def test_interrupted_run_ends_as_an_undisturbed_one(tmp_path):
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     output = runs.finish(runs.start(broken, *OPTIONS))
     assert f"{newest} is damaged" in output
-    assert "% of the test images are right" in output
+    assert "% of the test images are classified correctly" in output
 
     runs.finish(undisturbed)
     runs.assert_same_weights(

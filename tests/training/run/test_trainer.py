@@ -15,7 +15,14 @@ import runs
 from torch_compiler import TORCH, with_compiler
 from training import recipes
 from training.images import augmentation
-from training.run import checkpoints, loop, reports, session
+from training.run import (
+    checkpoints,
+    description,
+    loop,
+    reports,
+    session,
+)
+from training.run.network import build_network
 from training.run.trainer import Trainer
 
 RNG = np.random.default_rng(0)
@@ -125,7 +132,7 @@ def test_weights_of_nothing_do_not_count():
     plain = trainer.evaluate(
         IMAGES[:5], LABELS[:5], verbose=0, return_dict=True
     )
-    # 1 on average, as `reading.InOrder` makes them.
+    # 1 on average, as `batches.InOrder` makes them.
     weights = np.array([8 / 5] * 5 + [0] * 3, "float32")
     weighted = trainer.evaluate(
         IMAGES, LABELS, sample_weight=weights, verbose=0, return_dict=True
@@ -203,12 +210,12 @@ def test_a_folder_says_by_what_its_run_is_trained(tmp_path):
     path = tmp_path / "recipe.json"
     now = json.loads(path.read_text())
     path.write_text(json.dumps({**now, "backend": "mxnet", "command": "begun"}))
-    session.note_other_means(run)
+    description.note_other_environment(run)
     assert json.loads(path.read_text()) == now
     begun = {**now, "keras": "3.0", "command": "begun"}
     path.write_text(json.dumps(begun))
     run.epoch, run.batch = 0, 2
-    session.note_other_means(run)
+    description.note_other_environment(run)
     told = json.loads(path.read_text())
     (continued,) = told.pop("continued")
     assert told == begun
@@ -542,7 +549,7 @@ def test_held_out_examples_choose_the_best_epoch(tmp_path):
     assert run.epochs.steps == (1437 - 200) // 256
     rows = run.train(verbose=0)
     keras.config.set_dtype_policy("float32")
-    network = session.build_network(
+    network = build_network(
         recipe.builder, recipe.arguments, 10, (8, 8, 1), "digits"
     )
     best = max(range(2), key=lambda epoch: rows[epoch]["val_accuracy"])

@@ -15,6 +15,7 @@ from keras_resfam.pretrained import fingerprint, registry, sources
 from keras_resfam.pretrained.files import FINGERPRINT, WEIGHTS, describe
 from training import package, publish, train
 from training.images import reading as datasets
+from training.networks import packaging, publishing
 
 TOKEN = "hf_a_secret_token"
 REPOSITORY = "org/net"
@@ -161,7 +162,7 @@ def test_a_tag_stays_where_it_is(folder, server):
     assert server.repositories[REPOSITORY].tags["v1"] == made.oid
 
 
-@pytest.mark.parametrize("name", package.FILES)
+@pytest.mark.parametrize("name", packaging.FILES)
 def test_an_incomplete_folder(folder, server, name):
     (folder / name).unlink()
     with pytest.raises(SystemExit, match=name):
@@ -227,12 +228,12 @@ def test_an_edited_folder(folder, server, edit):
 def test_faults(folder, server, kind, path):
     with server.fault(kind, path):
         with pytest.raises(HubError) as info:
-            publish.publish(folder, REPOSITORY)
+            publishing.publish(folder, REPOSITORY)
     text = str(info.value)
     for word in (f"Repository: {REPOSITORY}", "Cause: ", "Remedy: "):
         assert word in text
     assert TOKEN not in text
-    commit = publish.publish(folder, REPOSITORY)
+    commit = publishing.publish(folder, REPOSITORY)
     made, *older = commits(server)
     assert commit == made.oid
     assert files_of(made) == tiny_run.contents(folder)
@@ -249,12 +250,12 @@ def test_the_command_says_what_is_wrong(folder, server):
 def test_somebody_else_publishes_meanwhile(folder, server, monkeypatch):
     run(folder)
     made = commits(server)[0]
-    wanted = publish.plan(folder, REPOSITORY)
+    wanted = publishing.plan(folder, REPOSITORY)
     server.push(REPOSITORY, {"theirs.txt": b""})
-    stale = publish.Plan(
+    stale = publishing.Plan(
         REPOSITORY, made.oid, False, tiny_run.contents(folder), wanted.remove
     )
-    monkeypatch.setattr(publish, "plan", lambda *arguments: stale)
+    monkeypatch.setattr(publishing, "plan", lambda *arguments: stale)
     with pytest.raises(SystemExit, match="meanwhile"):
         run(folder)
     assert files_of(commits(server)[0]) == {"theirs.txt": b""}

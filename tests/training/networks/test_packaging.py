@@ -18,8 +18,8 @@ import keras_resfam
 import tiny_run
 from keras_resfam.pretrained import fingerprint, registry
 from keras_resfam.pretrained.files import WEIGHTS, describe
-from training import evaluate, package
-from training.networks import model_card
+from training import evaluate
+from training.networks import loading, model_card, packaging
 
 FAMILIES = {
     "DMRNet": {"depth": 8},
@@ -33,7 +33,7 @@ FAMILIES = {
 def folders(empty_checkout):
     """A weights folder of each family."""
     return {
-        family: package.package(
+        family: packaging.package(
             tiny_run.make(empty_checkout / "runs" / family, family, arguments)
         )
         for family, arguments in FAMILIES.items()
@@ -52,7 +52,7 @@ def test_the_files_and_their_names(folders):
         "resnet_8_preactivation_digits",
     ]
     for folder in folders.values():
-        assert sorted(os.listdir(folder)) == sorted(package.FILES)
+        assert sorted(os.listdir(folder)) == sorted(packaging.FILES)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_names(builder, arguments, recipe, suffix, name):
         "arguments": arguments,
         "dataset": "cifar10",
     }
-    assert package.name_of(recipe, suffix) == name
+    assert packaging.name_of(recipe, suffix) == name
 
 
 def test_values_are_the_runs_with_kernels_in_half_precision(
@@ -133,7 +133,7 @@ def test_the_fingerprint_is_of_what_is_stored(folders):
         "shape": [3, 3, 1, 16],
         "sha256": describe(kernel.tobytes())["sha256"],
     }
-    assert set(record["files"]) == set(package.FILES) - {"fingerprint.json"}
+    assert set(record["files"]) == set(packaging.FILES) - {"fingerprint.json"}
     model = keras_resfam.DMRNet(
         depth=8, weights=folder, classifier_activation=None
     )
@@ -144,7 +144,7 @@ def test_the_fingerprint_is_of_what_is_stored(folders):
 
 def test_it_is_measured_as_its_own_recipe_says(folders):
     folder = folders["DMRNet"]
-    _, recipe = evaluate.load_network(evaluate.parse_arguments([str(folder)]))
+    _, recipe = loading.load_network(evaluate.parse_arguments([str(folder)]))
     assert recipe == read(folder, "recipe.json")
 
 
@@ -164,7 +164,7 @@ def test_packed_again_it_is_the_same_byte_for_byte(folders, empty_checkout):
     folder = folders["WideResNet"]
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     registered = registry.PATH.read_bytes()
-    assert package.package(empty_checkout / "runs" / "WideResNet") == folder
+    assert packaging.package(empty_checkout / "runs" / "WideResNet") == folder
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert registry.PATH.read_bytes() == registered
 
@@ -185,20 +185,20 @@ def test_the_registry(folders):
     for name, described in network.files.items():
         contents = (folders["WideResNet"] / name).read_bytes()
         assert described == describe(contents)
-    assert set(network.files) == set(package.FILES)
+    assert set(network.files) == set(packaging.FILES)
 
 
 def test_a_published_commit_stays_pinned_while_the_files_do(folders, tmp_path):
     folder = tmp_path / folders["WideResNet"].name
     shutil.copytree(folders["WideResNet"], folder)
-    package.register(package.entry(folder, "org/name", "a" * 40))
-    package.register(package.entry(folder))
+    packaging.register(packaging.entry(folder, "org/name", "a" * 40))
+    packaging.register(packaging.entry(folder))
     assert registry.list_weights("WideResNet")[0].commit == "a" * 40
     log = folder / "log.csv"
     log.write_text(log.read_text() + "2,0.4,0.98\n")
-    package.register(package.entry(folder))
+    packaging.register(packaging.entry(folder))
     assert registry.list_weights("WideResNet")[0].commit is None
-    package.register(package.entry(folders["WideResNet"]))
+    packaging.register(packaging.entry(folders["WideResNet"]))
 
 
 def test_the_model_card(folders):
@@ -245,12 +245,12 @@ def test_a_card_calls_a_schedule_shorter_if_it_is(tmp_path, note, told):
     assert told in model_card._training(run, recipe)
 
 
-@pytest.mark.parametrize("name", package.FROM_RUN)
+@pytest.mark.parametrize("name", packaging.FROM_RUN)
 def test_a_run_that_lacks_something(empty_checkout, tmp_path, name):
     run = tiny_run.make(tmp_path / "run")
     (run / name).unlink()
     with pytest.raises(ValueError, match=f"{name} not found"):
-        package.package(run)
+        packaging.package(run)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_run_with_other_channel_moments(empty_checkout, tmp_path, change):
     recipe = read(run, "recipe.json") | change
     (run / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(ValueError, match="channel moments"):
-        package.package(run)
+        packaging.package(run)
 
 
 def test_another_network_does_not_take_the_place_of_one(
@@ -273,10 +273,10 @@ def test_another_network_does_not_take_the_place_of_one(
     recipe = read(run, "recipe.json") | {"name": "paths", "seed": 1}
     (run / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(ValueError, match="`--suffix`.*name='paths', seed=1"):
-        package.package(run)
+        packaging.package(run)
     assert tiny_run.contents(folders["ResNet"]) == before
-    assert package.package(run, "paths").name == f"{name}_paths"
-    assert package.package(runs / "ResNet").name == name
+    assert packaging.package(run, "paths").name == f"{name}_paths"
+    assert packaging.package(runs / "ResNet").name == name
     assert tiny_run.contents(folders["ResNet"]) == before
 
 
@@ -293,7 +293,7 @@ def test_paths_of_the_machine_are_cut_to_names():
         "/home/jane/lr=0.1/a/",
         "runs/c",
     ]
-    assert shlex.split(package.without_local_paths(shlex.join(command))) == [
+    assert shlex.split(packaging.without_local_paths(shlex.join(command))) == [
         *command[:4],
         "a",
         "--data-dir=x y",
@@ -305,9 +305,9 @@ def test_paths_of_the_machine_are_cut_to_names():
 
 
 def test_a_file_too_large_for_git(folders, monkeypatch):
-    monkeypatch.setattr(package, "LARGEST_FILE", 10_000)
+    monkeypatch.setattr(packaging, "LARGEST_FILE", 10_000)
     with pytest.raises(ValueError, match="at most 10,000 bytes"):
-        package.check(folders["WideResNet"])
+        packaging.check(folders["WideResNet"])
 
 
 def test_a_network_that_plain_keras_could_not_open(folders, tmp_path):
@@ -318,7 +318,7 @@ def test_a_network_that_plain_keras_could_not_open(folders, tmp_path):
     config = folder / "config.json"
     config.write_text(config.read_text() + '{"package": "keras_resfam"}')
     with pytest.raises(ValueError, match="Keras's own layers only"):
-        package.check(folder)
+        packaging.check(folder)
 
 
 def test_the_weights_are_what_keras_writes(folders):

@@ -1,0 +1,62 @@
+"""Samples of all contenders, taken in turns."""
+
+import random
+import sys
+
+from tqdm import tqdm
+
+
+def measure_in_turns(contenders, precision, options):
+    """Measures a network by every implementation, in turn.
+
+    Returns:
+        Whether nothing interrupted it.
+    """
+    whole = False
+    try:
+        for contender in contenders:
+            contender.start(precision, options.batch)
+        sample_all(contenders, precision, options)
+        whole = True
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+    finally:
+        for contender in contenders:
+            contender.stop(at_once=not whole)
+    return whole
+
+
+def sample_all(contenders, precision, options):
+    profiled = [c for c in contenders if c.ours and options.profile]
+    for mode, batch in tasks(options.batch):
+        if (mode, batch) == ("infer", options.batch):
+            for contender in contenders:
+                contender.ask("to_inference")
+        for contender in tqdm(
+            turns(contenders, options.rounds),
+            desc=f"{mode} {batch}, {precision}",
+            total=options.rounds * len(contenders),
+            leave=False,
+        ):
+            contender.sample(mode, batch, options.seconds)
+        for contender in profiled:
+            contender.profile(mode, batch)
+    for contender in contenders:
+        if contender.ours and not options.quick:
+            contender.report |= contender.ask("matrix_peak", precision)
+
+
+def turns(contenders, rounds):
+    """Yields every contender once a round, in an order drawn anew.
+
+    Whoever follows another process finds its threads and caches at work.
+    """
+    draw = random.Random(0)
+    for _ in range(rounds):
+        yield from draw.sample(contenders, len(contenders))
+
+
+def tasks(batch):
+    """What is measured; once each, where the batch is of one image."""
+    every = [("train", batch), ("infer", batch), ("infer", 1)]
+    return list(dict.fromkeys(every))

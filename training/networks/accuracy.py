@@ -1,0 +1,122 @@
+"""How good a classifier is, in numbers."""
+
+import importlib
+
+import keras
+import numpy as np
+
+from keras_resfam._checks import check_images
+from training.images import evaluation, reading
+
+BINS = 15  # of the calibration error
+
+
+def evaluate(model, batches, class_names=None):
+    """Measures a classifier.
+
+    Args:
+        model: `keras.Model` from raw images to logits of shape `(batch,
+            classes)`.
+        batches: Iterable of `(images, labels)`, to be gone through once: an
+            array of shape `(batch, height, width, channels)` and integers of
+            shape `(batch,)`.
+        class_names: Sequence of strings. Defaults to the numbers.
+
+    Returns:
+        Dict. "examples"; in percent "accuracy", "error", "top5_error" (an
+        answer counts that is among the five likeliest), "calibration_error"
+        (expected, in 15 bins of equal width) and "per_class", a dict of
+        errors by class name; "nll" is the mean negative log-likelihood, in
+        nats.
+
+    Raises:
+        ValueError: If images or labels do not fit the model, or its logits
+            are not finite.
+    """
+    outputs, answers = [], []
+    for x, y in batches:
+        check_images(x, model.input_shape[1:])
+        outputs.append(np.asarray(model.predict_on_batch(x), "float64"))
+        answers.append(np.asarray(y).reshape(-1))
+    outputs, answers = np.concatenate(outputs), np.concatenate(answers)
+    broken = int(np.sum(~np.isfinite(outputs).all(axis=1)))
+    if broken:
+        raise ValueError(
+            "The network should give finite logits. Received: others for "
+            f"{broken} of {len(outputs)} images"
+        )
+    reading.check_labels("the data set", answers, outputs.shape[-1])
+    outputs = outputs - outputs.max(axis=1, keepdims=True)
+    logs = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
+    return metrics(logs, answers, class_names)
+
+
+def metrics(logs, labels, class_names=None):
+    """The numbers of `evaluate`, from log-probabilities.
+
+    Args:
+        logs: float64 array of shape `(examples, classes)`.
+        labels: Integer array of shape `(examples,)`.
+        class_names: Sequence of strings. Defaults to the numbers.
+    """
+    examples, classes = logs.shape
+    names = class_names or [str(k) for k in range(classes)]
+    rows = np.arange(examples)
+    ranked = np.argsort(-logs, axis=1, kind="stable")
+    right = ranked[:, 0] == labels
+    among = (ranked[:, :5] == labels[:, None]).any(axis=1)
+    return {
+        "examples": examples,
+        "accuracy": _percent(right),
+        "error": _percent(~right),
+        "top5_error": _percent(~among),
+        "nll": float(-logs[rows, labels].mean()),
+        "calibration_error": calibration_error(np.exp(logs.max(axis=1)), right),
+        "per_class": {
+            name: _percent(~right[labels == k])
+            for k, name in enumerate(names)
+            if (labels == k).any()
+        },
+    }
+
+
+def calibration_error(confidence, right):
+    """Expected calibration error, in percent (Guo et al. 2017, section 2)."""
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = [
+        abs(np.sum(confidence[bins == k]) - np.sum(right[bins == k]))
+        for k in range(BINS)
+    ]
+    return float(100 * np.sum(gaps) / len(right))
+
+
+def _percent(chosen):
+    # Of integers, so that 6.48 % is 6.48 and no neighbour of it.
+    return float(100 * int(np.sum(chosen)) / len(chosen))
+
+
+def result(model, description, dataset, split, data_dir, command):
+    """Measures a network on a split of a data set, as result.json has it.
+
+    Args:
+        model: `keras.Model` from raw images to logits.
+        description: Dict. What `loading.load_network` says of the network.
+        dataset: String. The network's own, or another.
+        split: String. Of the data set.
+        data_dir: See `reading.load`.
+        command: String. The command that measures it.
+    """
+    batches, names = evaluation.load_data(dataset, split, description, data_dir)
+    evaluation.check_classes(model, dataset, names)
+    backend = keras.backend.backend()
+    return {
+        "dataset": dataset,
+        "split": split,
+        **evaluate(model, batches, names),
+        "backend": backend,
+        "versions": {
+            package: importlib.import_module(package).__version__
+            for package in ("keras", backend, "numpy")
+        },
+        "command": command,
+    }

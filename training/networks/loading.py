@@ -1,0 +1,123 @@
+"""Networks by what a command line calls them."""
+
+import pathlib
+
+from keras_resfam._files import read_json
+from keras_resfam.models import families
+from keras_resfam.pretrained import sources
+from keras_resfam.pretrained.files import RECIPE, WEIGHTS, describe
+from training.images.evaluation import test_split
+from training.recipes import parse_setting
+from training.run import run_folder
+
+
+def load_network(options):
+    """Loads the network that the options name.
+
+    Returns:
+        `(model, description)`: the `keras.Model` gives logits; the dict is
+        the recipe.json of its run or folder, or else says what it is and
+        which data set it was trained on.
+    """
+    if options.set and options.builder is None:
+        raise ValueError(
+            "`--set` should come with `--builder`, whose arguments it gives. "
+            f"Received: --set {options.set[0]}"
+        )
+    file, path = run_file(options), pathlib.Path(options.network)
+    if file is not None and options.builder is not None:
+        raise ValueError(
+            "`--builder` should not be given for a run, whose recipe.json "
+            f"names it. Received: --builder {options.builder} for {path}"
+        )
+    if file is not None:
+        return _load_run(file)
+    if options.builder is None and (path / RECIPE).is_file():
+        description = read_json(path / RECIPE)
+        model, _ = _load_weights(
+            description["builder"], description["arguments"], options.network
+        )
+        return model, description
+    return _load_weights(
+        options.builder, builder_arguments(options), options.network
+    )
+
+
+def run_file(options):
+    """The weights of a run that are meant; `None` for weights of elsewhere."""
+    path = pathlib.Path(options.network)
+    is_file = path.name.endswith(".weights.h5")
+    file = path if is_file else path / WEIGHTS
+    return file if run_folder.is_run(file.parent) else None
+
+
+def describe_weights(options):
+    """The size and SHA-256 of a run's file of weights, for its result.json."""
+    file = run_file(options)
+    return {"weights": describe(file.read_bytes())} if file else {}
+
+
+def builder_arguments(options):
+    """What `--set` gives: `depth=14`, or `arguments.depth=14` as train.py."""
+    find_builder(options.builder, options.network)
+    settings = map(parse_setting, options.set)
+    arguments = {k.removeprefix("arguments."): v for k, v in settings}
+    known = families.defaults(options.builder)
+    if not arguments.keys() <= known.keys():
+        raise ValueError(
+            f"`--set` takes the arguments of {options.builder}: "
+            f"{', '.join(known) or 'none'}. Received: --set {options.set}"
+        )
+    return arguments
+
+
+def _load_run(file):
+    """A network as the recipe.json beside its file of weights describes it."""
+    if not file.is_file():
+        raise ValueError(
+            f"`network` should be a run that is complete; {file} not found. "
+            f"Received: {file.parent}"
+        )
+    description = read_json(file.parent / RECIPE)
+    model = families.get(description["builder"])(
+        **description["arguments"],
+        weights=str(file),
+        classes=description["classes"],
+        input_shape=tuple(description["input_shape"]),
+        include_preprocessing=description["preprocessing"],
+        classifier_activation=None,
+    )
+    return model, description
+
+
+def _load_weights(name, arguments, weights):
+    """What a builder makes of `weights`, and what is known of their data."""
+    builder = find_builder(name, weights)
+    source = sources.find(
+        weights, name, {**families.defaults(name), **arguments}
+    )
+    if source.dataset is None:
+        raise ValueError(
+            "A file of weights should lie in the folder of its run, whose "
+            "recipe.json says how images were normalised. "
+            f"Received: {weights}"
+        )
+    model = builder(**arguments, weights=source, classifier_activation=None)
+    return model, {
+        "builder": name,
+        "arguments": arguments,
+        "dataset": source.dataset,
+        "test_split": test_split(source.dataset),
+        "image_size": 224 if source.dataset == "imagenet2012" else None,
+    }
+
+
+def find_builder(name, weights):
+    """The builder of a name, for weights that do not tell theirs."""
+    if name not in families.names():
+        raise ValueError(
+            f"{weights} is no run and no folder of weights/; for other "
+            "weights, `--builder` should be a builder of keras_resfam. "
+            f"Received: --builder {name}"
+        )
+    return families.get(name)

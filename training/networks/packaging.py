@@ -1,0 +1,359 @@
+"""From a training run to the folder that is published of it."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import tempfile
+import time
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+
+import keras_resfam
+from keras_resfam._files import read_json, write_json
+from keras_resfam.datasets import DATASETS
+from keras_resfam.models import families
+from keras_resfam.pretrained import fingerprint, registry, sources
+from keras_resfam.pretrained.files import (
+    FINGERPRINT,
+    RECIPE,
+    WEIGHTS,
+    describe,
+)
+from training.networks import accuracy, model_card
+from training.run import run_folder
+from training.run.description import differences
+
+FROM_RUN = (RECIPE, run_folder.LOG, WEIGHTS)
+FILES = (
+    "README.md",
+    "config.json",
+    "fingerprint.json",
+    "log.csv",
+    "metadata.json",
+    "model.weights.h5",
+    "recipe.json",
+    "result.json",
+)
+OTHERS = tuple(file for file in FILES if file != FINGERPRINT)
+LARGEST_FILE = 90_000_000  # bytes, in git
+# A GPU's TensorFloat-32 stays within it, and another graph does not.
+LOGITS = {"rtol": 1e-3, "atol": 1e-2}
+
+SHORT_NAMES = {
+    "WideResNet": "wrn",
+    "OrthoPlainNet": "ortho_plain",
+    "svhn_cropped": "svhn",
+    "imagenet2012": "imagenet",
+}
+
+
+def package(run, suffix="", data_dir=None):
+    """Writes `weights/<name>/` of a run, and registers it.
+
+    Args:
+        run: Path. A folder as `train.py` leaves it.
+        suffix: String. Added to the name, for a variant.
+        data_dir: See `reading.load`.
+
+    Returns:
+        The folder's path.
+
+    Raises:
+        ValueError: If the run lacks something, or a file is too large.
+    """
+    for file in FROM_RUN:
+        if not (run / file).is_file():
+            raise ValueError(
+                "`run` should be the folder of a run that train.py has "
+                f"finished; {file} not found. Received: run={run}"
+            )
+    description = read_json(run / RECIPE)
+    if description["dataset"] not in DATASETS or description.get("weights"):
+        raise ValueError(
+            "A network that is published should have been trained from "
+            "random weights on a data set of keras_resfam, whose channel "
+            f"moments it has. Received: dataset={description['dataset']!r}, "
+            f"weights={description.get('weights')!r}"
+        )
+    name = name_of(description, suffix)
+    target = sources.CHECKOUT / "weights" / name
+    check_same_recipe(target, description)
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_image_data_format("channels_last")
+
+    with tempfile.TemporaryDirectory() as parent:
+        folder = pathlib.Path(parent) / name
+        folder.mkdir()
+        shutil.copyfile(run / run_folder.LOG, folder / run_folder.LOG)
+        for part in (description, *description.get("continued", ())):
+            part["command"] = without_local_paths(part["command"])
+        write_json(folder / RECIPE, description)
+        saved = time.gmtime((run / WEIGHTS).stat().st_mtime)
+        trained = build(description, str(run / WEIGHTS))
+        save(without_training_parts(trained, name), folder, saved)
+        opened = keras.saving.load_model(folder)
+        logits = logits_of(opened, description)
+        write_json(
+            folder / run_folder.RESULT,
+            measure_published(opened, description, data_dir),
+        )
+        (folder / "README.md").write_text(model_card.render(folder))
+        write_fingerprint(folder, opened, logits)
+        check(folder)
+        replace(target, folder)
+    register(entry(target))
+    return target
+
+
+def measure_published(model, description, data_dir):
+    """Measures a network as evaluate.py will measure the published one.
+
+    Args:
+        model: `keras.Model`. Gives logits, and has the network's name.
+        description: Dict. What the run's recipe.json holds.
+        data_dir: See `reading.load`.
+    """
+    return accuracy.result(
+        model,
+        description,
+        dataset=description["dataset"],
+        split=description["test_split"],
+        data_dir=data_dir,
+        command=f"python training/evaluate.py weights/{model.name}",
+    )
+
+
+def check_same_recipe(target, description):
+    """Refuses to put a network in the place of one that is another."""
+    if not target.exists():
+        return
+    there = read_json(target / RECIPE)
+    changed = differences(there, description)
+    if changed:
+        old, new = (
+            ", ".join(f"{key}={pair[k]!r}" for key, pair in changed.items())
+            for k in (0, 1)
+        )
+        raise ValueError(
+            f"{target} holds a network of another recipe, with {old}: name "
+            f"this one by `--suffix`, or remove that folder. Received: {new}"
+        )
+
+
+def replace(target, folder):
+    """Puts a copy of a folder in the place of another, when it is whole."""
+    fresh = target.with_name(f".{target.name}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(folder, fresh)
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(fresh, target)
+
+
+def without_local_paths(command):
+    """A command whose absolute paths are cut to their last names."""
+
+    def cut(found):
+        return found[1] + re.split(r"[/\\]", found[2].rstrip("/\\"))[-1]
+
+    absolute = re.compile(r"(^|=)((?:/|[A-Za-z]:[/\\]|\\\\).*)", re.S)
+    words = shlex.split(command)
+    return shlex.join(absolute.sub(cut, word, count=1) for word in words)
+
+
+def name_of(description, suffix=""):
+    """Names a network: family, depth, width, what else, data set, variant.
+
+    A variant's suffix may also be the end of its recipe's name.
+    """
+    usual = families.defaults(description["builder"])
+    chosen = usual | description["arguments"]
+    family, number = re.match(r"(\D+)(.*)", description["builder"]).groups()
+    depth, width = chosen.pop("depth", number), chosen.pop("width", 1)
+    parts = [SHORT_NAMES.get(family, family), depth]
+    # 1 goes without saying, but where another is the default.
+    if (width, usual.get("width", 1)) != (1, 1):
+        parts.append(width)
+    for argument, value in chosen.items():
+        if value == usual[argument]:
+            continue
+        if isinstance(value, bool) or argument in families.TRAINING_ARGUMENTS:
+            parts.append(argument if value else f"no_{argument}")
+        else:
+            parts += [argument, value]
+    dataset = description["dataset"]
+    name = _joined(*parts, SHORT_NAMES.get(dataset, dataset))
+    if description["name"].startswith(f"{name}_"):
+        name = description["name"]
+    return _joined(name, suffix) if suffix else name
+
+
+def _joined(*parts):
+    text = "_".join(map(str, parts)).lower()
+    return re.sub(r"[^a-z0-9]+", "_", text).strip("_")
+
+
+def build(description, weights, **options):
+    """Builds a run's network without the parts that act in training."""
+    builder = families.get(description["builder"])
+    own = {
+        **families.defaults(description["builder"]),
+        **description["arguments"],
+    }
+    off = {k: v for k, v in families.TRAINING_ARGUMENTS.items() if k in own}
+    return builder(
+        **own | off,
+        weights=weights,
+        classes=description["classes"],
+        input_shape=tuple(description["input_shape"]),
+        include_preprocessing=description["dataset"],
+        **options,
+    )
+
+
+def without_training_parts(model, name):
+    """A model of stock Keras layers only, with the same values, rounded."""
+    copy = keras_resfam.to_stock_layers(model)
+    plain = keras.Model(copy.input, copy.output, name=name)
+    for layer in plain.layers:
+        layer.set_weights([fingerprint.stored(v) for v in layer.get_weights()])
+    return plain
+
+
+def save(model, folder, date):
+    """Writes Keras's own three files, with kernels in float16.
+
+    Args:
+        model: `keras.Model`.
+        folder: Path.
+        date: `time.struct_time`. When the values were trained.
+    """
+    archive = folder / "model.keras"
+    model.save(archive)
+    with zipfile.ZipFile(archive) as parts:
+        parts.extractall(folder)
+    archive.unlink()
+    metadata = read_json(folder / "metadata.json")
+    metadata["date_saved"] = time.strftime("%Y-%m-%d@%H:%M:%S", date)
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    weights = folder / WEIGHTS
+    full = weights.rename(folder / "full.h5")
+    with h5py.File(full) as source, h5py.File(weights, "w") as target:
+        _copy_rounded(source, target)
+    full.unlink()
+
+
+def _copy_rounded(source, target):
+    for name, value in source.attrs.items():
+        target.attrs[name] = value
+    for name, item in source.items():
+        if isinstance(item, h5py.Group):
+            _copy_rounded(item, target.create_group(name))
+        else:
+            target.create_dataset(name, data=fingerprint.stored(item[()]))
+
+
+def logits_of(model, description):
+    """The logits of a whole network for the fixed images."""
+    model.get_layer("predictions").activation = keras.activations.linear
+    return fingerprint.logits(model, tuple(description["input_shape"]))
+
+
+def write_fingerprint(folder, model, logits):
+    contents = {
+        "files": describe_files(folder, OTHERS),
+        "variables": fingerprint.describe(model),
+        "logits": logits.tolist(),
+    }
+    path = folder / FINGERPRINT
+    path.write_text(json.dumps(contents, indent=1) + "\n")
+
+
+def describe_files(folder, names=FILES):
+    """The size and SHA-256 of a folder's files, by name."""
+    return {name: describe((folder / name).read_bytes()) for name in names}
+
+
+def check(folder):
+    """Checks that a folder is whole and loads as what it says it is.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    found = sorted(os.listdir(folder)) if folder.is_dir() else ["nothing"]
+    if found != sorted(FILES):
+        raise ValueError(
+            f"A weights folder should have {', '.join(FILES)}, and nothing "
+            f"else. Received: {folder} with {', '.join(found)}"
+        )
+    size = (folder / WEIGHTS).stat().st_size
+    if size > LARGEST_FILE:
+        raise ValueError(
+            f"{WEIGHTS} should have at most {LARGEST_FILE:,} bytes. "
+            f"Received: {size:,} bytes"
+        )
+    if "keras_resfam" in (folder / "config.json").read_text():
+        raise ValueError(
+            "A published network should have Keras's own layers only. "
+            f"Received: {folder}/config.json with parts of keras_resfam"
+        )
+    published = read_json(folder / FINGERPRINT)
+    for name, described in describe_files(folder, OTHERS).items():
+        if described != published["files"].get(name):
+            raise ValueError(
+                f"{name} should be as package.py wrote it, with "
+                f"{published['files'].get(name)}. Received: {described}"
+            )
+    description = read_json(folder / RECIPE)
+    logits = logits_of(build(description, str(folder)), description)
+    if not np.allclose(logits, published["logits"], **LOGITS):
+        raise ValueError(
+            f"The network in {folder} should give the logits of its "
+            "fingerprint for the fixed images. "
+            f"Received: {logits.tolist()}"
+        )
+
+
+def entry(folder, repository=None, commit=None):
+    """A folder's `Network` for the registry.
+
+    Args:
+        folder: Path.
+        repository: String. Defaults to the project's own on the Hub.
+        commit: String. `None` if it has not been published.
+    """
+    description = read_json(folder / RECIPE)
+    result = read_json(folder / run_folder.RESULT)
+    return registry.Network(
+        name=folder.name,
+        builder=description["builder"],
+        arguments=families.architecture(
+            description["builder"], description["arguments"]
+        ),
+        dataset=description["dataset"],
+        classes=description["classes"],
+        input_shape=list(description["input_shape"]),
+        accuracy=round(100 - result["error"], 4),
+        repository=repository or registry.repository(folder.name),
+        commit=commit,
+        files=describe_files(folder),
+    )
+
+
+def register(network):
+    """Puts a network into the registry, in place of its last state.
+
+    A published commit stays pinned as long as the files are those.
+    """
+    networks = {known.name: known for known in registry.read()}
+    known = networks.get(network.name)
+    if network.commit is None and known and known.files == network.files:
+        return
+    networks[network.name] = network
+    registry.write(networks.values())

@@ -1,0 +1,165 @@
+"""A weights folder on the Hugging Face Hub, as one commit."""
+
+import dataclasses
+import hashlib
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    RepoFile,
+    constants,
+    errors,
+)
+
+from keras_resfam.pretrained.files import FINGERPRINT, describe
+from keras_resfam.pretrained.hub import hub_errors
+from training.networks.packaging import FILES
+
+BRANCH = "main"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What makes a repository equal to a folder.
+
+    Attributes:
+        repository: String.
+        head: String. The last commit of its branch; `None` if there is no
+            such repository.
+        private: Boolean. Whether the repository is.
+        send: Dict from the names of files to send to their contents.
+        remove: List of the names of files to remove.
+    """
+
+    repository: str
+    head: str | None
+    private: bool
+    send: dict
+    remove: list
+
+    def __str__(self):
+        if not self.send and not self.remove:
+            return f"{self.repository} is up to date: {self.head}"
+        new = "" if self.head else ", which would be created"
+        size = sum(map(len, self.send.values()))
+        return "\n".join(
+            [
+                f"One commit of {size:,} bytes to {self.repository}{new}:",
+                *(f"  send {name}" for name in self.send),
+                *(f"  remove {name}" for name in self.remove),
+            ]
+        )
+
+
+def plan(folder, repository):
+    """Compares a folder with its repository; changes nothing.
+
+    Args:
+        folder: Path.
+        repository: String. `organisation/name`.
+
+    Returns:
+        `Plan`.
+
+    Raises:
+        ValueError: If the repository has files of something else.
+        HubError: If the Hub cannot be asked.
+    """
+    api = HfApi()
+    contents = {name: (folder / name).read_bytes() for name in FILES}
+    with hub_errors(repository, BRANCH):
+        try:
+            info = api.model_info(
+                repository, timeout=constants.HF_HUB_ETAG_TIMEOUT
+            )
+        except errors.RepositoryNotFoundError:
+            return Plan(repository, None, False, contents, [])
+        known = {
+            file.path: file.lfs.sha256 if file.lfs else file.blob_id
+            for file in api.list_repo_tree(
+                repository, revision=info.sha, recursive=True
+            )
+            if isinstance(file, RepoFile) and file.path != ".gitattributes"
+        }
+    send = {
+        name: data
+        for name, data in contents.items()
+        if known.get(name) not in _identifiers(data)
+    }
+    remove = sorted(set(known) - set(contents))
+    if remove and FINGERPRINT not in known:
+        raise ValueError(
+            "`--repo` should be new, empty, or of a network that this command "
+            "has published: what else is in it would be removed. Received: "
+            f"--repo {repository} with {', '.join(remove)}"
+        )
+    return Plan(repository, info.sha, info.private, send, remove)
+
+
+def _identifiers(contents):
+    """What the Hub may call a file: by LFS or by git."""
+    header = f"blob {len(contents)}\0".encode()
+    git = hashlib.sha1(header + contents, usedforsecurity=False)
+    return describe(contents)["sha256"], git.hexdigest()
+
+
+def publish(folder, repository, private=False, tag=None):
+    """Makes a repository equal to a folder, in one commit.
+
+    Args:
+        folder: Path.
+        repository: String. `organisation/name`; created if it is not there.
+        private: Boolean. Whether it has to be private.
+        tag: String. A tag that the commit is to have, or `None`.
+
+    Returns:
+        The commit that holds the folder's files.
+
+    Raises:
+        ValueError: If the repository is public and should be private, or the
+            tag is another commit's.
+        HubError: If the Hub does not take it; the repository is then as it
+            was, or new and empty, or whole.
+    """
+    api = HfApi()
+    wanted = plan(folder, repository)
+    with hub_errors(repository, tag or BRANCH):
+        if wanted.head is None:
+            api.create_repo(repository, private=private)
+        elif private and not wanted.private:
+            raise ValueError(
+                f"{repository} is public already. Received: --private"
+            )
+        on = _tags(api, repository).get(tag) if wanted.head else None
+        if on and (on != wanted.head or wanted.send or wanted.remove):
+            raise ValueError(
+                f"A tag should stay where it is; this one is on {on}. "
+                f"Received: --revision {tag}"
+            )
+        commit = wanted.head
+        if wanted.send or wanted.remove:
+            commit = api.create_commit(
+                repository,
+                operations=[
+                    *(CommitOperationAdd(k, v) for k, v in wanted.send.items()),
+                    *(CommitOperationDelete(name) for name in wanted.remove),
+                ],
+                commit_message=f"Publish {folder.name}",
+                parent_commit=wanted.head,
+            ).oid
+    return commit
+
+
+def put_tag(repository, tag, commit):
+    """Gives a commit a tag, unless it has it."""
+    api = HfApi()
+    with hub_errors(repository, tag):
+        if _tags(api, repository).get(tag) != commit:
+            api.create_tag(repository, tag=tag, revision=commit)
+
+
+def _tags(api, repository):
+    """The commits of a repository's tags."""
+    refs = api.list_repo_refs(repository)
+    return {ref.name: ref.target_commit for ref in refs.tags}

@@ -1,1 +1,0 @@
-"""The HTML page on which `analyse.py` shows its results."""

@@ -1,0 +1,119 @@
+"""What `recipe.json` says of a run."""
+
+import dataclasses
+import json
+
+import keras
+
+from keras_resfam._files import read_json, replacing, write_json
+from keras_resfam.pretrained.files import RECIPE
+from training.recipes import Recipe
+from training.run import checkpoints, run_folder
+from training.startup import command_line
+
+# The fields of recipe.json that may differ while the run stays the same.
+FREE = {
+    *("backend", "command", "compiled", "continued", "keras"),
+    *("error", "note", "source"),
+}
+
+
+def describe(recipe, seed, task, preprocessing):
+    """Returns the contents of a run's `recipe.json`."""
+    description = {
+        **dataclasses.asdict(recipe),
+        "classes": task.classes,
+        "input_shape": list(task.input_shape),
+        "steps_per_epoch": task.epochs.steps,
+        "preprocessing": preprocessing,
+        "seed": seed,
+        **environment(recipe),
+        "training_data": task.checksum,
+    }
+    # As JSON gives it back: tuples become lists.
+    return json.loads(json.dumps(description))
+
+
+def environment(recipe):
+    """What a run is trained with; it may go on with something else."""
+    return {
+        "backend": keras.backend.backend(),
+        "compiled": recipe.compiled,
+        "keras": keras.__version__,
+        "command": command_line.invocation(),
+    }
+
+
+def differences(begun, now):
+    """Compares two recipe.json, by the fields in which one run may not differ.
+
+    A field that is newer than one of the files has its default there.
+
+    Args:
+        begun, now: Dicts, as in recipe.json.
+
+    Returns:
+        Dict from the names of the fields that differ to pairs of values.
+    """
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(Recipe)
+        if field.default is not dataclasses.MISSING
+    }
+    # As JSON has them: tuples become lists.
+    defaults = json.loads(json.dumps(defaults))
+    begun, now = defaults | begun, defaults | now
+    return {
+        name: (begun[name], now[name])
+        for name in sorted((begun.keys() & now.keys()) - FREE)
+        if begun[name] != now[name]
+    }
+
+
+def check_same_run(folder, description):
+    """Refuses a folder that holds another run."""
+    path = folder / RECIPE
+    if not path.exists():
+        return
+    begun = read_json(path)
+    for key, (there, here) in differences(begun, description).items():
+        raise ValueError(
+            f"{folder} holds a run with {key}={there!r}: go on with its "
+            f"command, or give another `--run-dir`. Received: {key}={here!r}"
+        )
+
+
+def write_description(folder, description):
+    """Writes `recipe.json` where a run begins."""
+    if not (folder / RECIPE).exists():
+        _write_description(folder, description)
+
+
+def note_other_environment(run):
+    """Adds the environment to `recipe.json` where it has changed.
+
+    That is where a run goes on with another backend or version of Keras, or
+    compiled or not. If no step was saved before, the run begins with these.
+    """
+    if run_folder.is_complete(run.folder):
+        return
+    path = run.folder / RECIPE
+    description = read_json(path)
+    continued = description.pop("continued", []) if run.step else []
+    before, now = [description, *continued][-1], environment(run.trainer.recipe)
+    if all(before.get(key) == now[key] for key in now.keys() - {"command"}):
+        return
+    if run.step:
+        place = {"epoch": run.epoch + 1, "batch": run.batch}
+        description["continued"] = [*continued, {**place, **now}]
+    else:
+        description |= now
+    _write_description(run.folder, description)
+
+
+def _write_description(folder, description):
+    path = folder / RECIPE
+    with checkpoints.writing(RECIPE, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            write_json(partial, description)

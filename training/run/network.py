@@ -1,0 +1,99 @@
+"""The network of a recipe, as it is built and as it is trained."""
+
+import keras
+
+import keras_resfam
+from keras_resfam.analysis import drop_blocks
+from keras_resfam.datasets import DATASETS
+from keras_resfam.models import families
+
+
+def preprocessing_of(recipe, source, channels):
+    """What the network should take as `include_preprocessing`.
+
+    The data set whose channel moments normalise the images: that of the
+    weights which it starts from, a `sources.Source` or `None`, else its
+    own, else ImageNet's for colours.
+    """
+    if source is not None:
+        return source.preprocessing or True
+    if recipe.dataset in DATASETS:
+        return recipe.dataset
+    return "imagenet2012" if channels == 3 else True
+
+
+def colour_of_zero(network):
+    """The colour, a float a channel, that a network normalises to zero."""
+    mean = network.get_layer("normalization").mean
+    return keras.ops.convert_to_numpy(mean).reshape(-1)
+
+
+def build_network(
+    builder, arguments, classes, input_shape, preprocessing, source=None
+):
+    """Builds a recipe's network, with logits for outputs.
+
+    Args:
+        builder, arguments: As of a `Recipe`.
+        classes: Integer.
+        input_shape: Tuple.
+        preprocessing: What `preprocessing_of` has returned.
+        source: `sources.Source` of weights to start from, all but the
+            classifier. Defaults to `None`, random ones.
+    """
+    known = families.defaults(builder)
+    if not arguments.keys() <= known.keys():
+        raise ValueError(
+            f"A recipe's `arguments` should be those of {builder}: "
+            f"{', '.join(known) or 'none'}. Received: arguments={arguments}"
+        )
+    build = families.get(builder)
+    network = build(
+        **arguments,
+        weights=None,
+        classes=classes,
+        input_shape=input_shape,
+        include_preprocessing=preprocessing,
+        classifier_activation=None,
+    )
+    if source is not None:
+        trained = build(**arguments, weights=source, include_top=False)
+        for layer in trained.layers:
+            network.get_layer(layer.name).set_weights(layer.get_weights())
+    return network
+
+
+def as_trained(network, recipe, seed):
+    """The network in the form in which it is trained, on the same weights."""
+    if recipe.drop_blocks is not None:
+        network = with_blocks_dropped(network, recipe, seed)
+    return compiled(network) if recipe.compiled else network
+
+
+def compiled(network):
+    """The network as one program, if such can hold it in training."""
+    for layer in network.layers:
+        if getattr(layer, "seed_generator", None) is not None:
+            raise ValueError(
+                "A recipe's `compiled` should be False for networks that draw "
+                "random numbers in training. Received: compiled=True for one "
+                f"with the {type(layer).__name__} '{layer.name}'"
+            )
+    return keras_resfam.compiled(network)
+
+
+def with_blocks_dropped(network, recipe, seed):
+    """The network as it is trained on some of its blocks at a time."""
+    unknown = recipe.drop_blocks.keys() - {"active", "survival", "scale"}
+    if unknown:
+        raise ValueError(
+            "A recipe's `drop_blocks` should have active or survival, and "
+            f"scale. Received: drop_blocks={recipe.drop_blocks}"
+        )
+    if recipe.drop_blocks.get("scale") == "inference":
+        raise ValueError(
+            "A recipe's `drop_blocks` should scale in training or not at all: "
+            "what is saved, and measured later, is the network without scales. "
+            f"Received: drop_blocks={recipe.drop_blocks}"
+        )
+    return drop_blocks(network, **recipe.drop_blocks, seed=seed)

@@ -1,0 +1,78 @@
+"""The folder of a run: the names of its files, and what they tell.
+
+recipe.json        what the run does, written as it begins
+checkpoints/       its state, from which the same command goes on
+log.csv            a row for each evaluation
+curves.png         the log as a picture, where Matplotlib is installed
+tensorboard/       the log as events, where TensorBoard is installed
+best.weights.h5    of the best epoch, with a validation set
+epoch_<n>.weights.h5   of an epoch at which the schedule restarts
+model.weights.h5   the result: where it is, the run is complete
+result.json        what evaluate.py measures of it
+"""
+
+import contextlib
+import pathlib
+
+import filelock
+
+from keras_resfam.pretrained.files import RECIPE, WEIGHTS
+from training.run.checkpoints import CheckpointError, writing
+
+CHECKPOINTS = "checkpoints"
+LOG = "log.csv"
+CURVES = "curves.png"
+EVENTS = "tensorboard"
+BEST_WEIGHTS = "best.weights.h5"
+RESULT = "result.json"
+
+
+def epoch_weights(epoch):
+    """The name of the file for the weights of an epoch, counted from 1."""
+    return f"epoch_{epoch}.weights.h5"
+
+
+def is_run(folder):
+    """Whether a folder is a run's: those of weights/ have a config.json."""
+    folder = pathlib.Path(folder)
+    return (folder / RECIPE).is_file() and not (folder / "config.json").exists()
+
+
+def is_complete(folder):
+    """Whether the run in a folder has come to its end."""
+    return (folder / WEIGHTS).exists()
+
+
+def default_folder(name):
+    """Returns runs/<name>, with a number behind it if that is complete."""
+    folder = pathlib.Path("runs", name)
+    number = 1
+    while is_complete(folder):
+        number += 1
+        folder = folder.with_name(f"{name}-{number}")
+    return folder
+
+
+@contextlib.contextmanager
+def lock_folder(folder):
+    """Keeps other processes from training in the same folder meanwhile.
+
+    Args:
+        folder: Path. The run's folder.
+
+    Raises:
+        CheckpointError: If another process trains in it.
+    """
+    lock = filelock.FileLock(folder / ".lock", blocking=False)
+    with writing("a lock", folder):
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise CheckpointError(
+                f"Another process trains in {folder}: wait until it has ended, "
+                "or give another `--run-dir`."
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,113 @@
+"""The images of a recipe, as `fit` and `evaluate` take them."""
+
+import dataclasses
+
+from training.images import batches, reading
+
+
+@dataclasses.dataclass
+class Task:
+    """The data of a recipe: what `fit` and `evaluate` take."""
+
+    epochs: object
+    evaluation: object
+    classes: int
+    input_shape: tuple
+    checksum: str  # of the training data
+
+
+def load_task(recipe, seed, data_dir, devices):
+    """Reads the data set of a recipe.
+
+    Returns:
+        `Task`.
+    """
+    if recipe.image_size:
+        if reading.in_memory(recipe.dataset, data_dir):
+            raise ValueError(
+                "`image_size` should be None for the digits and for images in "
+                "an .npz file, which have one size: `--set image_size=None`. "
+                f"Received: image_size={recipe.image_size}"
+            )
+        return _streamed_task(recipe, seed, data_dir, devices)
+    kept, held_out = reading.split_in_two(recipe.train_split, recipe.validation)
+    train = reading.load(recipe.dataset, kept, data_dir)
+    split = held_out or recipe.test_split
+    evaluation = reading.load(recipe.dataset, split, data_dir)
+    if held_out:
+        check_held_out(recipe.validation, train[1], evaluation[1])
+    for part, (_, labels) in ((kept, train), (split, evaluation)):
+        reading.check_some(recipe.dataset, part, len(labels))
+    classes = reading.classes_of(recipe.dataset, train[1], data_dir)
+    reading.check_labels(recipe.dataset, evaluation[1], classes)
+    check_same_shape(split, evaluation[0], train[0])
+    size = devices.multiple(500)
+    in_order = batches.InOrder(
+        *evaluation, size, devices.shard, full=devices.count > 1
+    )
+    return Task(
+        batches.Epochs(
+            *train, recipe.batch_size, seed, recipe.mixup, devices.shard
+        ),
+        devices.spread(in_order, size),
+        classes,
+        train[0].shape[1:],
+        reading.checksum(*train),
+    )
+
+
+def check_colours(recipe, channels):
+    """Refuses changes of colour to images that have none."""
+    for field in ("jitter", "lighting"):
+        value = getattr(recipe, field)
+        if value and channels != 3:
+            raise ValueError(
+                f"A recipe's `{field}` should be 0 for images of {channels} "
+                f"channels. Received: {field}={value}"
+            )
+
+
+def check_same_shape(split, images, trained):
+    """Refuses to evaluate on images of another shape than those to train on."""
+    if images.shape[1:] != trained.shape[1:]:
+        raise ValueError(
+            f"The images of {split} should be of the shape "
+            f"{trained.shape[1:]}, as those to train on. "
+            f"Received: images of shape {images.shape[1:]}"
+        )
+
+
+def check_held_out(count, train, held_out):
+    """Refuses to hold out all images of a class.
+
+    Args:
+        count: Integer. The recipe's `validation`.
+        train, held_out: Integer arrays, the labels of the two parts.
+    """
+    untrained = sorted(set(held_out.tolist()) - set(train.tolist()))
+    if untrained:
+        shown = ", ".join(map(str, untrained[:10]))
+        raise ValueError(
+            "`validation` should leave training images of each class; the "
+            f"last {count} hold all of the classes {shown}. Shuffle the "
+            f"images, or hold out fewer. Received: validation={count}"
+        )
+
+
+def _streamed_task(recipe, seed, data_dir, devices):
+    builder = reading.tfds_builder(recipe.dataset, data_dir)
+    from training.images import streams
+
+    _, held_out = reading.split_in_two(recipe.train_split, recipe.validation)
+    split = held_out or recipe.test_split
+    size = devices.multiple(100)
+    in_order = streams.in_order(
+        builder, split, recipe.image_size, devices, size
+    )
+    return Task(
+        streams.Stream(builder, recipe, seed, devices.shard),
+        devices.spread(in_order, size),
+        builder.info.features["label"].num_classes,
+        (recipe.image_size, recipe.image_size, 3),
+        reading.tfds_checksum(builder),
+    )

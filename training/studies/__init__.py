@@ -1,0 +1,1 @@
+"""What `analyse.py` runs, the files that it writes, and its HTML page."""

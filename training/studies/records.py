@@ -1,0 +1,56 @@
+"""The studies' CSV files, which a study that goes on reads again."""
+
+import csv
+
+import numpy as np
+
+from training.run import reports
+
+
+def kept(path, common, measure):
+    """What a file holds, or else what is measured, and written there.
+
+    Args:
+        path: Path of a CSV file.
+        common: Dict. What the measurement is of: it stands in every row, and
+            a file of another is refused.
+        measure: Callable that returns a dict of arrays.
+    """
+    rows = rows_of(path, common)
+    if not rows:
+        columns = measure()
+        count = len(next(iter(columns.values())))
+        write_columns(
+            path, columns | {k: np.repeat(v, count) for k, v in common.items()}
+        )
+        rows = rows_of(path, common)
+    return {
+        name: np.array([float(row[name]) for row in rows])
+        for name in rows[0]
+        if name not in common
+    }
+
+
+def rows_of(path, common):
+    """The rows of a CSV file, if there is one; of another it is refused."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:  # as a power cut may leave it
+        return []
+    found = {name: rows[0].get(name) for name in common}
+    if found != {name: str(value) for name, value in common.items()}:
+        raise ValueError(
+            f"{path} should be of {common}: remove it, or give "
+            f"another `--out`. Received: {found}"
+        )
+    return rows
+
+
+def write_columns(path, columns):
+    """Writes a dict of arrays as a table, whole or not at all."""
+    values = zip(*(x.tolist() for x in columns.values()), strict=True)
+    reports.write_csv(
+        path, [dict(zip(columns, row, strict=True)) for row in values]
+    )
