@@ -1,5 +1,6 @@
 """Layers: modulation of the error, and two of Keras's, faster."""
 
+import functools
 import math
 
 import keras
@@ -10,7 +11,9 @@ from keras_resfam.backends.convolution import (
     convolution,
     convolution_of_products,
     convolves_views,
+    every,
     multiplies_gradients,
+    takes_pixels_first,
 )
 from keras_resfam.backends.gradients import replace_gradient
 from keras_resfam.backends.memory import lay_out
@@ -142,11 +145,11 @@ class Conv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D`, without detours of PyTorch's and JAX's.
 
     The same weights, arguments and results, to rounding, and one argument
-    more. On TensorFlow, and with the channels first, the layer is Keras's; on
-    PyTorch also where strides meet `"same"`, on JAX with several `groups`,
-    with several devices, and on accelerators. On JAX and a processor it has
-    reverse derivatives only, as of `jax.grad`, also of each other;
-    `jax.jvp` takes Keras's layer.
+    more. On TensorFlow the layer is Keras's but for 1 x 1 kernels with strides
+    and few channels, whose gradient damages memory there; on JAX so it is
+    with the channels first, with several `groups`, with several devices, and
+    on accelerators. On JAX and a processor it has reverse derivatives only,
+    as of `jax.grad`, also of each other; `jax.jvp` takes Keras's layer.
 
     On PyTorch the kernel has Keras's shape, and lies in memory as PyTorch's
     kernels do, so that no step has to turn it. A layer that is built while
@@ -183,9 +186,7 @@ class Conv2D(keras.layers.Conv2D):
         lay_out(next(w for w in self.weights if w.name == "kernel"))
 
     def call(self, inputs):
-        if self.data_format != "channels_last" or not convolves_views(
-            self.strides, self.padding
-        ):
+        if not convolves_views():
             return super().call(self._padded(inputs))
         outputs = convolution(
             keras.ops.convert_to_tensor(inputs),
@@ -195,21 +196,33 @@ class Conv2D(keras.layers.Conv2D):
             self.zeros or self.padding,
             self.dilation_rate,
             self.groups,
+            self.data_format,
         )
         return self.activation(outputs) if self.activation else outputs
 
     def convolution_op(self, inputs, kernel):
+        strides = self.strides
+        if takes_pixels_first(kernel, strides):
+            inputs = every(strides, inputs, self.data_format)
+            strides = (1, 1)
+        convolve = functools.partial(
+            keras.ops.conv,
+            strides=strides,
+            padding=self.padding,
+            data_format=self.data_format,
+            dilation_rate=self.dilation_rate,
+        )
         if (
             self.data_format != "channels_last"
             or self.groups > 1
             or not multiplies_gradients(inputs, kernel)
         ):
-            return super().convolution_op(inputs, kernel)
+            return convolve(inputs, kernel)
         return convolution_of_products(
-            super().convolution_op,
+            convolve,
             keras.ops.convert_to_tensor(inputs),
             keras.ops.convert_to_tensor(kernel),
-            self.strides,
+            strides,
             self.padding,
             self.dilation_rate,
         )

@@ -1,10 +1,15 @@
 """Conv2D by the backends' own ways against Keras's."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+import convolutions
 from differentiate import gradients
 from keras_resfam.backends import convolution
 from keras_resfam.layers import Conv2D
@@ -84,22 +89,46 @@ def test_models_are_exported_with_a_batch_of_any_size(tmp_path):
         assert_close(loaded.serve(batch).numpy(), model(batch))
 
 
-def test_gradient_of_a_thin_pointwise_kernel_with_strides():
-    """Of as many pixels as are wrong by PyTorch's own on some processors."""
-    rng = np.random.default_rng(0)
-    layer = Conv2D(12, 1, strides=2, use_bias=False)
-    layer.build((None, 56, 56, 6))
-    x = rng.normal(size=(32, 56, 56, 6)).astype("float32")
-    error = rng.normal(size=(32, 28, 28, 12)).astype("float32")
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="XLA has kernels of its own"
+)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ["thin"],
+        ["random", "60"],
+        pytest.param(["random", "1200"], marks=pytest.mark.large),
+    ],
+    ids=" ".join,
+)
+def test_gradients_against_float64(kind):
+    """In a process of its own, which dies where memory is damaged.
 
-    def loss(kernel):
-        layer.kernel.assign(kernel)
-        return ops.sum(ops.multiply(layer(x), error))
+    Where it has one, the C library's check makes that certain.
+    """
+    done = subprocess.run(
+        [sys.executable, convolutions.__file__, *kind],
+        env={
+            **os.environ,
+            "LD_PRELOAD": "libc_malloc_debug.so.0",
+            "MALLOC_CHECK_": "3",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "all right\n"
 
-    (found,) = gradients(loss, [ops.convert_to_numpy(layer.kernel)])
-    pixels = x[:, ::2, ::2].reshape(-1, 6).astype("float64")
-    expected = pixels.T @ error.reshape(-1, 12)
-    assert_close(found, expected[None, None], 1e-3)
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="only PyTorch's fails there"
+)
+@pytest.mark.parametrize("strides", [1, 2])
+def test_gradients_of_one_filter_of_one_image(strides):
+    options = {"strides": strides, "padding": "same"}
+    convolutions.check(
+        (1, 8, 8, 3), {"filters": 1, "kernel_size": 3, **options}
+    )
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

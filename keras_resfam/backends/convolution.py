@@ -14,47 +14,104 @@ import keras
 
 from keras_resfam.backends.memory import channels_first, channels_last
 
-
-def convolves_views(strides, padding):
-    """Whether `convolution` does what Keras does, with less copying.
-
-    Where the strides are not 1, Keras's `"same"` pads one side more.
-    """
-    return keras.backend.backend() == "torch" and (
-        padding == "valid" or set(strides) == {1}
-    )
+# The channels of oneDNN's blocks with AVX-512; with AVX2 they have 8.
+BLOCK = 16
 
 
-def convolution(x, kernel, bias, strides, padding, dilation, groups):
-    """Convolves images of channels last, on PyTorch.
+def takes_pixels_first(kernel, strides):
+    """Whether to skip pixels before the convolution, and not in it.
+
+    The results are the same. But oneDNN, which convolves for TensorFlow and
+    PyTorch, writes past its memory in the gradient of a 1 x 1 kernel with
+    strides, if the kernel takes fewer channels than a block has.
 
     Args:
-        x: tensor of shape `(batch, height, width, channels)`.
+        kernel: tensor of shape `(height, width, channels / groups, filters)`.
+        strides: pair of ints.
+    """
+    height, width, channels, _ = kernel.shape
+    return height == width == 1 and channels < BLOCK and max(strides) > 1
+
+
+def every(strides, images, data_format="channels_last"):
+    """The pixels that a 1 x 1 kernel meets on its way through images."""
+    rows, columns = (slice(None, None, stride) for stride in strides)
+    if data_format == "channels_first":
+        return images[:, :, rows, columns]
+    return images[:, rows, columns]
+
+
+def convolves_views():
+    """Whether `convolution` does what Keras does, with less copying."""
+    return keras.backend.backend() == "torch"
+
+
+def convolution(
+    x, kernel, bias, strides, padding, dilation, groups, data_format
+):
+    """Convolves images on PyTorch.
+
+    Args:
+        x: tensor of shape `(batch, height, width, channels)`, or what
+            `data_format` says.
         kernel: tensor of shape `(height, width, channels / groups, filters)`.
         bias: tensor of shape `(filters,)`, or `None`.
         strides: pair of ints.
-        padding: `"valid"`, `"same"` with strides of 1, or an int, as many
-            zeros on each side.
+        padding: `"valid"`, `"same"`, or an int, as many zeros on each side.
         dilation: pair of ints.
         groups: int.
+        data_format: `"channels_last"` or `"channels_first"`.
     """
     import torch
 
-    pointwise = tuple(kernel.shape[:2]) == (1, 1) and padding in ("valid", 0)
-    if pointwise and kernel.shape[2] < 8:
-        # With strides oneDNN's gradient of so thin a kernel is wrong on
-        # processors with AVX2 and no more, and writes outside of its memory.
-        x, strides = x[:, :: strides[0], :: strides[1]], 1
-    outputs = torch.nn.functional.conv2d(
-        channels_first(x),
-        kernel.permute(3, 2, 0, 1),
-        bias,
-        strides,
-        padding,
-        dilation,
-        groups,
+    last = data_format == "channels_last"
+    images = channels_first(x) if last else x
+    before, after = _margins(
+        images.shape[2:], kernel.shape[:2], strides, padding, dilation
     )
-    return channels_last(outputs)
+    thin = takes_pixels_first(kernel, strides)
+    if before != after or (thin and max(before) > 0):
+        sides = before[1], after[1], before[0], after[0]
+        images, before = torch.nn.functional.pad(images, sides), (0, 0)
+    if thin:
+        images, strides = every(strides, images, "channels_first"), (1, 1)
+    dtype = images.dtype
+    if max(dilation) > 1 and dtype.itemsize == 2 and images.is_cpu:
+        # PyTorch's gradient of the kernel is noise there.
+        images, kernel = images.float(), kernel.float()
+        bias = None if bias is None else bias.float()
+    filters_first = kernel.permute(3, 2, 0, 1)
+    if kernel.shape[3] == 1:
+        # PyTorch takes one filter of channels last for one of channels first,
+        # and fails at its gradient.
+        filters_first = filters_first.contiguous()
+    outputs = torch.nn.functional.conv2d(
+        images, filters_first, bias, strides, before, dilation, groups
+    ).to(dtype)
+    return channels_last(outputs) if last else outputs
+
+
+def _margins(sizes, kernel_size, strides, padding, dilation):
+    """The zeros before and behind the rows, and the columns, of images."""
+    if padding != "same":
+        margins = (0 if padding == "valid" else padding,) * 2
+        return margins, margins
+    geometry = zip(sizes, strides, _spans(kernel_size, dilation), strict=True)
+    zeros = [
+        max(0, (-(-size // stride) - 1) * stride + span - size)
+        for size, stride, span in geometry
+    ]
+    # As Keras has it: an odd zero is behind the images.
+    before = tuple(n // 2 for n in zeros)
+    return before, tuple(n - n // 2 for n in zeros)
+
+
+def _spans(kernel_size, dilation):
+    """The rows, and columns, that a dilated kernel reaches over."""
+    return [
+        rate * (size - 1) + 1
+        for size, rate in zip(kernel_size, dilation, strict=True)
+    ]
 
 
 def multiplies_gradients(x, kernel):
@@ -119,7 +176,7 @@ def _kernel_gradient(x, error, shape, strides, padding, dilation):
     import jax
     from jax import lax
 
-    spans = [d * (k - 1) + 1 for k, d in zip(shape, dilation, strict=False)]
+    spans = _spans(shape[:2], dilation)
     margins = lax.padtype_to_pads(x.shape[1:3], spans, strides, padding.upper())
     batch, *sizes, filters = error.shape
     row = math.prod(sizes) * shape[1] * shape[2]  # of an image's patches

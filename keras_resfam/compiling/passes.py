@@ -4,6 +4,7 @@ Each takes a `torch.fx.Graph` and changes it. What it computes stays the same,
 up to rounding.
 """
 
+from keras_resfam.backends.convolution import takes_pixels_first
 from keras_resfam.backends.gradients import torch_identity, torch_mark
 
 
@@ -21,6 +22,38 @@ def leave_out_checks(graph):
     check = torch.ops.aten._assert_tensor_metadata.default
     for node in graph.find_nodes(op="call_function", target=check):
         graph.erase_node(node)
+
+
+def take_pixels_first(graph):
+    """Skips pixels before thin 1 x 1 convolutions, instead of in them.
+
+    Keras's own layers record strides there, whose gradient damages memory.
+
+    Args:
+        graph: `torch.fx.Graph`. It is changed.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    convolutions = graph.find_nodes(
+        op="call_function", target=aten.conv2d.default
+    )
+    for node in convolutions:
+        x, kernel, bias, strides, padding, *rest = complete(node)
+        filters_last = kernel.meta["val"].permute(2, 3, 1, 0)
+        if any(padding) or not takes_pixels_first(filters_last, strides):
+            continue
+        with graph.inserting_before(node):
+            for axis, stride in zip((2, 3), strides, strict=True):
+                end = x.meta["val"].shape[axis]
+                x = added(aten.slice.Tensor, x, axis, 0, end, stride)
+        node.args = x, kernel, bias, [1, 1], padding, *rest
+
+
+def complete(node):
+    """A node's arguments, also those that it leaves at their defaults."""
+    omitted = node.target._schema.arguments[len(node.args) :]
+    return [*node.args, *(argument.default_value for argument in omitted)]
 
 
 def permute_first(graph):
@@ -74,9 +107,13 @@ def permuted(node, axes):
     """Adds the permutation of a node to its graph."""
     import torch
 
-    permute = torch.ops.aten.permute.default
-    result = node.graph.call_function(permute, (node, axes))
-    result.meta["val"] = node.meta["val"].permute(axes)
+    return added(torch.ops.aten.permute.default, node, axes)
+
+
+def added(operation, node, *arguments):
+    """Adds an operation on a node to its graph."""
+    result = node.graph.call_function(operation, (node, *arguments))
+    result.meta["val"] = operation(node.meta["val"], *arguments)
     return result
 
 

@@ -60,6 +60,7 @@ def record(model, training, inputs):
     module = exported.module()
     passes.leave_out_checks(module.graph)
     passes.put_back_gradients(module.graph, backwards)
+    passes.take_pixels_first(module.graph)
     passes.permute_first(module.graph)
     norm_by_image.put_in(module.graph)
     winograd.put_in(module.graph)

@@ -42,7 +42,7 @@ def copy(
     copy_model,
     gone=(),
     whole=(),
-    pads=lambda layer: None,
+    before=lambda layer: (),
 ):
     """Returns a copy of a model, made layer by layer.
 
@@ -55,8 +55,8 @@ def copy(
         gone: layers of one input that are left out, besides
             `GradientModulation`.
         whole: models that are copied as layers are.
-        pads: callable that returns a layer to stand before a layer's
-            place-taker, or `None`.
+        before: callable that returns the layers to stand before a layer's
+            place-taker.
     """
     model = graphs.shell(model)
     passed = {layer: _identity for layer in gone}
@@ -71,9 +71,10 @@ def copy(
             return passed[layer]
         if is_copied_model(layer):
             return copy_model(layer)
-        made, pad = copy_layer(layer), pads(layer)
+        made = copy_layer(layer)
         copies.append((layer, made))
-        return made if pad is None else lambda x: made(pad(x))
+        first = before(layer)
+        return _in_turn(*first, made) if first else made
 
     result = keras.models.clone_model(model, _clone_inputs(model), clone)
     for original, layer in copies:
@@ -82,6 +83,15 @@ def copy(
         layer.set_weights(in_order(weights(original), original, layer))
         finalize(layer)
     return result
+
+
+def _in_turn(*layers):
+    def call(x):
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    return call
 
 
 def finalize(layer):

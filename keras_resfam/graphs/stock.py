@@ -3,6 +3,7 @@
 import keras
 
 from keras_resfam import graphs
+from keras_resfam.backends.convolution import takes_pixels_first
 from keras_resfam.graphs.copies import checked, copy, for_inference
 from keras_resfam.layers import BatchNormalization, Conv2D
 
@@ -17,7 +18,8 @@ def to_stock_layers(model):
 
     The copy computes what `model` computes, up to rounding, and can be saved,
     and loaded where keras_resfam is not installed. `BatchNormalization` and
-    `Conv2D` of keras_resfam become those of Keras. Left out, because they act
+    `Conv2D` of keras_resfam become those of Keras, behind a layer that adds
+    zeros or takes pixels where Keras's needs one. Left out, because they act
     in training only: `GradientModulation`, and the layers' initializers,
     regularizers and constraints. Models inside `model` are copied alike, if
     they are functional or sequential. Layers that are neither Keras's nor
@@ -61,21 +63,37 @@ def to_stock_layers(model):
             config = for_inference(config)
         if type(layer) is Conv2D:
             del config["zeros"]
+            if _takes_pixels_first(layer):
+                config["strides"] = 1
         return kind.from_config(config)
 
     def weights(layer):
         return layer.get_weights()
 
-    return copy(model, graph, stock, weights, to_stock_layers, pads=_padding)
+    return copy(model, graph, stock, weights, to_stock_layers, before=_before)
 
 
-def _padding(layer):
-    """A layer that pads as a `Conv2D` does, or `None`."""
-    if type(layer) is not Conv2D or not layer.zeros:
-        return None
-    return keras.layers.ZeroPadding2D(
-        layer.zeros,
-        data_format=layer.data_format,
-        dtype=layer.get_config()["dtype"],  # a policy of its own
-        name=f"{layer.name}_pad",
-    )
+def _takes_pixels_first(layer):
+    return takes_pixels_first(layer.kernel, layer.strides)
+
+
+def _before(layer):
+    """Layers that do what a `Conv2D` does before it convolves."""
+    if type(layer) is not Conv2D:
+        return []
+    options = {
+        "data_format": layer.data_format,
+        "dtype": layer.get_config()["dtype"],  # a policy of its own
+    }
+    made = []
+    if layer.zeros:
+        name = f"{layer.name}_pad"
+        pad = keras.layers.ZeroPadding2D(layer.zeros, name=name, **options)
+        made.append(pad)
+    if _takes_pixels_first(layer):
+        name = f"{layer.name}_pixels"  # averages of one
+        pool = keras.layers.AveragePooling2D(
+            1, layer.strides, name=name, **options
+        )
+        made.append(pool)
+    return made

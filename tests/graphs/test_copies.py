@@ -80,6 +80,24 @@ def test_no_layer_of_a_folded_copy_either(family, arguments):
     assert "keras_resfam" not in stock.to_json()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"padding": "same"}, {"zeros": 1}, {"groups": 2}],
+    ids=str,
+)
+def test_pixels_are_taken_before_thin_pointwise_kernels(options):
+    """Their strides damage memory, in training, as Keras's layers have them."""
+    keras.utils.set_random_seed(0)
+    convolution = Conv2D(4, 1, strides=(2, 3), **options)
+    model = keras.Sequential([keras.Input((7, 8, 6)), convolution])
+    stock = keras_resfam.to_stock_layers(model)
+    copied = stock.get_layer(convolution.name)
+    assert type(copied) is keras.layers.Conv2D
+    assert copied.strides == (1, 1)
+    x = images(shape=(7, 8, 6)) / 255
+    np.testing.assert_allclose(predict(stock, x), predict(model, x), atol=1e-5)
+
+
 def test_weights_are_its_own():
     model = keras.Sequential([keras.Input((4, 4, 2)), Conv2D(3, 3)])
     stock = keras_resfam.to_stock_layers(model)
