@@ -25,7 +25,7 @@ from keras_resfam.models.wide_resnet import (
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.registry import list_weights
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DILNet",

@@ -1,57 +1,69 @@
-"""The README's Python runs as it stands, and so do commands and links."""
+"""What the documents say is true: examples, commands, links and figures."""
 
+import ast
 import csv
 import json
 import math
 import pathlib
 import re
 import shlex
+import tomllib
 
 import pytest
+import yaml
 
+import draw_figures
 from training import analyse, benchmark, evaluate, package, publish, train
 from training.benchmarks import input_pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = {
     name: (ROOT / name).read_text()
-    for name in ("README.md", "training/benchmark.md", "weights/README.md")
+    for name in (
+        "README.md",
+        "training/README.md",
+        "training/benchmark.md",
+        "weights/README.md",
+        "keras_resfam/analysis/README.md",
+    )
 }
 README = DOCUMENTS["README.md"]
+EXAMPLES = {
+    f"{name}, {number}": example
+    for name, document in DOCUMENTS.items()
+    for number, example in enumerate(
+        re.findall(r"```python\n(.*?)```", document, re.S)
+    )
+}
 
 
-def section(title):
-    return re.search(rf"\n## {title}\n(.*?)(\n## |\Z)", README, re.S)[1]
+def section(document, title):
+    text = DOCUMENTS[document]
+    return re.search(rf"\n## {title}\n(.*?)(\n## |\Z)", text, re.S)[1]
 
 
-RECIPES = sorted(ROOT.glob("weights/*/recipe.json"))
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
-
-
-def outcome(number, capsys, monkeypatch, folder):
+def outcome(example, capsys, monkeypatch, folder):
     """Runs one of the examples; returns its names, and what it printed."""
     monkeypatch.chdir(folder)
     (folder / "weights").symlink_to(ROOT / "weights")
     names = {}
-    exec(compile(EXAMPLES[number], f"README.md, {number}", "exec"), names)
+    exec(compile(EXAMPLES[example], example, "exec"), names)
     return names, capsys.readouterr().out
 
 
-def test_a_prediction(capsys, monkeypatch, tmp_path):
-    _, printed = outcome(0, capsys, monkeypatch, tmp_path)
-    # Four of scikit-learn's digits that were not trained on: 0, 1, 2, 3.
-    assert re.findall(r"\('(\d)', ", printed) == ["0", "1", "2", "3"]
+def test_length():
+    assert len(README.splitlines()) <= 250
 
 
-def test_fine_tuning(capsys, monkeypatch, tmp_path):
-    names, printed = outcome(1, capsys, monkeypatch, tmp_path)
-    assert names["model"].output_shape == (None, 2)
-    assert "accuracy" in printed
-
-
-@pytest.mark.parametrize("number", range(2, len(EXAMPLES)))
-def test_examples(number, capsys, monkeypatch, tmp_path):
-    names, _ = outcome(number, capsys, monkeypatch, tmp_path)
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples(example, capsys, monkeypatch, tmp_path):
+    names, printed = outcome(example, capsys, monkeypatch, tmp_path)
+    if "decode_predictions" in EXAMPLES[example]:
+        # Four of scikit-learn's digits that were not trained on.
+        assert re.findall(r"\('(\d)', ", printed) == ["0", "1", "2", "3"]
+    if "fit(" in EXAMPLES[example]:
+        assert names["model"].output_shape == (None, 2)
+        assert "accuracy" in printed
     if "blocks" in names:
         assert len(names["blocks"]) == 16
         assert names["blocks"][0].name == "conv2_block1"
@@ -91,6 +103,13 @@ def test_commands_are_understood(script, parse):
         parse(arguments)
 
 
+def test_commands_are_all_tested():
+    text = "\n".join(DOCUMENTS.values())
+    scripts = set(re.findall(r"python ((?:-m )?training[/.][\w/.]+)", text))
+    (mark,) = test_commands_are_understood.pytestmark
+    assert scripts == {script for script, _ in mark.args[1]}
+
+
 def anchors(document):
     """The names that GitHub gives to a document's headings."""
     headings = re.findall(r"^#+ (.+)$", document, re.M)
@@ -111,50 +130,134 @@ def test_links_lead_somewhere(name):
             assert anchor in anchors(target.read_text()), link
 
 
-def test_trained_networks_are_those_of_weights():
+def test_errors_of_trained_networks(quick_initializers):
+    import keras_resfam
+
     rows = re.findall(
-        r"^\| `.*?\| [\d,]+ \|.*?\| \**([\d.]+) %\**, (\d+) epochs "
-        r"\| ([\d.]+) % \|.*\| `(\w+)` "
-        r"\| \[log\]\((weights/\w+)/log.csv\) \|$",
-        section("Trained networks"),
+        r"^\| \[`(.*?)`\]\(weights/(\w+)\).*? \| ([\d,]+) "
+        r"\| (?:–|([\d.]+) %)(?: \(\d\))? \| (\**)([\d.]+) %\**"
+        r" \| (\d+) / (.+) \|$",
+        section("README.md", "Trained networks"),
         re.M,
     )
-    folders = {str(p.parent.relative_to(ROOT)) for p in RECIPES}
-    assert {folder for *_, folder in rows} == folders
-    command = "python training/train.py"
-    (example,) = re.findall(
-        rf"`({command} --recipe .*?)`", section("Trained networks"), re.S
+    networks = {n.name: n for n in keras_resfam.list_weights()}
+    assert {row[1] for row in rows} == set(networks)
+    for call, name, parameters, published, bold, error, epochs, theirs in rows:
+        result = json.loads((ROOT / f"weights/{name}/result.json").read_text())
+        recipe = json.loads((ROOT / f"weights/{name}/recipe.json").read_text())
+        assert call == networks[name].call
+        assert error == f"{result['error']:.2f}", name
+        assert epochs == str(recipe["epochs"]), name
+        if recipe["error"] is None:
+            assert (published, bold, theirs) == ("", "", "–"), name
+        else:
+            assert float(published) == recipe["error"], name
+            assert bold == "**" * (float(error) < float(published)), name
+        told = re.search(r"in (\d+) epochs", recipe["note"])
+        if told:
+            assert theirs == told[1], name
+        model = getattr(keras_resfam, networks[name].builder)(
+            input_shape=networks[name].input_shape,
+            classes=networks[name].classes,
+            **networks[name].arguments,
+        )
+        assert parameters == count(model), name
+
+
+def count(model):
+    """The trainable parameters of a network, as the documents write them."""
+    return f"{sum(math.prod(v.shape) for v in model.trainable_variables):,}"
+
+
+def test_how_the_networks_were_trained():
+    text = section("weights/README.md", "How the networks were trained")
+    rows = re.findall(
+        r"^\| \[(\w+)\]\(\1\) \| `(\w+)` \| ([\d.]+) % \| .+ "
+        r"\| \[log\]\(\1/log.csv\) \|$",
+        text,
+        re.M,
     )
-    for error, epochs, accuracy, name, folder in rows:
-        result = json.loads((ROOT / folder / "result.json").read_text())
-        recipe = json.loads((ROOT / folder / "recipe.json").read_text())
-        with open(ROOT / folder / "log.csv") as file:
+    folders = {path.parent.name for path in ROOT.glob("weights/*/recipe.json")}
+    assert {name for name, *_ in rows} == folders
+    command = "python training/train.py"
+    (example,) = re.findall(rf"`({command} --recipe .*?)`", text, re.S)
+    for name, trained_by, accuracy in rows:
+        recipe = json.loads((ROOT / f"weights/{name}/recipe.json").read_text())
+        with open(ROOT / f"weights/{name}/log.csv") as file:
             *_, last = csv.DictReader(file)
-        assert error == f"{result['error']:.2f}", folder
-        assert name == recipe["name"], folder
-        assert epochs == last["epoch"] == str(recipe["epochs"]), folder
-        assert accuracy == f"{100 * float(last['accuracy']):.1f}", folder
+        assert trained_by == recipe["name"], name
+        assert recipe["seed"] == 0, name
+        assert last["epoch"] == str(recipe["epochs"]), name
+        assert accuracy == f"{100 * float(last['accuracy']):.1f}", name
         words = shlex.split(recipe["command"].removeprefix(command))
         trained = [word for word in words if word != "--quiet"]
-        anew = example.replace("dmrnet_14_cifar10_short", name)
+        anew = example.replace("dmrnet_14_cifar10_short", trained_by)
         anew = shlex.split(anew.removeprefix(command))
-        assert trained in [anew, *commands("training/train.py")], folder
-        assert train.parse_arguments(trained).recipe == name, folder
+        assert trained in [anew, *commands("training/train.py")], name
+        assert train.parse_arguments(trained).recipe == trained_by, name
 
 
 def test_parameter_counts_are_those_of_the_builders(quick_initializers):
     import keras_resfam
 
     rows = re.findall(
-        r"^\| `(\w+)\(.*?\)` .*\| ([\d,]+) \|$", section("Networks"), re.M
+        r"^\| `(\w+)(\(.*?\))` .*\| ([\d,]+) \|$",
+        section("README.md", "Builders"),
+        re.M,
     )
     builders = {
         name
         for name in keras_resfam.__all__
         if hasattr(getattr(keras_resfam, name), "__signature__")
     }
-    assert {name for name, _ in rows} == builders
-    for name, count in rows:
-        model = getattr(keras_resfam, name)()
-        found = sum(math.prod(v.shape) for v in model.trainable_variables)
-        assert f"{found:,}" == count, name
+    assert {name for name, *_ in rows} == builders
+    for name, arguments, parameters in rows:
+        keywords = ast.parse(f"f{arguments}").body[0].value.keywords
+        written = {k.arg: ast.literal_eval(k.value) for k in keywords}
+        builder = getattr(keras_resfam, name)
+        assert written == architecture(builder), name
+        assert parameters == count(builder()), name
+
+
+def architecture(builder):
+    """The arguments of a builder before the common ones, with defaults."""
+    parameters = builder.__signature__.parameters.values()
+    defaults = {p.name: p.default for p in parameters}
+    own = list(defaults)[: list(defaults).index("include_top")]
+    return {name: defaults[name] for name in own}
+
+
+@pytest.mark.parametrize("name", draw_figures.FIGURES)
+def test_charts_are_those_that_are_drawn(name, quick_initializers):
+    drawn = draw_figures.FIGURES[name]()
+    assert (draw_figures.FOLDER / name).read_text() == drawn
+
+
+def test_charts_agree_with_the_text():
+    text = DOCUMENTS["keras_resfam/analysis/README.md"]
+    low, high = draw_figures.PLAIN
+    first, last = draw_figures.EFFECTIVE
+    assert f"It is {low} to {high} % without any one" in text
+    assert f"| intact | {draw_figures.INTACT} |" in text
+    assert f"in paths of | {first} to {last} of 54 blocks |" in text
+
+
+def test_one_version():
+    import keras_resfam
+
+    version = keras_resfam.__version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (latest, *_) = re.findall(
+        r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+    assert project["version"] == citation["version"] == latest == version
+
+
+def test_papers_are_those_of_the_citation():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    cited = {paper["url"] for paper in citation["references"]}
+    section_links = re.findall(
+        r"https://arxiv\.org/abs/[\d.]+", section("README.md", "Citation")
+    )
+    assert set(section_links) == cited
