@@ -37,7 +37,7 @@ def deletion():
         _text(
             middle,
             (low + high) / 2 + 5,
-            "for comparison: a plain network of 44 layers, any one deleted",
+            "for comparison: a plain network of 44 layers, one layer deleted",
             "middle",
         ),
     ]
