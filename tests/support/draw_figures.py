@@ -59,7 +59,8 @@ def deletion():
             parts.append(_text(centre, BOTTOM + 24, label, "middle"))
     parts.append(_line(y(INTACT), GREY, "6 4"))
     label = f"intact: {INTACT} %"
-    parts.append(_text(RIGHT, y(INTACT) - 26, label, "end"))
+    end = LEFT + stage * step - 4  # of the first stage
+    parts.append(_text(end, y(INTACT) - 16, label, "end"))
     return _svg(parts)
 
 
