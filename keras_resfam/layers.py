@@ -17,7 +17,6 @@ from keras_resfam.backends.convolution import (
     takes_pixels_first,
 )
 from keras_resfam.backends.gradients import replace_gradient
-from keras_resfam.backends.memory import lay_out
 from keras_resfam.backends.moments import scaled, second_moment
 
 
@@ -152,13 +151,6 @@ class Conv2D(keras.layers.Conv2D):
     on accelerators. On JAX and a processor it has reverse derivatives only,
     as of `jax.grad`, also of each other; `jax.jvp` takes Keras's layer.
 
-    On PyTorch the kernel has Keras's shape, and lies in memory as PyTorch's
-    kernels do, so that no step has to turn it. A layer that is built while
-    another is called, as those of a subclassed model are at its first call,
-    has no values yet at that time: its kernel lies as Keras's do. PyTorch's
-    tools that `view` parameters as vectors, `torch.optim.LBFGS` among them,
-    take Keras's layer.
-
     Args:
         *args: of `keras.layers.Conv2D`.
         zeros: int. Rows and columns of zeros on each side of the images, as
@@ -180,11 +172,6 @@ class Conv2D(keras.layers.Conv2D):
                 f"Received: padding={self.padding!r}, zeros={zeros}"
             )
         self.zeros = zeros
-
-    def build(self, input_shape):
-        super().build(input_shape)
-        # With LoRA `self.kernel` is a sum, and this what it is a sum of.
-        lay_out(next(w for w in self.weights if w.name == "kernel"))
 
     def call(self, inputs):
         if not convolves_views():
