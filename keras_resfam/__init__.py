@@ -7,6 +7,7 @@ the numbered ones are the ImageNet forms.
 from keras_resfam import analysis, initializers, layers, regularizers
 from keras_resfam.compiling import compiled
 from keras_resfam.datasets import decode_predictions
+from keras_resfam.graphs.counting import count_multiply_adds
 from keras_resfam.graphs.folding import fold_batch_norm
 from keras_resfam.graphs.stock import to_stock_layers
 from keras_resfam.models.dmrnet import DILNet, DMRNet, DMRNet44, DMRNet50
@@ -45,6 +46,7 @@ __all__ = [
     "WideResNet50_2",
     "analysis",
     "compiled",
+    "count_multiply_adds",
     "decode_predictions",
     "fold_batch_norm",
     "initializers",

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import warnings
 
 import numpy as np
 
@@ -48,12 +49,20 @@ def check_flag(name, value):
         )
 
 
-def check_images(images, shape):
-    """Checks an array of images against the shape that a network takes.
+def check_images(images, shape, moments=None):
+    """Checks an array of images against what a network takes.
+
+    It warns of images that were scaled, to 0..1 or by their moments, where the
+    network would do so once more: all would then be nearly one colour.
 
     Args:
         images: array, the batch axis first.
         shape: tuple without the batch axis; a size of `None` may be any.
+        moments: pair of arrays, the means and the standard deviations by which
+            the network normalises images. Defaults to `None`: it does not.
+
+    Raises:
+        ValueError: If they are of another shape.
     """
     sizes = zip(shape, images.shape[1:], strict=False)
     if images.ndim != len(shape) + 1 or any(
@@ -63,6 +72,19 @@ def check_images(images, shape):
             f"Images should be of the shape {tuple(shape)}, which the network "
             f"takes. Received: images of shape {images.shape[1:]}"
         )
+    if moments is not None and np.max(np.abs(images)) < np.min(moments[1]) / 10:
+        warnings.warn(
+            "Images should be as they were before they were scaled, such as 0 "
+            "to 255, since the network normalises them, by the means "
+            f"{_rounded(moments[0])} and the standard deviations "
+            f"{_rounded(moments[1])}. Received: images from {images.min():.3g} "
+            f"to {images.max():.3g}",
+            stacklevel=4,
+        )
+
+
+def _rounded(values):
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def check_number(

@@ -1,9 +1,10 @@
-"""Layers: modulation of the error, and two of Keras's, faster."""
+"""Layers: modulation of the error, and three of Keras's that do more."""
 
 import functools
 import math
 
 import keras
+import numpy as np
 
 from keras_resfam._checks import check_integer, check_number
 from keras_resfam.backends.batch_norm import fused_batch_norm, fuses_batch_norm
@@ -16,7 +17,6 @@ from keras_resfam.backends.convolution import (
     takes_pixels_first,
 )
 from keras_resfam.backends.gradients import replace_gradient
-from keras_resfam.backends.memory import lay_out
 from keras_resfam.backends.moments import scaled, second_moment
 
 
@@ -151,13 +151,6 @@ class Conv2D(keras.layers.Conv2D):
     on accelerators. On JAX and a processor it has reverse derivatives only,
     as of `jax.grad`, also of each other; `jax.jvp` takes Keras's layer.
 
-    On PyTorch the kernel has Keras's shape, and lies in memory as PyTorch's
-    kernels do, so that no step has to turn it. A layer that is built while
-    another is called, as those of a subclassed model are at its first call,
-    has no values yet at that time: its kernel lies as Keras's do. PyTorch's
-    tools that `view` parameters as vectors, `torch.optim.LBFGS` among them,
-    take Keras's layer.
-
     Args:
         *args: of `keras.layers.Conv2D`.
         zeros: int. Rows and columns of zeros on each side of the images, as
@@ -179,11 +172,6 @@ class Conv2D(keras.layers.Conv2D):
                 f"Received: padding={self.padding!r}, zeros={zeros}"
             )
         self.zeros = zeros
-
-    def build(self, input_shape):
-        super().build(input_shape)
-        # With LoRA `self.kernel` is a sum, and this what it is a sum of.
-        lay_out(next(w for w in self.weights if w.name == "kernel"))
 
     def call(self, inputs):
         if not convolves_views():
@@ -246,3 +234,57 @@ class Conv2D(keras.layers.Conv2D):
 
     def get_config(self):
         return {**super().get_config(), "zeros": self.zeros}
+
+
+@keras.saving.register_keras_serializable(package="keras_resfam")
+class Rescaling(keras.layers.Rescaling):
+    """`keras.layers.Rescaling`, whose numbers go with a network's weights.
+
+    A network that normalises its images holds their moments in its
+    configuration, which a file of weights does not have: in a network of other
+    moments Keras's `load_weights` would load them without a word, and the
+    network would classify worse. Here `save_weights` notes the scale and the
+    offset, and `load_weights` compares them. Files without them load as well,
+    such as those of `to_stock_layers`, and files with them load into Keras's
+    layer.
+
+    Args:
+        scale: float, or nested lists of floats.
+        offset: as `scale`. Defaults to `0.0`.
+        **kwargs: of `keras.layers.Rescaling`.
+
+    Raises:
+        ValueError: By `load_weights`, if the file has another scale or offset.
+    """
+
+    def __init__(self, scale, offset=0.0, **kwargs):
+        super().__init__(scale, offset, **kwargs)
+        # In a layer of its own, which Keras's Rescaling does not look for.
+        self.note = _Note({"scale": scale, "offset": offset})
+
+
+class _Note(keras.layers.Layer):
+    """Numbers that are saved with weights, and compared when those are loaded.
+
+    Args:
+        numbers: dict of floats, or nested lists of floats, by name.
+    """
+
+    def __init__(self, numbers):
+        super().__init__()
+        self.numbers = {name: np.array(x) for name, x in numbers.items()}
+        self.built = True
+
+    def save_own_variables(self, store):
+        for name, value in self.numbers.items():
+            store[name] = value.astype("float32")
+
+    def load_own_variables(self, store):
+        for name in store.keys():
+            own, saved = self.numbers[name], store[name]
+            if own.shape != saved.shape or not np.allclose(own, saved):
+                raise ValueError(
+                    "The network should normalise images as the one did whose "
+                    f"weights these are, by {name}={saved.tolist()}. Received: "
+                    f"a network with {name}={own.tolist()}"
+                )

@@ -232,30 +232,6 @@ def test_saved_and_loaded_with_lora(tmp_path):
     assert_close(again(images()), model(images()))
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="only PyTorch turns kernels"
-)
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_kernels_lie_as_the_convolution_reads_them(policy):
-    """After a step of training and with new weights too."""
-    import torch
-
-    layer = Conv2D(6, 3, padding="same", dtype=policy)
-    model = keras.Sequential([keras.Input(SHAPE[1:]), layer])
-    model.compile("sgd", "mse")
-    model.train_on_batch(images(), np.zeros((*SHAPE[:3], 6), "float32"))
-    model.set_weights([w * 2 for w in model.get_weights()])
-
-    kernel = layer.kernel.value
-    assert tuple(kernel.shape) == (3, 3, 4, 6)
-    filters_first = kernel.permute(3, 2, 0, 1)
-    assert filters_first.is_contiguous(memory_format=torch.channels_last)
-    again = Conv2D(6, 3, padding="same", dtype=policy)
-    again.build(SHAPE)
-    again.set_weights(layer.get_weights())
-    assert_close(layer(images()), again(images()))
-
-
 on_jax = pytest.mark.skipif(
     keras.backend.backend() != "jax", reason="as JAX does on a processor"
 )

@@ -5,14 +5,21 @@ import hashlib
 import keras
 import numpy as np
 
+from keras_resfam import graphs
 from keras_resfam._checks import check_images
 
 
-def arrays(data, chain):
-    """Images, and labels as the numbers of a chain's classes."""
+def arrays(data, model, chain):
+    """Images, and labels as the numbers of the classes of a model's chain."""
     images, labels = read_data(data)
-    check_images(images, chain.graph.inputs[0].shape[1:])
+    check_fit(images, model)
     return images, class_numbers(labels, chain)
+
+
+def check_fit(images, model):
+    """Checks that images are such as a model of one input takes."""
+    shape = model.inputs[0].shape[1:]
+    check_images(images, shape, graphs.image_moments(model))
 
 
 def class_numbers(labels, chain):

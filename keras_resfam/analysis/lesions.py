@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 
-from keras_resfam._checks import check_flag, check_images, check_integer
+from keras_resfam._checks import check_flag, check_integer
 from keras_resfam.analysis import surgery
 from keras_resfam.analysis.data import (
     check_classifier,
+    check_fit,
     class_numbers,
     digest,
     digest_data,
@@ -112,7 +113,7 @@ def lesion_study(
     check_flag("branches", branches)
     images, labels = read_data(data)
     chain = chain_of(model, images.shape[1:])
-    check_images(images, chain.graph.inputs[0].shape[1:])
+    check_fit(images, model)
     check_classifier(chain)
     labels = class_numbers(labels, chain)
     common = {

@@ -88,7 +88,7 @@ def gradient_by_path_length(
             f"Received: samples={samples!r}"
         )
     gradient = PathGradient(model)
-    images, labels = arrays((x, y), gradient.chain)
+    images, labels = arrays((x, y), model, gradient.chain)
     gradient.check_logits(images[:2])
     n = gradient.blocks
     lengths = range(n + 1) if lengths is None else lengths

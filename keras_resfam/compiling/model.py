@@ -3,7 +3,6 @@
 import keras
 
 from keras_resfam import graphs
-from keras_resfam.backends.memory import lay_out_alike
 from keras_resfam.compiling.program import record
 from keras_resfam.graphs.copies import checked
 
@@ -151,10 +150,3 @@ class Compiled(keras.Model):
             "use the model that it is made of, which has the same weights. "
             f"Received: {self}, of {self.model}"
         )
-
-    def make_train_function(self, force=False):
-        if self.train_function is None or force:
-            weights = self.trainable_variables
-            self.optimizer.build(weights)
-            lay_out_alike(self.optimizer.variables, weights)
-        super().make_train_function(force)

@@ -27,6 +27,7 @@ from keras_resfam.graphs.graph import (
     run_anew,
     shell,
 )
+from keras_resfam.graphs.moments import image_moments
 
 __all__ = [
     "Graph",
@@ -34,6 +35,7 @@ __all__ = [
     "alias",
     "count_kernels",
     "fresh_input",
+    "image_moments",
     "is_a",
     "is_addition",
     "is_graph",

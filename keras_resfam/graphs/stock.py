@@ -5,11 +5,12 @@ import keras
 from keras_resfam import graphs
 from keras_resfam.backends.convolution import takes_pixels_first
 from keras_resfam.graphs.copies import checked, copy, for_inference
-from keras_resfam.layers import BatchNormalization, Conv2D
+from keras_resfam.layers import BatchNormalization, Conv2D, Rescaling
 
 STOCK = {
     BatchNormalization: keras.layers.BatchNormalization,
     Conv2D: keras.layers.Conv2D,
+    Rescaling: keras.layers.Rescaling,
 }
 
 
@@ -17,14 +18,14 @@ def to_stock_layers(model):
     """Returns a copy of a model that is made of Keras's own layers.
 
     The copy computes what `model` computes, up to rounding, and can be saved,
-    and loaded where keras_resfam is not installed. `BatchNormalization` and
-    `Conv2D` of keras_resfam become those of Keras, behind a layer that adds
-    zeros or takes pixels where Keras's needs one. Left out, because they act
-    in training only: `GradientModulation`, and the layers' initializers,
-    regularizers and constraints. Models inside `model` are copied alike, if
-    they are functional or sequential. Layers that are neither Keras's nor
-    keras_resfam's stay what they are, and so do layers inside of other
-    layers, such as `TimeDistributed`.
+    and loaded where keras_resfam is not installed. `BatchNormalization`,
+    `Conv2D` and `Rescaling` of keras_resfam become those of Keras, a `Conv2D`
+    behind a layer that adds zeros or takes pixels where Keras's needs one.
+    Left out, because they act in training only: `GradientModulation`, and the
+    layers' initializers, regularizers and constraints. Models inside `model`
+    are copied alike, if they are functional or sequential. Layers that are
+    neither Keras's nor keras_resfam's stay what they are, and so do layers
+    inside of other layers, such as `TimeDistributed`.
 
     Args:
         model: `keras.Model`. A functional or sequential model. Its weights

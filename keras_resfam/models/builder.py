@@ -14,6 +14,7 @@ from os import PathLike
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_resfam._checks import (
     check_choice,
@@ -23,6 +24,7 @@ from keras_resfam._checks import (
     plain,
 )
 from keras_resfam.datasets import DATASETS
+from keras_resfam.layers import Rescaling
 from keras_resfam.models import families
 from keras_resfam.models.blocks import channel_axis, full_precision
 from keras_resfam.pretrained import sources
@@ -346,10 +348,13 @@ def _normalise(x, include_preprocessing, source, defaults):
         taken = "[0, 255] is scaled to [-1, 1]"
     if include_preprocessing is True:
         _warn_of_a_guess(source, taken)
-    return keras.layers.Normalization(
-        axis=axis,
-        mean=list(mean),
-        variance=[value**2 for value in std],
+    # As many axes as an image has, so that Keras need not know which is meant.
+    shape = [1, 1, 1]
+    shape[axis if axis < 0 else axis - 1] = len(mean)
+    scale, mean = 1 / np.reshape(std, shape), np.reshape(mean, shape)
+    return Rescaling(
+        scale.tolist(),
+        (-mean * scale).tolist(),
         dtype=full_precision(),
         name="normalization",
     )(x)

@@ -1,5 +1,6 @@
 import itertools
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -46,6 +47,21 @@ def records(model):
 
 def error(probabilities, labels):
     return 100 * np.mean(probabilities.argmax(-1) != labels)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_images_that_were_scaled_before_are_warned_of(nested):
+    network = keras_resfam.DMRNet(depth=8, input_shape=(8, 8, 3), classes=4)
+    if nested:
+        network = keras.Sequential([network, keras.layers.Softmax()])
+    x, y = images(4, (8, 8, 3)).astype("float32"), np.arange(4)
+    none = FEW | {f"max_{k}": 0 for k in ("deletions", "swaps", "repetitions")}
+    with pytest.warns(UserWarning, match="the means 125.3, .* from 0.* to 1$"):
+        lesion_study(network, (x / x.max(), y), **none)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        lesion_study(network, (x, y), **none)
+        lesion_study(network, (x.astype("uint8"), y), **none)
 
 
 def test_a_deleted_branch_is_the_one_of_its_row():

@@ -22,6 +22,7 @@ from families import (
     randomize,
 )
 from keras_resfam.datasets import DATASETS
+from keras_resfam.graphs import image_moments
 from keras_resfam.layers import (
     BatchNormalization,
     Conv2D,
@@ -233,18 +234,96 @@ def test_preprocessing_is_in_the_graph(name):
 
 
 def test_default_preprocessing():
-    def moments(model):
-        layer = model.get_layer("normalization")
-        return np.ravel(layer.mean), np.ravel(layer.variance)
-
-    mean, variance = moments(small_dmrnet(input_shape=SMALL))
-    np.testing.assert_allclose(mean, DATASETS["cifar10"].mean, rtol=1e-6)
-    np.testing.assert_allclose(
-        variance, np.square(DATASETS["cifar10"].std), rtol=1e-6
-    )
+    mean, std = image_moments(small_dmrnet(input_shape=SMALL))
+    np.testing.assert_allclose(mean, DATASETS["cifar10"].mean, rtol=1e-9)
+    np.testing.assert_allclose(std, DATASETS["cifar10"].std, rtol=1e-9)
     # Images of another kind: from [0, 255] to [-1, 1].
-    mean, variance = moments(small_dmrnet(input_shape=(8, 8, 1)))
-    np.testing.assert_allclose([mean, variance], [[127.5], [127.5**2]])
+    found = image_moments(small_dmrnet(input_shape=(8, 8, 1)))
+    np.testing.assert_allclose(found, [[127.5], [127.5]])
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenet2012"])
+@pytest.mark.parametrize("first", [False, True], ids=["last", "first"])
+def test_normalisation_by_numpy(first, name):
+    """Also where Keras's data format is another by then."""
+    before = keras.config.image_data_format()
+    if first:
+        keras.config.set_image_data_format("channels_first")
+    try:
+        shape = (3, 8, 9) if first else (8, 9, 3)
+        image = small_dmrnet(input_shape=shape, include_preprocessing=name)
+        layer = image.get_layer("normalization")
+    finally:
+        keras.config.set_image_data_format(before)
+    x = images(2, (8, 9, 3))
+    expected = (x - np.array(DATASETS[name].mean)) / DATASETS[name].std
+    given = np.moveaxis(x, -1, 1) if first else x
+    found = keras.ops.convert_to_numpy(layer(given))
+    found = np.moveaxis(found, 1, -1) if first else found
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_weights_of_other_moments_do_not_load(tmp_path):
+    """By Keras's own way, which knows of no configuration."""
+    path = tmp_path / "a.weights.h5"
+    ours = randomize(
+        small_dmrnet(input_shape=SMALL, include_preprocessing="cifar10")
+    )
+    ours.save_weights(path)
+    other = small_dmrnet(input_shape=SMALL, include_preprocessing="cifar100")
+    with pytest.raises(ValueError, match="normalise images .* Received: a net"):
+        other.load_weights(path)
+    with pytest.warns(UserWarning, match="normalise images"):
+        other.load_weights(path, skip_mismatch=True)
+    like = small_dmrnet(input_shape=SMALL, include_preprocessing="cifar10")
+    like.load_weights(path)
+    bare = small_dmrnet(input_shape=SMALL, include_preprocessing=False)
+    bare.load_weights(path)
+    for twin in like, bare:
+        for value, own in zip(
+            twin.get_weights(), ours.get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(value, own)
+
+
+def test_files_of_weights_pass_to_keras_and_back(tmp_path):
+    """Keras's layers look for no moments, and write none."""
+    ours = randomize(small_dmrnet(input_shape=SMALL))
+    stock = keras_resfam.to_stock_layers(small_dmrnet(input_shape=SMALL))
+    again = small_dmrnet(input_shape=SMALL)
+    path = tmp_path / "a.weights.h5"
+    ours.save_weights(path)
+    stock.load_weights(path)
+    stock.save_weights(path)
+    again.load_weights(path)
+    x = images(shape=SMALL)
+    np.testing.assert_array_equal(predict(again, x), predict(ours, x))
+
+
+def test_files_of_networks_with_keras_normalization_load(tmp_path):
+    """As networks were before: whole ones, and weights by Keras's own way."""
+    ours = randomize(small_dmrnet(input_shape=SMALL))
+    image = keras.Input(SMALL, name="image")
+    x = keras.layers.Normalization(
+        mean=DATASETS["cifar10"].mean,
+        variance=np.square(DATASETS["cifar10"].std).tolist(),
+        name="normalization",
+    )(image)
+    bare = small_dmrnet(include_preprocessing=False, input_tensor=x)
+    bare.set_weights(ours.get_weights())
+    np.testing.assert_allclose(
+        image_moments(bare), image_moments(ours), rtol=1e-6
+    )
+    bare.save(tmp_path / "before.keras")
+    bare.save_weights(tmp_path / "before.weights.h5")
+    loaded = keras.saving.load_model(tmp_path / "before.keras")
+    again = small_dmrnet(input_shape=SMALL)
+    again.load_weights(tmp_path / "before.weights.h5")
+    x = images(shape=SMALL)
+    for network in loaded, again, keras_resfam.fold_batch_norm(loaded):
+        np.testing.assert_allclose(
+            predict(network, x), predict(ours, x), atol=1e-5
+        )
 
 
 def test_preprocessing_keeps_float32_under_mixed_precision():

@@ -2,12 +2,14 @@
 
 import json
 import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
+import keras_resfam
 from keras_resfam.pretrained import sources
 from keras_resfam.pretrained.files import describe
 from tiny_tfds import write_images
@@ -56,6 +58,21 @@ def test_measures_by_loops():
         assert result["per_class"][str(k)] == pytest.approx(
             100 * np.mean(values)
         )
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_images_that_were_scaled_before_are_warned_of(published):
+    """Of a network of the builder's, and of one saved with Normalization."""
+    if published:
+        model = keras.saving.load_model(FOLDER)
+    else:
+        model = keras_resfam.DMRNet(depth=8, weights="digits")
+    x = RNG.uniform(0, 255, (4, 8, 8, 1)).astype("float32")
+    with pytest.warns(UserWarning, match="the means 77.85 and the standard"):
+        accuracy.evaluate(model, [(x / 255, np.arange(4))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        accuracy.evaluate(model, [(x, np.arange(4))])
 
 
 def test_certain_answers_fall_in_the_last_bin():

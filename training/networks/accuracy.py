@@ -5,6 +5,7 @@ import importlib
 import keras
 import numpy as np
 
+from keras_resfam import graphs
 from keras_resfam._checks import check_images
 from training.images import evaluation, reading
 
@@ -33,9 +34,10 @@ def evaluate(model, batches, class_names=None):
         ValueError: If images or labels do not fit the model, or its logits
             are not finite.
     """
+    moments = graphs.image_moments(model)
     outputs, answers = [], []
     for x, y in batches:
-        check_images(x, model.input_shape[1:])
+        check_images(x, model.input_shape[1:], moments)
         outputs.append(np.asarray(model.predict_on_batch(x), "float64"))
         answers.append(np.asarray(y).reshape(-1))
     outputs, answers = np.concatenate(outputs), np.concatenate(answers)

@@ -1,8 +1,7 @@
 """The network of a recipe, as it is built and as it is trained."""
 
-import keras
-
 import keras_resfam
+from keras_resfam import graphs
 from keras_resfam.analysis import drop_blocks
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
@@ -24,8 +23,8 @@ def preprocessing_of(recipe, source, channels):
 
 def colour_of_zero(network):
     """The colour, a float a channel, that a network normalises to zero."""
-    mean = network.get_layer("normalization").mean
-    return keras.ops.convert_to_numpy(mean).reshape(-1)
+    mean, _ = graphs.image_moments(network)
+    return mean
 
 
 def build_network(

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_resfam.backends.memory import lay_out_alike
 from keras_resfam.compiling import Compiled
 from training.images import augmentation
 from training.run import optimizers
@@ -55,9 +54,7 @@ class Trainer(keras.Model):
             weighted_metrics=[self.accuracy],
             **kwargs,
         )
-        weights = self.trainable_variables
-        self.optimizer.build(weights)
-        lay_out_alike([*self.averages, *self.optimizer.variables], weights)
+        self.optimizer.build(self.trainable_variables)
 
     def meters(self):
         """The variables of the running loss and accuracy of an epoch."""
