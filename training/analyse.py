@@ -3,13 +3,13 @@
     python training/analyse.py weights/<name> --out analysis/<name>
 
 writes lesions.csv, path_lengths.csv, gradients.csv, the pictures as SVG, and
-index.html, which shows all of it. A run that was stopped goes on where it was.
+index.html, which shows them all. A run that was stopped goes on where it was.
 
     python training/analyse.py untrained --builder ResNet --set depth=110 \\
         --benchmark
 
-prints what all single deletions cost, and nothing else; what the weights and
-the images are does not matter there.
+prints only the cost of all single deletions, for which neither the weights
+nor the images matter.
 """
 
 import importlib.util
@@ -35,13 +35,18 @@ def parse_arguments(arguments=None):
         add(name, type=int, default=default, help=text)
 
     command_line.add_network(add)
-    add("--out", type=pathlib.Path, help="the folder to write to")
+    add(
+        "--out",
+        type=pathlib.Path,
+        metavar="PATH",
+        help="the folder to write to",
+    )
     command_line.add_data_dir(add)
     add("--split", help="of the data set (default: its test split)")
     add(
         "--examples",
         type=command_line.positive,
-        help="the first so many images (default: all)",
+        help="use only so many images, the first ones (default: all)",
     )
     count(
         "--gradient-examples", 100, "images whose gradients are split by length"
@@ -52,7 +57,7 @@ def parse_arguments(arguments=None):
     most("--repetitions", 10, "run 1, 2, ... so many random blocks twice")
     count("--trials", 10, "random trials of each such number")
     count("--batch-size", 100, "images at a time")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="of all draws (default: 0)")
     command_line.add_backend(add)
     add("--benchmark", action="store_true", help="print costs and stop")
     options = parser.parse_args(arguments)
@@ -103,7 +108,7 @@ def analyse(options):
     batches, _ = evaluation.load_data(
         dataset, options.split or own_split, description, data_dir
     )
-    images, labels = evaluation.first(batches, options.examples)
+    images, labels = evaluation.first_examples(batches, options.examples)
     options.out.mkdir(parents=True, exist_ok=True)
     study.run_studies(model, description, images, labels, options)
 

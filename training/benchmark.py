@@ -11,12 +11,16 @@ model exported to ONNX Runtime, against PyTorch (pytorchcv's networks and a
 plain rendering of DMRNet), ONNX Runtime and tf2cv. What is not installed, or
 has no such network, is reported as absent.
 
-Each implementation is a process of its own, with the network and what it is
-compared with there. They take turns, a sample each, while the others wait:
-what else the machine does falls on all of them alike.
-Compilation and warm-up are not in the samples. A figure is the median of all
-rounds; behind it the distance between the quartiles, in percent. Ctrl-C, or
-SIGTERM, ends the benchmark with what has been measured until then.
+Each implementation runs in a process of its own, with the network and its
+variants. The processes take turns, a sample each, while the others wait, so
+that other work of the machine slows all of them alike. Compilation and warm-up
+are not in the samples. A figure is the median of all rounds; behind it is the
+distance between the quartiles, in percent. Ctrl-C or SIGTERM ends the benchmark
+with what has been measured until then.
+
+    python -m training.benchmarks.input_pipeline --data-dir DIR
+
+measures whether training waits for its data.
 """
 
 import argparse
@@ -38,7 +42,6 @@ DEFAULTS = {
     "rounds": 9,
     "seconds": 1.0,
 }
-
 
 QUICK = {"precisions": ["float32"], "batch": 8, "rounds": 2, "seconds": 0.05}
 
@@ -85,8 +88,8 @@ def parse_arguments(arguments=None):
     parser.add_argument(
         "--profile",
         action="store_true",
-        help="also the operations on which our own backends spend the time "
-        "of a step, on a CPU, and with JAX on a GPU",
+        help="also print the operations that take the time of a step, for our "
+        "own backends, on a CPU, and with JAX on a GPU",
     )
     parser.add_argument(
         "--csv", type=pathlib.Path, help="file to write all figures to"
@@ -103,7 +106,7 @@ def parse_arguments(arguments=None):
 
 
 def duration(text):
-    """An argument's seconds, more than none."""
+    """An argument's seconds, above 0."""
     if not float(text) > 0:
         raise argparse.ArgumentTypeError(f"should be above 0, not {text}")
     return float(text)

@@ -10,14 +10,15 @@ nothing downloaded, under a minute on two cores.
 
 show the recipes of the papers, and run one. Its data come through TensorFlow
 Datasets, or from arrays that `--data-dir` names. A recipe's name ends in its
-data set; behind that, `_noaug` is without augmentation, and `_short` a shorter
-schedule of this project. Of plain networks, `orthonormal_plain` are trained by
-the regulariser, `ortho_plain` by modulation too, `plain` by neither.
+data set; the suffix `_noaug` means no augmentation, and `_short` a shorter
+schedule by this project. Networks called `orthonormal_plain` are trained with
+the regulariser, `ortho_plain` also with gradient modulation, and `plain` with
+neither.
 
-A run lives in a folder, runs/<recipe> if `--run-dir` names no other. However
-it ends - by Ctrl-C, a kill, a full disk - the same command goes on from its
-last checkpoint, and reaches what it would have reached undisturbed. A run
-that is complete stays as it is: the default folder is then runs/<recipe>-2.
+A run has a folder, by default runs/<recipe>. After Ctrl-C, a kill or a full
+disk, the same command goes on from the last checkpoint, and gives the result
+of an uninterrupted run. A complete run is never changed: the default folder
+is then runs/<recipe>-2.
 """
 
 import pathlib
@@ -36,7 +37,7 @@ any number of a recipe can be changed:
     python training/train.py --recipe dmrnet_56_cifar10 \\
         --set arguments.branches=4 --set mixup=0.2 --run-dir runs/four
 
-what to choose by is held out of the training set, never the test set:
+images to choose the best epoch by are held out of the training set:
 
     python training/train.py --recipe wrn_16_8_cifar10 --set validation=5000
 """
@@ -64,10 +65,10 @@ def parse_arguments(arguments=None):
     add(
         "--epochs",
         type=int,
-        help="instead of the recipe's; the learning rate's drops, warm-up and "
-        "restarts and the moving average of the weights move along, which they "
-        "do not with `--set epochs=`; of drops that meet one is left, and none "
-        "at the end",
+        help="instead of the recipe's. The drops, warm-up and restarts of the "
+        "learning rate and the moving average of the weights are scaled with "
+        "them (not with `--set epochs=`). Drops that coincide become one, and "
+        "a drop at the end is left out",
     )
     add("--batch-size", type=int, help="instead of the recipe's")
     add(
@@ -83,30 +84,35 @@ def parse_arguments(arguments=None):
         help="change any field of the recipe, or arguments.<name> of its "
         "builder; may be repeated",
     )
-    add("--seed", type=int, default=0, help="of everything (default: 0)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the weights, the order and the augmentation (default: 0)",
+    )
     add(
         "--save-every",
         type=int,
         default=500,
         metavar="STEPS",
-        help="between checkpoints within an epoch (default: 500)",
+        help="steps between checkpoints within an epoch (default: 500)",
     )
     add(
         "--evaluate-every",
         type=int,
         default=1,
         metavar="EPOCHS",
-        help="from one evaluation, row of the log and checkpoint to the next, "
-        "where epochs are short (default: 1)",
+        help="epochs between evaluations, and so between rows of the log; more "
+        "than 1 saves time where epochs are short (default: 1)",
     )
     add(
         "--steps-per-execution",
         type=int,
         default=1,
         metavar="STEPS",
-        help="that run one behind another, with jax or tensorflow: the loss, "
-        "signals and the turn of a checkpoint are looked at after them. So a "
-        "GPU need not wait for Python where steps are short (default: 1)",
+        help="steps that run together, with jax or tensorflow, so that a GPU "
+        "need not wait for Python where steps are short. The loss, signals "
+        "and checkpoints are handled after them (default: 1)",
     )
     add(
         "--distribute",
@@ -114,10 +120,14 @@ def parse_arguments(arguments=None):
         type=int,
         const=0,
         metavar="N",
-        help="train on all devices, with jax or tensorflow; with N, on N "
-        "devices made of the processor, to try it",
+        help="train on all devices, with jax or tensorflow; N splits the "
+        "processor into N devices, to try it without accelerators",
     )
-    add("--quiet", action="store_true", help="a line an epoch, no bar")
+    add(
+        "--quiet",
+        action="store_true",
+        help="print a line for each epoch instead of a progress bar",
+    )
     options = parser.parse_args(arguments)
     for flag, value, least in (
         ("--seed", options.seed, 0),

@@ -309,8 +309,8 @@ def test_ratios_are_of_medians(capsys):
 
 def test_speed_and_spread():
     one = contender("jax", [0.5, 0.4, 0.3, 0.2, 0.9])
-    assert tables.speed(one, ("train", 128)) == "320/s  50%"
-    assert tables.speed(one, ("infer", 1)) == "-"
+    assert tables.speed_cell(one, ("train", 128)) == "320/s  50%"
+    assert tables.speed_cell(one, ("infer", 1)) == "-"
 
 
 def test_share_of_the_matrix_peak(capsys):

@@ -120,7 +120,7 @@ def test_logits_that_are_not_finite_are_refused():
 def test_the_first_examples_of_batches(examples):
     numbers = np.arange(30)
     batches = evaluation.in_batches(numbers[:, None], numbers, 7)
-    images, labels = evaluation.first(batches, examples)
+    images, labels = evaluation.first_examples(batches, examples)
     np.testing.assert_array_equal(labels, numbers[:examples])
     np.testing.assert_array_equal(images[:, 0], numbers[:examples])
 
@@ -199,7 +199,7 @@ def test_what_was_held_out_is_measured(source, tmp_path):
     recipe = vars(recipe)
     split = evaluation.own_split(recipe, "pictures", data_dir)
     batches, _ = evaluation.load_data("pictures", split, recipe, data_dir)
-    measured, _ = evaluation.first(batches)
+    measured, _ = evaluation.first_examples(batches)
     assert {image.tobytes() for image in measured} == held_out
     assert len(measured) == 50
 
@@ -210,10 +210,10 @@ def test_arrays_are_of_one_size_whatever_the_recipe_streams(tmp_path):
     np.savez(path, x_test=images, y_test=np.arange(20) % 4)
     recipe = {"image_size": 8}
     batches, _ = evaluation.load_data("mine", "test", recipe, path)
-    measured, _ = evaluation.first(batches)
+    measured, _ = evaluation.first_examples(batches)
     np.testing.assert_array_equal(measured, images)
     batches, _ = evaluation.load_data("digits", "test", recipe, None)
-    assert len(evaluation.first(batches)[0]) == 360
+    assert len(evaluation.first_examples(batches)[0]) == 360
 
 
 def test_without_a_test_split_in_the_arrays_it_is_what_was_held_out(tmp_path):

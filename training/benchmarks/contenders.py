@@ -17,7 +17,6 @@ OURS = {
     "exported-onnx": (Exported, ()),
 }
 
-
 PEERS = {
     "pytorch": (PyTorch, (False, False)),
     "pytorch-channels-last": (PyTorch, (True, False)),
@@ -25,7 +24,6 @@ PEERS = {
     "onnxruntime": (OnnxRuntime, ()),
     "tf2cv": (Tf2cv, ()),
 }
-
 
 NETWORKS = {
     "wrn-16-4": ("WideResNet", {"depth": 16, "width": 4}),
@@ -35,9 +33,8 @@ NETWORKS = {
     "resnet-110": ("ResNet", {"depth": 110}),
 }
 
-
-# Measured in turn with a network: one of equal size, or the same without
-# what costs time.
+# Measured beside a network: one of equal size, or the same without the parts
+# that cost time.
 VARIANTS = {
     "dmrnet-56": {"resnet-110": NETWORKS["resnet-110"]},
     "orthoplainnet-44": {
@@ -50,7 +47,6 @@ VARIANTS = {
     },
 }
 
-
 SMALL = {"WideResNet": {"depth": 10, "width": 1}}
 
 
@@ -59,8 +55,8 @@ class Contender:
 
     Args:
         implementation: String. A key of `OURS` or `PEERS`.
-        variant: String. What the network is called in comparison with its
-            `base`; empty for that one.
+        variant: String. The network's name beside its `base`, whose own is
+            empty.
         network: Pair of a builder's name and arguments.
         base: `Contender` whose process this one shares: the memory of two
             processes lies better or worse, by a few percent of their time.
@@ -100,7 +96,7 @@ class Contender:
         theirs.close()
 
     def ask(self, *request):
-        """Sends a request and waits for the answer, while the process is."""
+        """Sends a request, and waits for the answer of a living process."""
         if not self.runs():
             return {}
         try:
@@ -152,7 +148,7 @@ def line_up(name, options):
     """The network in every implementation; its variants in our own."""
     networks = {"": NETWORKS[name], **VARIANTS.get(name, {})}
     if options.quick:
-        networks = {k: quick(*network) for k, network in networks.items()}
+        networks = {k: shallow(*network) for k, network in networks.items()}
     contenders = []
     for implementation in [*options.backends, *options.peers]:
         base = None
@@ -164,5 +160,5 @@ def line_up(name, options):
     return contenders
 
 
-def quick(builder, arguments):
+def shallow(builder, arguments):
     return builder, {**arguments, **SMALL.get(builder, {"depth": 8})}

@@ -1,4 +1,4 @@
-"""What all single deletions of a network's blocks cost."""
+"""The cost of all single deletions of a network's blocks."""
 
 import time
 
@@ -38,7 +38,7 @@ def print_costs(model, examples):
     }
     print(f"{model.name}: {len(names)} blocks, {examples} images")
     print(f"{keras.backend.backend()}, compilation not counted")
-    costs = {name: cost(run, runner) for name, run in ways.items()}
+    costs = {name: measure_cost(run, runner) for name, run in ways.items()}
     unit = costs["one forward pass, the whole model"][0]
     for name, (seconds, blocks) in costs.items():
         print(
@@ -47,11 +47,11 @@ def print_costs(model, examples):
         )
 
 
-def cost(run, runner, enough=10.0):
-    """Seconds, and evaluations of blocks.
+def measure_cost(run, runner, enough=10.0):
+    """Returns seconds, and how many blocks were evaluated.
 
-    The best of four times, the first of which may compile; once is enough for
-    what takes long, whose blocks were compiled for what came before.
+    The time is the best of four, of which the first may compile. Once is
+    enough for what takes long, whose blocks are compiled by then.
     """
     seconds = []
     while len(seconds) < 4 and sum(seconds) < enough:

@@ -10,7 +10,7 @@ def measure_in_turns(contenders, precision, options):
     """Measures a network by every implementation, in turn.
 
     Returns:
-        Whether nothing interrupted it.
+        Whether it came to its end without an interruption.
     """
     whole = False
     try:
@@ -49,7 +49,7 @@ def sample_all(contenders, precision, options):
 def turns(contenders, rounds):
     """Yields every contender once a round, in an order drawn anew.
 
-    Whoever follows another process finds its threads and caches at work.
+    A process that follows another finds its threads and caches still busy.
     """
     draw = random.Random(0)
     for _ in range(rounds):
@@ -57,6 +57,6 @@ def turns(contenders, rounds):
 
 
 def tasks(batch):
-    """What is measured; once each, where the batch is of one image."""
+    """The pairs `(mode, batch)` to measure, each once."""
     every = [("train", batch), ("infer", batch), ("infer", 1)]
     return list(dict.fromkeys(every))

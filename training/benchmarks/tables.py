@@ -6,7 +6,7 @@ import platform
 from training.benchmarks.sampling import tasks
 from training.startup import hardware
 
-# What else a report holds: its unit in the table, and how many make one unit.
+# The other figures of a report: the unit in the table, and its size.
 FIGURES = {
     "memory": ("MiB", 2**20),
     "import": ("s", 1),
@@ -15,9 +15,7 @@ FIGURES = {
     "first step": ("s", 1),
 }
 
-
 OPERATIONS = 8  # as many of a profile are printed
-
 
 CSV_FIELDS = (
     "network variant precision implementation ours measure batch "
@@ -42,8 +40,8 @@ def print_table(contenders, batch):
     print(f"{'':34}" + "".join(f"{head:>18}" for head in heads))
     for contender in contenders:
         if contender.runs():
-            cells = [speed(contender, task) for task in tasks(batch)]
-            cells += [cost(contender, figure) for figure in FIGURES]
+            cells = [speed_cell(contender, task) for task in tasks(batch)]
+            cells += [cost_cell(contender, figure) for figure in FIGURES]
             line = "".join(f"{cell:>18}" for cell in cells)
         else:
             (state,) = {"absent", "failed"} & contender.report.keys()
@@ -51,7 +49,7 @@ def print_table(contenders, batch):
         print(f"{contender!s:34}{line}")
 
 
-def speed(contender, task):
+def speed_cell(contender, task):
     """Images a second, or milliseconds for one image, and the spread."""
     if task not in contender.samples:
         return "-"
@@ -62,14 +60,14 @@ def speed(contender, task):
     return f"{figure} {(upper - lower) / median:4.0%}"
 
 
-def cost(contender, figure):
+def cost_cell(contender, figure):
     _, scale = FIGURES[figure]
     value = contender.report.get(figure)
     return "-" if value is None else f"{value / scale:.2f}"
 
 
 def print_ratios(contenders, batch):
-    """How many times as fast the best backend is as each of the others."""
+    """Prints how many times as fast the best backend is as each other."""
     for task in tasks(batch):
         measured = [c for c in contenders if task in c.samples]
         measured.sort(key=lambda c: c.median(task))
@@ -92,7 +90,7 @@ def print_ratios(contenders, batch):
 
 
 def print_variants(implementation, measured, task):
-    """What a network costs in comparison with its variants, in one backend."""
+    """Prints a network's time beside that of its variants, on one backend."""
     same = {
         c.variant: c.median(task)
         for c in measured
@@ -107,10 +105,10 @@ def print_variants(implementation, measured, task):
 
 
 def print_peak(contenders, batch):
-    """The share that is reached of what a large matrix product reaches.
+    """Prints each backend's share of the speed of a large matrix product.
 
-    Of the backends' products the fastest is meant. The share can still be
-    above 1: some convolutions take fewer multiplications.
+    The product is the fastest of all backends'. The share can still be above
+    1, since some convolutions take fewer multiplications.
     """
     contenders = [c for c in contenders if "peak" in c.report]
     peak = max((c.report["peak"] for c in contenders), default=None)
@@ -127,7 +125,7 @@ def print_peak(contenders, batch):
 
 
 def print_profiles(contenders):
-    """The time in operations, and the shares of those that take most."""
+    """Prints the time in operations, and the largest shares of it."""
     for contender in contenders:
         for (mode, batch), seconds in contender.profiles.items():
             total = sum(seconds.values())

@@ -100,7 +100,7 @@ class Session:
         return time.perf_counter() - start
 
     def profile(self, mode, batch):
-        """The seconds of each operation in a step."""
+        """The seconds that each operation takes in a step."""
         if mode == "train" and not self.implementation.trains:
             return {}
         on_gpu = self.implementation.device() is not None
@@ -165,15 +165,15 @@ class KerasResfam:
             classifier_activation=None,
             include_preprocessing=False,
         )
-        self.runner = self.ready(
+        self.runner = self.compile(
             self.model,
             optimizer=keras.optimizers.SGD(LEARNING_RATE, **SGD),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
         return {"flops": flops(self.model)}
 
-    def ready(self, model, **options):
-        """What runs for the model."""
+    def compile(self, model, **options):
+        """Returns what runs the model, compiled."""
         if self.compiled:
             model = self.package.compiled(model)
         model.compile(jit_compile=self.jit, **options)
@@ -213,7 +213,7 @@ class KerasResfam:
 
     def to_inference(self):
         self.model = self.package.fold_batch_norm(self.model)
-        self.runner = self.ready(self.model)
+        self.runner = self.compile(self.model)
 
     def infer(self, x):
         return self.runner.predict_on_batch(x)
@@ -290,7 +290,7 @@ class Exported(KerasResfam):
 
 
 def versions(*modules):
-    """By the modules: tensorflow may come from tensorflow-cpu, and so on."""
+    """The modules' own: tensorflow may come from tensorflow-cpu, and so on."""
     return {name: importlib.import_module(name).__version__ for name in modules}
 
 

@@ -1,9 +1,9 @@
 """Random changes to training images, written once for every backend.
 
-The chance comes in with the data, as a row of `draws` an image, and the
-changes are made on the device, inside the train step. So the same seed
-changes the same images alike on every backend, on any number of devices, and
-after a resume.
+The random numbers come with the data, as a row of `draws` for each image, and
+the changes are made on the device, inside the train step. So the same seed
+makes the same changes on every backend, on any number of devices, and after a
+resume.
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ PRINCIPAL = (
 
 
 def draw(rng, examples, mixup=0.0):
-    """Draws the chance that `augment` and `mix` use up.
+    """Draws the random numbers that `augment` and `mix` use.
 
     Args:
         rng: `numpy.random.Generator`.
@@ -68,7 +68,7 @@ def augment(
     lighting=0.0,
     cutout=0,
 ):
-    """Mirrors, shifts, tints and blanks images, each in its own way.
+    """Mirrors, shifts, tints and blanks each image at random.
 
     Args:
         images: Tensor of shape `(batch, height, width, channels)`.

@@ -1,8 +1,8 @@
 """Batches of images that are in memory.
 
-A batch is a gather. The order of an epoch, and the chance that augmentation
-uses up, are functions of the seed and the epoch alone, so that a resumed run
-sees what an undisturbed one would have seen.
+A batch is a gather. The order of an epoch, and the random numbers of its
+augmentation, are functions of the seed and the epoch alone, so that a resumed
+run sees what an uninterrupted one would have seen.
 """
 
 import keras
@@ -63,9 +63,9 @@ class Epochs:
         return batches
 
     def order_and_draws(self, epoch):
-        """The order of an epoch's examples, and what augments them.
+        """The order of an epoch's examples, and their random numbers.
 
-        Kept for one epoch: TensorFlow never forgets the batches of any.
+        Only one epoch's are kept: TensorFlow never releases its batches.
         """
         known, drawn = self.drawn
         if known != epoch:
@@ -131,7 +131,7 @@ class InOrder(keras.utils.PyDataset):
         batch_size: Integer. Over all processes. Defaults to `500`.
         shard: `(index, count)`. This process takes the part `index` of each
             batch. Defaults to `(0, 1)`.
-        full: Boolean. Fill the last batch with examples that weigh nothing,
+        full: Boolean. Fill the last batch with examples of weight zero,
             for devices that must share a batch evenly; batches are then
             `(images, labels, weights)`. The weights are 1 on average, so that
             the mean over all examples is right however they fall among the

@@ -40,12 +40,12 @@ def load_data(dataset, split, description, data_dir):
         batches = streams.in_order(builder, split, description["image_size"])
         return batches.as_numpy_iterator(), names
     images, labels = reading.load(dataset, split, data_dir)
-    reading.check_some(dataset, split, len(labels))
+    reading.check_not_empty(dataset, split, len(labels))
     return in_batches(images, labels), names
 
 
 def check_classes(model, dataset, names):
-    """Refuses a data set of other classes than the network's, if it is known.
+    """Refuses a data set that is known to have other classes.
 
     Args:
         model: `keras.Model`.
@@ -63,7 +63,7 @@ def check_classes(model, dataset, names):
 def in_batches(images, labels, size=100):
     """Yields arrays in batches `(images, labels)`.
 
-    Small ones: eager torch keeps what all layers return until the last has
+    Small ones: eager torch keeps the outputs of all layers until the last has
     run, 3.6 GB for 100 images in WRN-28-10.
     """
     for start in range(0, len(labels), size):
@@ -71,7 +71,7 @@ def in_batches(images, labels, size=100):
         yield images[rows], labels[rows]
 
 
-def first(batches, examples=None):
+def first_examples(batches, examples=None):
     """The arrays of the first examples, or of all."""
     chosen, count = [], 0
     for batch in batches:

@@ -69,12 +69,12 @@ def load(name, split, data_dir=None):
 
 
 def has_split(name, split, data_dir=None):
-    """Whether a data set has a split, which is read of the same places."""
+    """Whether a data set has a split."""
     parts = {part.partition("[")[0] for part in split.split("+")}
     if name == "digits":
         return parts <= {"train", "test"}
     path = npz_path(name, data_dir)
-    if path is None:  # of its own sets, TFDS has all splits that are used
+    if path is None:  # TFDS has every split of the data sets known here
         return name in DATASETS or parts <= set(
             tfds_builder(name, data_dir).info.splits
         )
@@ -154,13 +154,13 @@ def _open_npz(path):
     with _reading(path):
         file = np.load(path)
         if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it is of one array without a name")
+            raise ValueError("it holds one array without a name")
     return file
 
 
 @contextlib.contextmanager
 def _reading(path):
-    """Says which file it is that cannot be read."""
+    """Names the file in an error of reading it."""
     try:
         yield
     except (
@@ -171,7 +171,7 @@ def _reading(path):
         zlib.error,
     ) as error:
         raise ValueError(
-            f"`data_dir` should mean an .npz file of arrays that can be read. "
+            f"`data_dir` should name an .npz file of arrays that can be read. "
             f"Received: {path}: {error}"
         ) from error
 
@@ -224,7 +224,7 @@ def _tfds(name, split, data_dir):
 
 @contextlib.contextmanager
 def naming_split(name, split):
-    """Says which split it is that TFDS cannot give."""
+    """Names the split that TFDS cannot give."""
     try:
         yield
     except (ValueError, AssertionError) as error:
@@ -237,8 +237,8 @@ def tfds_builder(name, data_dir=None):
     """Returns the TFDS builder of a data set, downloaded and prepared.
 
     Raises:
-        ValueError: If TensorFlow Datasets is not there, has no such name,
-            or cannot prepare it; or if it is not of images with a label.
+        ValueError: If TensorFlow Datasets is not installed, has no such name,
+            or cannot prepare it; or if the data are not images with a label.
     """
     try:
         with backend.quiet():
@@ -257,7 +257,7 @@ def tfds_builder(name, data_dir=None):
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
         raise ValueError(
-            "TensorFlow Datasets has no such data set, and `--data-dir` means "
+            "TensorFlow Datasets has no such data set, and `--data-dir` has "
             f"no arrays of it. Received: dataset={name}"
         ) from error
     features = builder.info.features
@@ -268,7 +268,7 @@ def tfds_builder(name, data_dir=None):
         )
     try:
         builder.download_and_prepare()
-    except Exception as error:  # those of TFDS have no class of their own
+    except Exception as error:  # TFDS has no class of errors of its own
         raise ValueError(
             f"TensorFlow Datasets cannot prepare {name}: {error} "
             f"Received: dataset={name}"
@@ -279,22 +279,22 @@ def tfds_builder(name, data_dir=None):
 def classes_of(name, labels, data_dir=None):
     """The number of classes of a data set in memory.
 
-    Of arrays only the labels tell.
+    The classes of arrays are counted by their labels.
 
     Args:
         name: String.
-        labels: Integer array, those to train on.
+        labels: Integer array, the training labels.
         data_dir: See `load`.
 
     Raises:
-        ValueError: If there are labels of more classes than it has; if arrays
-            have labels of less than two, or of a class between no images.
+        ValueError: If there are labels of more classes than the data set has,
+            or if arrays have less than two classes or a class without images.
     """
     if name in DATASETS:
         classes = DATASETS[name].classes
     elif npz_path(name, data_dir):
         classes = int(labels.max()) + 1
-        check_all_there(name, labels, classes)
+        check_every_class(name, labels, classes)
     else:
         label = tfds_builder(name, data_dir).info.features["label"]
         classes = label.num_classes
@@ -302,8 +302,8 @@ def classes_of(name, labels, data_dir=None):
     return classes
 
 
-def check_all_there(name, labels, classes):
-    """Refuses labels that do not count two classes or more from 0."""
+def check_every_class(name, labels, classes):
+    """Refuses labels that do not number two or more classes from 0."""
     there = set(labels.tolist())
     missing = (str(k) for k in range(classes) if k not in there)
     missing = list(itertools.islice(missing, 6))  # of billions, perhaps
@@ -317,19 +317,19 @@ def check_all_there(name, labels, classes):
 
 
 def checksum(images, labels):
-    """A text that tells data from others, in whatever order they come."""
+    """A text that identifies the data, whatever their order."""
     pairs = zip(images, labels.tolist(), strict=True)
     return f"{sum(zlib.crc32(image, label) for image, label in pairs):x}"
 
 
 def tfds_checksum(builder):
-    """The same of a TFDS data set, by what it says of itself."""
+    """The same for a TFDS data set, by its own description."""
     splits = sorted(builder.info.splits.items())
     sizes = [f"{name} of {split.num_bytes} bytes" for name, split in splits]
     return ", ".join([builder.info.full_name, *sizes])
 
 
-def check_some(name, split, examples):
+def check_not_empty(name, split, examples):
     """Refuses a split without images."""
     if examples < 1:
         raise ValueError(
@@ -339,7 +339,7 @@ def check_some(name, split, examples):
 
 
 def check_labels(name, labels, classes):
-    """Refuses labels of no class."""
+    """Refuses labels outside the classes."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise ValueError(
@@ -353,7 +353,7 @@ def split_in_two(split, count):
 
     Args:
         split: String. Parts joined by "+".
-        count: Integer. Examples to hold out; 0 for none, which is `None`.
+        count: Integer. Examples to hold out; `0` gives `None` for them.
     """
     if not count:
         return split, None
@@ -371,7 +371,7 @@ def class_names(name, data_dir=None):
     """The names of a data set's classes, in the order of the labels.
 
     Returns:
-        Sequence of strings; `None` where only TFDS would know, of arrays.
+        Sequence of strings; `None` for arrays of a data set not known here.
     """
     if name in DATASETS:
         return DATASETS[name].class_names or None

@@ -1,6 +1,6 @@
-"""Photographs too many or too varied to keep in memory, through tf.data.
+"""Images of many sizes, or too many for memory, through tf.data.
 
-They are decoded and cut to one size as they are needed. The order and the
+They are decoded and cut to one size when they are needed. The order and the
 crops are functions of the seed, the epoch and the position, as in `data`.
 """
 
@@ -78,11 +78,11 @@ def count_examples(builder, split):
     """Returns how many images a split has.
 
     Raises:
-        ValueError: If there is no such split, or none in it.
+        ValueError: If there is no such split, or it has no images.
     """
     with reading.naming_split(builder.name, split):
         count = builder.info.splits[split].num_examples
-    reading.check_some(builder.name, split, count)
+    reading.check_not_empty(builder.name, split, count)
     return count
 
 
@@ -95,7 +95,7 @@ def in_order(builder, split, size, devices=None, batch_size=100):
         size: Integer. Side of the crops.
         devices: `distribution.Devices`, or `None` for one. On more than one,
             what a last batch lacks is filled up as in `batches.InOrder`.
-        batch_size: Integer. About how many over all devices.
+        batch_size: Integer. The approximate size over all devices.
     """
 
     def cut(example, *weight):
@@ -145,7 +145,7 @@ def read(builder, split, seed=None):
 
 
 def random_crop(encoded, size, area, seed):
-    """Decodes a random window of an image, and scales it to a square."""
+    """Decodes a random crop of an image, and scales it to a square."""
 
     def window(shape):
         begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
@@ -169,7 +169,7 @@ def random_crop(encoded, size, area, seed):
         end = begin + extent
         return image[begin[0] : end[0], begin[1] : end[1]]
 
-    # Of a JPEG, only the window is decoded.
+    # Only the window of a JPEG is decoded.
     image = tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
     return _scaled(image, (size, size))
 

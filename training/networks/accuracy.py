@@ -18,14 +18,14 @@ def evaluate(model, batches, class_names=None):
     Args:
         model: `keras.Model` from raw images to logits of shape `(batch,
             classes)`.
-        batches: Iterable of `(images, labels)`, to be gone through once: an
+        batches: Iterable of `(images, labels)`, read once: an
             array of shape `(batch, height, width, channels)` and integers of
             shape `(batch,)`.
         class_names: Sequence of strings. Defaults to the numbers.
 
     Returns:
-        Dict. "examples"; in percent "accuracy", "error", "top5_error" (an
-        answer counts that is among the five likeliest), "calibration_error"
+        Dict. "examples"; in percent "accuracy", "error", "top5_error" (the
+        label is not among the five likeliest classes), "calibration_error"
         (expected, in 15 bins of equal width) and "per_class", a dict of
         errors by class name; "nll" is the mean negative log-likelihood, in
         nats.
@@ -54,7 +54,7 @@ def evaluate(model, batches, class_names=None):
 
 
 def metrics(logs, labels, class_names=None):
-    """The numbers of `evaluate`, from log-probabilities.
+    """The numbers that `evaluate` returns, from log-probabilities.
 
     Args:
         logs: float64 array of shape `(examples, classes)`.
@@ -93,7 +93,7 @@ def calibration_error(confidence, right):
 
 
 def _percent(chosen):
-    # Of integers, so that 6.48 % is 6.48 and no neighbour of it.
+    # By integers, so that 6.48 % is 6.48 and not a number next to it.
     return float(100 * int(np.sum(chosen)) / len(chosen))
 
 

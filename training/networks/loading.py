@@ -1,4 +1,4 @@
-"""Networks by what a command line calls them."""
+"""Trained networks, as a command line names them."""
 
 import pathlib
 
@@ -44,7 +44,7 @@ def load_network(options):
 
 
 def run_file(options):
-    """The weights of a run that are meant; `None` for weights of elsewhere."""
+    """The run's file of weights that is named; `None` for other weights."""
     path = pathlib.Path(options.network)
     is_file = path.name.endswith(".weights.h5")
     file = path if is_file else path / WEIGHTS
@@ -58,7 +58,7 @@ def describe_weights(options):
 
 
 def builder_arguments(options):
-    """What `--set` gives: `depth=14`, or `arguments.depth=14` as train.py."""
+    """The arguments that `--set` gives: `depth=14`, as `arguments.depth=14`."""
     find_builder(options.builder, options.network)
     settings = map(parse_setting, options.set)
     arguments = {k.removeprefix("arguments."): v for k, v in settings}
@@ -72,7 +72,7 @@ def builder_arguments(options):
 
 
 def _load_run(file):
-    """A network as the recipe.json beside its file of weights describes it."""
+    """Builds the network that the recipe.json beside its weights describes."""
     if not file.is_file():
         raise ValueError(
             f"`network` should be a run that is complete; {file} not found. "
@@ -91,7 +91,7 @@ def _load_run(file):
 
 
 def _load_weights(name, arguments, weights):
-    """What a builder makes of `weights`, and what is known of their data."""
+    """Builds a network for `weights`, and says what their data were."""
     builder = find_builder(name, weights)
     source = sources.find(
         weights, name, {**families.defaults(name), **arguments}
@@ -113,10 +113,10 @@ def _load_weights(name, arguments, weights):
 
 
 def find_builder(name, weights):
-    """The builder of a name, for weights that do not tell theirs."""
+    """The builder of that name, for weights that do not name theirs."""
     if name not in families.names():
         raise ValueError(
-            f"{weights} is no run and no folder of weights/; for other "
+            f"{weights} is neither a run nor a folder of weights/; for other "
             "weights, `--builder` should be a builder of keras_resfam. "
             f"Received: --builder {name}"
         )

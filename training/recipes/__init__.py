@@ -32,7 +32,7 @@ def find(name):
     """Returns the recipe of that name.
 
     Raises:
-        ValueError: If there is none; the text names those most like it.
+        ValueError: If there is none; the text names the most similar ones.
     """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, cutoff=0.0)
@@ -47,7 +47,7 @@ def table(part=""):
     """Returns the recipes as lines of text: what `--list` prints.
 
     Args:
-        part: String. Only those with it in their names.
+        part: String. Only list the recipes with it in their names.
 
     Raises:
         ValueError: If there are none.

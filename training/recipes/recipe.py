@@ -8,8 +8,7 @@ import re
 
 PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
 
-
-# What an error was published of.
+# An error was published for these.
 PUBLISHED = {"arguments", "builder", "dataset", "test_split", "weights"}
 
 
@@ -180,14 +179,14 @@ class Recipe:
     def with_epochs(self, epochs):
         """Returns a copy of another length, its parts in proportion.
 
-        The moving average too: as much of the random weights is left in it.
+        The moving average too: the share of the random weights in it stays.
         """
 
         def moved(points):
             points = {round(point * epochs / self.epochs) for point in points}
             return tuple(sorted(p for p in points if 0 < p < epochs))
 
-        length = max(epochs, 1)  # what is below is refused by its own name
+        length = max(epochs, 1)  # less is refused by the field's own check
         return self.replace(
             epochs=epochs,
             drops=moved(self.drops),
@@ -199,7 +198,7 @@ class Recipe:
     def with_settings(self, settings):
         """Returns a copy changed as `--set` asks.
 
-        Of another network, or on other data, no error is known.
+        No error was published for another network or data set.
 
         Args:
             settings: List of pairs `(name, value)`. A name is a field, or

@@ -19,15 +19,15 @@ DAMAGED = ".damaged"
 
 
 class CheckpointError(OSError):
-    """A run's state that cannot be written, or none that can be read."""
+    """A run's state cannot be written, or none can be read."""
 
 
 @contextlib.contextmanager
 def writing(what, folder):
-    """Turns what the disk refuses into an error that says how to go on.
+    """Turns an error of the disk into one that says how to go on.
 
     Args:
-        what: String. What is written.
+        what: String. The name of what is written.
         folder: Path.
 
     Raises:
@@ -40,13 +40,13 @@ def writing(what, folder):
     except OSError as error:
         raise CheckpointError(
             f"Could not write {what} to {folder}: {error.strerror or error}. "
-            "What was there before is whole: see to it, for instance make "
-            "room, and give the same command to go on from there."
+            "What was written before is intact: remove the cause, for "
+            "instance make room, and give the same command to go on."
         ) from error
 
 
 def save(folder, step, arrays, state):
-    """Writes a checkpoint, and removes those before the last two.
+    """Writes a checkpoint, and removes all but the last two.
 
     Args:
         folder: Path; made if missing.
@@ -55,7 +55,7 @@ def save(folder, step, arrays, state):
         state: What else to keep; anything that JSON can hold.
 
     Raises:
-        CheckpointError: If the disk refuses. Those before are untouched.
+        CheckpointError: If the disk refuses. Earlier checkpoints are intact.
     """
     folder = pathlib.Path(folder)
     partial = folder / f"{step:08d}{PARTIAL}"

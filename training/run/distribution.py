@@ -1,4 +1,4 @@
-"""More than one device, by Keras's and TensorFlow's own means.
+"""Training on several devices, with Keras's and TensorFlow's own tools.
 
 JAX: `keras.distribution.DataParallel` over all devices of all processes.
 TensorFlow: `tf.distribute`, Mirrored, or MultiWorkerMirrored where TF_CONFIG
@@ -16,7 +16,7 @@ from training.images import batches
 
 @dataclasses.dataclass
 class Devices:
-    """What a run runs on.
+    """The devices of a run.
 
     Attributes:
         count: Integer. Devices, over all processes.
@@ -51,7 +51,7 @@ class Devices:
         return -(-size // self.count) * self.count
 
     def mean(self, number):
-        """The mean over all processes, which have to ask together."""
+        """The mean over all processes, which must all call this."""
         if self.processes == 1:
             return number
         if self.strategy is None:
@@ -65,7 +65,7 @@ class Devices:
         return float(total) / self.count
 
     def spread(self, dataset, batch_size):
-        """Readies this process's part of the batches for `fit`.
+        """Prepares this process's part of the batches for `fit`.
 
         Args:
             dataset: `tf.data.Dataset` or PyDataset.
@@ -82,10 +82,10 @@ class Devices:
 
 
 def start(cpus=0):
-    """Takes all devices of all processes; to be called before all else.
+    """Sets up all devices of all processes, before they are used.
 
     Args:
-        cpus: Integer. Split the processor into as many devices, to try things
+        cpus: Integer. Split the processor into so many devices, to try things
             on a machine without accelerators. Defaults to `0`: do not.
 
     Returns:

@@ -25,25 +25,25 @@ class Interrupted(Exception):
 
 
 class NonFiniteLoss(Exception):
-    """The loss, or what it has made of the weights, is NaN or infinite."""
+    """The loss or a weight is NaN or infinite."""
 
 
 class Run:
-    """One training run in its folder.
+    """A training run in its folder.
 
     Args:
         folder: Path. The run's folder.
         trainer: Compiled `Trainer`.
-        epochs: `batches.Epochs`, or what has its `steps` and `epoch()`.
+        epochs: `batches.Epochs`, or an object with its `steps` and `epoch()`.
         evaluation: What `Trainer.evaluate` takes as data.
         devices: `distribution.Devices`.
-        choose: Boolean. Keep the best epoch's weights: for an evaluation set
+        choose: Boolean. Keep the best epoch's weights, for an evaluation set
             that is not the test set. Defaults to `False`.
-        save_every: Integer. Steps between checkpoints within an epoch, but
-            for those that the trainer does at once. Defaults to `500`.
-        evaluate_every: Integer. Epochs from one evaluation to the next, and
-            so between the rows of the log and the checkpoints that go with
-            them. The last epoch has its own. Defaults to `1`.
+        save_every: Integer. Steps between checkpoints within an epoch, at the
+            end of an execution. Defaults to `500`.
+        evaluate_every: Integer. Epochs between evaluations, and so between
+            rows of the log and the checkpoints that go with them. The last
+            epoch is always evaluated. Defaults to `1`.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Run:
             epochs=total,
             steps=self.epochs.steps,
         )
-        with self._listening(), self.devices.scope():
+        with self._recording_signals(), self.devices.scope():
             while self.epoch < total:
                 batches = self.epochs.epoch(self.epoch, skip=self.batch)
                 evaluates = self.evaluates(self.epoch)
@@ -130,9 +130,9 @@ class Run:
         return self.rows
 
     def save_result(self, name):
-        """Writes the weights that count: their averages, if there are any.
+        """Writes the averaged weights, or the weights if none are averaged.
 
-        All processes take part: to change a variable, JAX needs them all.
+        All processes take part: JAX needs them all to change a variable.
         """
         self.trainer.swap_averages()
         if self.devices.first:
@@ -153,8 +153,8 @@ class Run:
         """Returns the arrays of everything that training changes.
 
         Raises:
-            NonFiniteLoss: If the last step has spoilt the weights, which its
-                own loss does not show.
+            NonFiniteLoss: If the last step has made a weight NaN or infinite,
+                which its own loss does not show.
         """
         if keras.backend.backend() == "jax":
             self.trainer.jax_state_sync()
@@ -179,9 +179,9 @@ class Run:
             )
 
     def restore(self):
-        """Goes back to the newest whole checkpoint, if there is one.
+        """Restores the newest whole checkpoint, if there is one.
 
-        A complete run stays, whatever became of its checkpoints.
+        A complete run is left as it is.
         """
         if run_folder.is_complete(self.folder):
             return
@@ -225,17 +225,17 @@ class Run:
         )
 
     def asked_to_stop(self):
-        """Whether a signal has come, to any of the processes.
+        """Whether any of the processes has received a signal.
 
-        They ask together after each step, so that all stop at the same one.
+        All call this after each step, so that all stop at the same one.
         """
         if self.devices.mean(int(self.signal is not None)):
             self.signal = self.signal or signal.SIGTERM
         return self.signal is not None
 
     @contextlib.contextmanager
-    def _listening(self):
-        """Notes SIGTERM and SIGINT, for the next batch's end to act on."""
+    def _recording_signals(self):
+        """Records SIGTERM and SIGINT; the run stops at the end of a batch."""
 
         def note(number, frame):
             self.signal = number
@@ -250,7 +250,7 @@ class Run:
 
 
 class Progress(keras.callbacks.Callback):
-    """Counts, watches, logs and saves as `fit` goes on."""
+    """Counts steps, checks the loss, logs and saves during `fit`."""
 
     def __init__(self, run):
         super().__init__()
@@ -289,7 +289,7 @@ class Progress(keras.callbacks.Callback):
             arrays = run.state()  # finite, before anything is written
             if not math.isfinite(logs["val_loss"]):
                 raise run.non_finite(
-                    f"The loss without training is {logs['val_loss']} after"
+                    f"The evaluation loss is {logs['val_loss']} after"
                 )
             self._log(epoch, logs)
             run.seconds = 0.0
@@ -335,7 +335,7 @@ class Progress(keras.callbacks.Callback):
 def save_weights(network, path):
     """Writes a network's weights so that a kill leaves no half of a file.
 
-    HDF5 does not survive a full disk, so that room is made sure of before.
+    HDF5 does not survive a full disk, so the space is reserved first.
     """
     room = 2**20 + 2 * sum(w.nbytes for w in network.get_weights())
     with replacing(path) as partial:

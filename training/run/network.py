@@ -8,11 +8,11 @@ from keras_resfam.models import families
 
 
 def preprocessing_of(recipe, source, channels):
-    """What the network should take as `include_preprocessing`.
+    """Returns the network's `include_preprocessing`.
 
-    The data set whose channel moments normalise the images: that of the
-    weights which it starts from, a `sources.Source` or `None`, else its
-    own, else ImageNet's for colours.
+    It names the data set whose channel moments normalise the images: the one
+    of the weights that training starts from (`source`, a `sources.Source` or
+    `None`), else the recipe's, else ImageNet for colour images.
     """
     if source is not None:
         return source.preprocessing or True
@@ -33,12 +33,12 @@ def build_network(
     """Builds a recipe's network, with logits for outputs.
 
     Args:
-        builder, arguments: As of a `Recipe`.
+        builder, arguments: The recipe's.
         classes: Integer.
         input_shape: Tuple.
         preprocessing: What `preprocessing_of` has returned.
         source: `sources.Source` of weights to start from, all but the
-            classifier. Defaults to `None`, random ones.
+            classifier. Defaults to `None`, random weights.
     """
     known = families.defaults(builder)
     if not arguments.keys() <= known.keys():
@@ -62,15 +62,15 @@ def build_network(
     return network
 
 
-def as_trained(network, recipe, seed):
-    """The network in the form in which it is trained, on the same weights."""
+def training_form(network, recipe, seed):
+    """The form of the network that is trained, on the same weights."""
     if recipe.drop_blocks is not None:
         network = with_blocks_dropped(network, recipe, seed)
     return compiled(network) if recipe.compiled else network
 
 
 def compiled(network):
-    """The network as one program, if such can hold it in training."""
+    """The network as one program, if one can train it."""
     for layer in network.layers:
         if getattr(layer, "seed_generator", None) is not None:
             raise ValueError(
@@ -82,7 +82,7 @@ def compiled(network):
 
 
 def with_blocks_dropped(network, recipe, seed):
-    """The network as it is trained on some of its blocks at a time."""
+    """The network that trains on some of its blocks at a time."""
     unknown = recipe.drop_blocks.keys() - {"active", "survival", "scale"}
     if unknown:
         raise ValueError(
@@ -92,7 +92,7 @@ def with_blocks_dropped(network, recipe, seed):
     if recipe.drop_blocks.get("scale") == "inference":
         raise ValueError(
             "A recipe's `drop_blocks` should scale in training or not at all: "
-            "what is saved, and measured later, is the network without scales. "
+            "the network is saved, and measured later, without scales. "
             f"Received: drop_blocks={recipe.drop_blocks}"
         )
     return drop_blocks(network, **recipe.drop_blocks, seed=seed)

@@ -1,4 +1,4 @@
-"""SGD as the papers' scripts mean it, and the learning rate by step."""
+"""SGD as in the papers' scripts, and the learning rate by step."""
 
 import collections
 import itertools
@@ -114,7 +114,7 @@ class SGD(keras.optimizers.Optimizer):
 
 
 class Cosines(keras.optimizers.schedules.LearningRateSchedule):
-    """Cosines from a peak to zero, one behind another.
+    """Cosines from a peak to zero, one after another.
 
     `keras.optimizers.schedules.CosineDecayRestarts` has no warm-up, and
     cycles whose lengths only grow by a factor.
@@ -162,7 +162,9 @@ def learning_rate(recipe, steps):
         recipe: `Recipe`.
         steps: Integer. Steps an epoch.
     """
-    peak = float(recipe.learning_rate)  # of an integer Keras makes integers
+    peak = float(
+        recipe.learning_rate
+    )  # Keras would round the rates of an integer
     if recipe.schedule == "cosine":
         return Cosines(
             peak,
@@ -200,7 +202,7 @@ def build(recipe, steps):
     if recipe.decay == "kernels":
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     if recipe.precision == "mixed_float16":
-        # `compile` would do so for a float16 model, and the Trainer is none.
+        # `compile` does so for float16 models, but the Trainer is not one.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
 
@@ -224,12 +226,12 @@ def fused_sgd(
     """Changes weights and their velocities as `torch.optim.SGD` does.
 
     Args:
-        weights, gradients, velocities: lists of tensors.
-        rate: scalar tensor. The learning rate.
-        momentum: float.
-        nesterov: bool.
-        decay: float. Times the weights, it is added to the gradients.
-        restart: bool. Whether the velocities are zeroed before.
+        weights, gradients, velocities: Lists of tensors.
+        rate: Scalar tensor. The learning rate.
+        momentum: Float.
+        nesterov: Boolean.
+        decay: Float. The weights times this are added to the gradients.
+        restart: Boolean. Whether the velocities are zeroed first.
     """
     import torch
     from torch.optim import sgd

@@ -46,8 +46,8 @@ def write_csv(path, rows):
 def write_events(folder, row):
     """Adds an epoch's numbers to the TensorBoard events in a folder.
 
-    To one file, of records as TensorBoard's own writer makes them, which
-    opens a file, and a thread, each time.
+    All of them go to one file. TensorBoard's own writer would open a file,
+    and start a thread, each time.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
@@ -71,7 +71,7 @@ def write_events(folder, row):
         with open(path, "ab") as file:
             RecordWriter(file).write(event.SerializeToString())
     except OSError:
-        os.truncate(path, whole)  # no record is read behind a part of one
+        os.truncate(path, whole)  # a reader stops at a partial record
         raise
 
 

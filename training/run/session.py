@@ -14,10 +14,10 @@ from training.run.description import (
 )
 from training.run.loop import Run
 from training.run.network import (
-    as_trained,
     build_network,
     colour_of_zero,
     preprocessing_of,
+    training_form,
 )
 from training.run.task import check_colours, load_task
 from training.run.trainer import Trainer
@@ -78,7 +78,7 @@ def prepare(
         )
         if devices.strategy is not None:
             distribution.synchronize_batch_norm(network)
-        trained = as_trained(network, recipe, seed)
+        trained = training_form(network, recipe, seed)
     # Outside of the scope: a Trainer made within would have Keras 3.15 build
     # it of a batch, which fails with several TensorFlow workers.
     trainer = Trainer(

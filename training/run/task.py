@@ -37,7 +37,7 @@ def load_task(recipe, seed, data_dir, devices):
     if held_out:
         check_held_out(recipe.validation, train[1], evaluation[1])
     for part, (_, labels) in ((kept, train), (split, evaluation)):
-        reading.check_some(recipe.dataset, part, len(labels))
+        reading.check_not_empty(recipe.dataset, part, len(labels))
     classes = reading.classes_of(recipe.dataset, train[1], data_dir)
     reading.check_labels(recipe.dataset, evaluation[1], classes)
     check_same_shape(split, evaluation[0], train[0])

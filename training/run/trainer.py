@@ -1,4 +1,4 @@
-"""The network inside what `fit` trains: augmentation, loss and average."""
+"""What `fit` trains: a network with augmentation, loss and averages."""
 
 import keras
 import numpy as np
@@ -83,7 +83,7 @@ class Trainer(keras.Model):
 
     @property
     def losses(self):
-        # What is compiled has computed them along the way.
+        # A compiled network has computed its losses during the call.
         along = isinstance(self.trained, Compiled)
         return self.trained.losses if along else super().losses
 
@@ -111,7 +111,7 @@ class Trainer(keras.Model):
             smoothing = self.recipe.label_smoothing
             targets = (1 - smoothing) * targets + smoothing / self.classes
             return super().compute_loss(x, targets, y_pred, sample_weight)
-        # Of the labels alone: penalties of weights are for training.
+        # The labels' loss alone: weight penalties belong to training.
         return self.loss(targets, y_pred, sample_weight)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -140,7 +140,7 @@ class Trainer(keras.Model):
         """Moves the averages towards the weights that this step starts from.
 
         All weights take part, BatchNormalization's moments too: the moments
-        of the weights of the moment do not fit averaged kernels.
+        of the current kernels do not fit averaged ones.
         """
         if self.averages:
             rate = 1 - self.recipe.average
@@ -163,8 +163,8 @@ def move_averages(averages, weights, rate):
     """Moves averages towards the weights: by `rate * (weight - average)`.
 
     Args:
-        averages, weights: lists of variables.
-        rate: float within 0 and 1.
+        averages, weights: Lists of variables.
+        rate: Float between 0 and 1.
     """
     alike = {v.dtype for v in (*averages, *weights)} == {"float32"}
     if keras.backend.backend() == "torch" and alike:

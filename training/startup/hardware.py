@@ -1,4 +1,4 @@
-"""What the machine computes with, and how a process keeps its memory."""
+"""The machine's processor and accelerator, and a process's memory."""
 
 import ctypes
 import pathlib
@@ -16,8 +16,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def processor():
-    """The processor's name, and its vector instructions where they are told."""
-    names = _told("model name")
+    """The processor's name, and its vector instructions if known."""
+    names = read_cpuinfo("model name")
     name = " ".join(names) or platform.processor() or platform.machine()
     flags = instructions()
     for flag, vectors in VECTORS.items():
@@ -28,18 +28,18 @@ def processor():
 
 
 def computes_bfloat16():
-    """Whether the processor has instructions for it; `None`: not told."""
+    """Whether the processor has bfloat16 instructions; `None`: unknown."""
     flags = instructions()
     return bool(flags & BFLOAT16) if flags else None
 
 
 def instructions():
     """The processor's sets of instructions, as Linux names them."""
-    return set(_told("flags") or _told("Features"))
+    return set(read_cpuinfo("flags") or read_cpuinfo("Features"))
 
 
-def _told(key):
-    """The words of a line of Linux's on the first of the processor's cores."""
+def read_cpuinfo(key):
+    """The words behind a key in Linux's description of the first core."""
     if not CPUINFO.exists():
         return []
     for line in CPUINFO.read_text().splitlines():
@@ -52,9 +52,9 @@ def _told(key):
 def keep_freed_memory():
     """Has this process keep the memory that it frees, if its C library can.
 
-    By itself glibc gives the memory of large tensors back to the system, or
-    does not, by luck of where it lies, and has the pages of the next ones
-    faulted in anew: up to a seventh of a step on PyTorch.
+    By itself glibc may give the memory of large tensors back to the system,
+    depending on where it lies, and the pages of the next ones are faulted in
+    again: up to a seventh of a step on PyTorch.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -7,23 +7,23 @@ import numpy as np
 from training.run import reports
 
 
-def kept(path, common, measure):
-    """What a file holds, or else what is measured, and written there.
+def read_or_compute(path, common, compute):
+    """Reads columns from a file, or computes them and writes the file.
 
     Args:
         path: Path of a CSV file.
-        common: Dict. What the measurement is of: it stands in every row, and
-            a file of another is refused.
-        measure: Callable that returns a dict of arrays.
+        common: Dict. What the columns were computed from. Every row has it,
+            and a file with another is refused.
+        compute: Callable that returns a dict of arrays.
     """
-    rows = rows_of(path, common)
+    rows = read_rows(path, common)
     if not rows:
-        columns = measure()
+        columns = compute()
         count = len(next(iter(columns.values())))
         write_columns(
             path, columns | {k: np.repeat(v, count) for k, v in common.items()}
         )
-        rows = rows_of(path, common)
+        rows = read_rows(path, common)
     return {
         name: np.array([float(row[name]) for row in rows])
         for name in rows[0]
@@ -31,13 +31,13 @@ def kept(path, common, measure):
     }
 
 
-def rows_of(path, common):
-    """The rows of a CSV file, if there is one; of another it is refused."""
+def read_rows(path, common):
+    """The rows of a CSV file, if there is one with the same `common`."""
     if not path.exists():
         return []
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    if not rows:  # as a power cut may leave it
+    if not rows:  # a power cut may leave an empty file
         return []
     found = {name: rows[0].get(name) for name in common}
     if found != {name: str(value) for name, value in common.items()}:

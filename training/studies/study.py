@@ -5,18 +5,18 @@ import pathlib
 from keras_resfam import analysis
 from keras_resfam.models import families
 from training.studies.pages import write_pages
-from training.studies.records import kept, rows_of, write_columns
+from training.studies.records import read_or_compute, read_rows, write_columns
 
 
 def run_studies(model, description, images, labels, options):
-    """Runs the studies of a network and writes all files."""
+    """Runs the studies of a network, and writes all files."""
     out = options.out
     of_gradients = {
         "examples": len(images[: options.gradient_examples]),
         "samples": options.gradient_samples,
         "seed": options.seed,
     }
-    rows_of(out / "gradients.csv", of_gradients)  # before hours of lesions
+    read_rows(out / "gradients.csv", of_gradients)  # before hours of lesions
     records = analysis.lesion_study(
         model,
         (images, labels),
@@ -34,7 +34,7 @@ def run_studies(model, description, images, labels, options):
     if analysis.residual_blocks(model):
         lengths = analysis.path_lengths(model)
         write_columns(out / "path_lengths.csv", lengths)
-        gradients = kept(
+        gradients = read_or_compute(
             out / "gradients.csv",
             {
                 "weights": records[0]["weights"],
@@ -54,7 +54,7 @@ def run_studies(model, description, images, labels, options):
 
 
 def name_of(network, description):
-    """What to call a network: its folder's name, with that of a file in it."""
+    """A network's name: its folder's, with a file's in it."""
     path = pathlib.Path(network).resolve()
     if path.is_dir():
         return path.name

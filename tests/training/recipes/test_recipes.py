@@ -15,10 +15,10 @@ from training.images import batches
 from training.run import distribution, optimizers, session
 from training.run.description import differences
 from training.run.network import (
-    as_trained,
     build_network,
     colour_of_zero,
     preprocessing_of,
+    training_form,
     with_blocks_dropped,
 )
 from training.run.trainer import Trainer
@@ -115,7 +115,7 @@ def test_two_steps(recipe, narrow):
         small,
         record.classes,
         fill=record.mean,
-        trained=as_trained(network, small, 0),
+        trained=training_form(network, small, 0),
     )
     trainer.compile_recipe(2, run_eagerly=keras.backend.backend() != "jax")
     before = [np.array(w) for w in network.get_weights()]
@@ -515,7 +515,7 @@ def test_random_numbers_are_not_compiled(changes, layer):
         recipe.builder, recipe.arguments, 10, (8, 8, 1), "digits"
     )
     with pytest.raises(ValueError, match=f"`compiled`.*the {layer} '"):
-        as_trained(network, recipe, 0)
+        training_form(network, recipe, 0)
 
 
 def test_unknown_builder():

@@ -382,7 +382,7 @@ def test_an_evaluation_that_is_not_finite_stops_too(tmp_path, monkeypatch):
     run = prepared(tmp_path)
     found = {"accuracy": 0.1, "loss": float("nan")}
     monkeypatch.setattr(run.trainer, "evaluate", lambda *_, **__: found)
-    with pytest.raises(loop.NonFiniteLoss, match="without training is nan"):
+    with pytest.raises(loop.NonFiniteLoss, match="evaluation loss is nan"):
         run.train(verbose=0)
     assert not (tmp_path / "log.csv").exists()
     assert not (tmp_path / "model.weights.h5").exists()
