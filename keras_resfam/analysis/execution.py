@@ -28,6 +28,25 @@ def check_masks(graph):
             )
 
 
+def between_blocks(chain):
+    """What passes between the blocks of a chain.
+
+    Returns:
+        Two lists, each with an entry for each block: the tensors that the
+        steps before it have to give, and the ids of those tensors that
+        something behind it reads.
+    """
+    given, live = [], []
+    following = [*chain.graph.outputs, *graphs.reads(chain.head)]
+    for unit in reversed(chain.units):
+        live.append({id(x) for x in following})
+        before = [*following, *graphs.reads(unit.body)]
+        made = {id(x) for step in unit.lead for x in step.outputs}
+        given.append(unique(x for x in before if id(x) in made))
+        following = [*before, *graphs.reads(unit.lead)]
+    return given[::-1], live[::-1]
+
+
 class BlockRunner:
     """Runs the layouts of a chain (see `surgery`) on batches.
 
@@ -41,19 +60,12 @@ class BlockRunner:
         self.evaluations = 0
         self._compiled = {}
         self._bodies = {}
-        following = [*chain.graph.outputs, *graphs.reads(chain.head)]
+        given, self._live = between_blocks(chain)
+        self._leads = [
+            self._piece(unit.lead, outputs)
+            for unit, outputs in zip(chain.units, given, strict=True)
+        ]
         self._head = self._piece(chain.head, chain.graph.outputs)
-        self._leads, self._live = [], []
-        for unit in reversed(chain.units):
-            self._live.append({id(x) for x in following})
-            body_needs = [x for x in graphs.reads(unit.body)]
-            before = [*following, *body_needs]
-            made = {id(x) for step in unit.lead for x in step.outputs}
-            outputs = unique(x for x in before if id(x) in made)
-            self._leads.append(self._piece(unit.lead, outputs))
-            following = [*before, *graphs.reads(unit.lead)]
-        self._leads.reverse()
-        self._live.reverse()
 
     def predict(self, images, layout):
         """The model's output for a batch, its blocks laid out anew."""

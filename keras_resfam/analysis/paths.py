@@ -64,7 +64,22 @@ def count_paths(model, unit="blocks"):
     }
     shortcuts = {name for place in chain.units for name in place.block.shortcut}
     paths = {id(x): {0: 1} for x in chain.graph.inputs}
-    for step in chain.graph.steps:
+    follow(chain.graph.steps, paths, joins, unit, shortcuts)
+    return paths[id(chain.graph.outputs[0])]
+
+
+def follow(steps, paths, joins, unit="blocks", shortcuts=()):
+    """Follows the paths that arrive at some tensors through steps.
+
+    Args:
+        steps: list of `Step`.
+        paths: dict from the ids of tensors to their paths, a dict from
+            lengths to counts. What the steps make is added to it.
+        joins: dict from the ids of residual additions to their `Join`s.
+        unit: as of `path_lengths`.
+        shortcuts: collection of the names of layers that add no length.
+    """
+    for step in steps:
         arriving = [paths[id(x)] for x in step.inputs]
         if id(step) in joins:
             found = through_join(joins[id(step)], paths, unit == "blocks")
@@ -77,7 +92,6 @@ def count_paths(model, unit="blocks"):
         if unit == "layers" and step.name not in shortcuts:
             found = shifted(found, graphs.count_kernels(step.operation))
         paths.update((id(x), found) for x in step.outputs)
-    return paths[id(chain.graph.outputs[0])]
 
 
 def through_join(join, paths, count_branches):

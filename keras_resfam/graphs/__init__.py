@@ -25,6 +25,7 @@ from keras_resfam.graphs.graph import (
     renamed,
     run,
     run_anew,
+    same,
     shell,
 )
 from keras_resfam.graphs.moments import image_moments
@@ -50,5 +51,6 @@ __all__ = [
     "renamed",
     "run",
     "run_anew",
+    "same",
     "shell",
 ]

@@ -1,0 +1,156 @@
+"""What a study has measured, as charts that the page draws."""
+
+import statistics
+
+from keras_resfam.analysis import published as authors
+
+
+def charts(records, lengths, gradients, published):
+    """The charts of a study; those that have no numbers are left out.
+
+    Args:
+        records: List of dicts, as `lesion_study` returns them.
+        lengths: Dict, as `path_lengths` returns it, or `None`.
+        gradients: Dict, as `gradient_by_path_length` returns it, or `None`.
+        published: Boolean. Whether the authors' numbers apply.
+
+    Returns:
+        List of dicts, to be written as JSON: `title`, `x` and `y` (the axes),
+        `series` (of `name`, `kind` and `points`), `percent` (whether y goes
+        from 0 to 100), `reversed` (whether x falls).
+    """
+    drawn = [
+        deletion(records),
+        counts(
+            records,
+            "deletions",
+            "Several random blocks deleted",
+            "blocks deleted",
+            authors.DELETIONS if published else {},
+        ),
+        swaps(records, published),
+        counts(
+            records,
+            "repetitions",
+            "Several random blocks run twice",
+            "blocks run twice",
+            authors.REPETITIONS if published else {},
+        ),
+    ]
+    if lengths:
+        drawn.append(of_paths(lengths))
+    if gradients:
+        drawn += [of_gradients(gradients), of_shares(gradients, published)]
+    return [chart for chart in drawn if chart["series"]]
+
+
+def deletion(records):
+    """Error after the deletion of each single block (figure 3)."""
+    rows = select(records, "deletion")
+    points = [[row["trial"] + 1, row["error"], row["blocks"]] for row in rows]
+    found = [series("one block deleted", "stems", points)] if rows else []
+    return chart("Each block deleted", "deleted block", found, percent=True)
+
+
+def counts(records, study, title, x, theirs):
+    """Error against how many blocks are chosen at random (figure 5a)."""
+    rows, found = select(records, study), []
+    if rows:
+        points = [[row["count"], row["error"], row["blocks"]] for row in rows]
+        found.append(series("one trial", "dots", points))
+        found.append(series("median", "line", medians(rows)))
+    if rows and theirs:
+        found.append(published_series(theirs))
+    return chart(title, x, found, percent=True)
+
+
+def medians(rows):
+    """The median error of each count."""
+    return [
+        [
+            count,
+            statistics.median(x["error"] for x in rows if x["count"] == count),
+        ]
+        for count in sorted({row["count"] for row in rows})
+    ]
+
+
+def swaps(records, published):
+    """Error against the rank correlation of the new order (figure 5b)."""
+    rows, found = select(records, "swaps"), []
+    if rows:
+        points = [
+            [row["kendall_tau"], row["error"], row["blocks"]] for row in rows
+        ]
+        found.append(series("one trial", "dots", points))
+    if rows and published:
+        middles = {t + 0.005: y for t, y in authors.SWAPS_BY_TAU.items()}
+        found.append(published_series(middles))
+    x = "Kendall's tau of the blocks' order"
+    return chart(
+        "Blocks in another order", x, found, percent=True, reversed=True
+    )
+
+
+def of_paths(lengths):
+    """How long the paths are (figure 6a)."""
+    points = pairs(lengths, "length", "probability")
+    found = [series("share of all paths", "bars", points)]
+    return chart("How long the paths are", "blocks on a path", found, "share")
+
+
+def of_gradients(gradients):
+    """Gradient at the input by path length (figure 6b)."""
+    points = pairs(gradients, "length", "log10_gradient")
+    found = [series("log10 of the norm", "line", points)]
+    title = "Gradient that arrives through paths of one length"
+    return chart(title, "blocks on a path", found, "log10 of gradient norm")
+
+
+def of_shares(gradients, published):
+    """Share of the gradient that paths of each length carry (figure 6c)."""
+    found = [
+        series(
+            "share of the gradient", "bars", pairs(gradients, "length", "share")
+        )
+    ]
+    if published:
+        first, last = authors.EFFECTIVE_LENGTHS
+        name = f"{authors.NETWORK}: almost all"
+        found.append(series(name, "band", [[first - 0.5, 0], [last + 0.5, 0]]))
+    title = "Share of all gradient that paths of one length carry"
+    return chart(title, "blocks on a path", found, "share")
+
+
+def pairs(columns, x, y):
+    """Points of two columns of numbers."""
+    return [
+        [float(a), float(b)]
+        for a, b in zip(columns[x], columns[y], strict=True)
+    ]
+
+
+def published_series(numbers):
+    """The authors' numbers, a dict from x to y."""
+    return series(
+        authors.NETWORK, "theirs", [[x, y] for x, y in numbers.items()]
+    )
+
+
+def series(name, kind, points):
+    return {"name": name, "kind": kind, "points": points}
+
+
+def chart(title, x, found, y="error (%)", percent=False, reversed=False):
+    return {
+        "title": title,
+        "x": x,
+        "y": y,
+        "series": found,
+        "percent": percent,
+        "reversed": reversed,
+    }
+
+
+def select(records, study):
+    return [row for row in records if row["study"] == study]

@@ -1,0 +1,167 @@
+// Joins the parts of the page: what is changed, what runs, what is shown.
+
+import { draw } from "./charts.js";
+import { find, percent } from "./dom.js";
+import { bring, Engine } from "./engine.js";
+import { countPaths, ratio, readable, total } from "./paths.js";
+import { measure, Samples } from "./samples.js";
+import { State } from "./state.js";
+import { View } from "./view.js";
+import { Visitor } from "./visitor.js";
+
+const RANDOM = 5; // blocks deleted by a click
+
+try {
+  const network = await (await fetch("network.json")).json();
+  await show(network);
+} catch (error) {
+  fail(error.message);
+}
+
+async function show(network) {
+  document.title = `${network.title}, taken apart`;
+  find("title").textContent = network.title;
+  find("about").textContent = network.about;
+  const state = new State(network);
+  const view = new View(network, state);
+  const paths = network.residual ? new Paths(network) : null;
+  prepareButtons(network, state, view);
+  find("effective").hidden = !network.effective;
+  if (network.study) await showStudy(state, network);
+
+  const files = await bring(network.sizes, (share) => progress("Loading", share));
+  const engine = new Engine(network, files, (share) => progress("Computing", share), fail);
+  const samples = network.labels.length ? new Samples(network, files["images.bin"]) : null;
+  find("sample-images").hidden = !samples;
+  find("confusions").hidden = !samples || network.classes.length > 20;
+  const visitor = new Visitor(network, run);
+
+  async function run() {
+    const layout = state.layout();
+    const own = visitor.image && engine.own(layout, visitor.image);
+    own?.then((answers) => answers && visitor.show(answers[0]));
+    if (!samples) {
+      if (own && (await own)) done("");
+      else done("The network is ready. Drop an image in.");
+      return;
+    }
+    const begun = performance.now();
+    const probabilities = await engine.samples(layout);
+    if (!probabilities) return;
+    samples.show(probabilities);
+    showNumbers(network, measure(probabilities, network.labels), performance.now() - begun);
+  }
+
+  state.addEventListener("change", () => {
+    document.body.dataset.state = "busy";
+    const written = state.write();
+    history.replaceState(null, "", written ? `#${written}` : location.pathname + location.search);
+    view.show();
+    paths?.show(state.layout());
+    run();
+  });
+  addEventListener("hashchange", () => state.read(location.hash));
+  state.read(location.hash);
+}
+
+function showNumbers(network, { wrong, error, confidence }, milliseconds) {
+  const examples = network.labels.length;
+  const more = 100 * error - network.intact;
+  find("error").textContent = percent(error);
+  find("error-note").textContent = `${wrong} of ${examples}, ${more < 0 ? "−" : "+"}${Math.abs(more).toFixed(2)}`;
+  find("confidence").textContent = percent(confidence);
+  find("confidence-note").textContent = `on average, in ${Math.round(milliseconds)} ms`;
+  done(`${wrong} of ${examples} images are wrong.`);
+}
+
+function done(text) {
+  find("progress").hidden = true;
+  find("status").textContent = text;
+  document.body.dataset.state = "ready";
+}
+
+function progress(what, share) {
+  const bar = find("progress");
+  bar.hidden = false;
+  bar.value = share;
+  bar.setAttribute("aria-label", what);
+}
+
+function fail(message) {
+  find("failure").hidden = false;
+  find("failure").textContent = `This does not work here: ${message}`;
+  find("progress").hidden = true;
+  document.body.dataset.state = "failed";
+}
+
+/** The number of paths, and how long they are. */
+class Paths {
+  constructor(network) {
+    this.network = network;
+    this.intact = countPaths(network, new State(network).layout());
+    find("path-lengths").hidden = false;
+  }
+
+  show(layout) {
+    const left = countPaths(this.network, layout);
+    const all = total(this.intact);
+    find("paths").textContent = readable(total(left));
+    find("paths-note").textContent = `of ${readable(all)}`;
+    const points = (counts) => counts.map((count, length) => [length, ratio(count, all)]);
+    const chart = {
+      title: "",
+      x: "blocks on a path",
+      y: "share of all paths",
+      series: [
+        { name: "intact", kind: "outline", points: points(this.intact) },
+        { name: "now", kind: "bars", points: points(left) },
+      ],
+    };
+    find("path-chart").replaceChildren(draw(chart));
+  }
+}
+
+function prepareButtons(network, state, view) {
+  const cost = (block) => network.units[block].cost ?? 0;
+  const by = (order) => state.left().sort((a, b) => order * (cost(a) - cost(b)) || a - b);
+  const clicked = (id, action) => find(id).addEventListener("click", action);
+  clicked("restore", () => state.restore());
+  clicked("random", () => state.remove(drawn(state.left(), RANDOM)));
+  clicked("worst", () => state.remove(by(-1).slice(0, 1)));
+  clicked("effective", () => {
+    state.restore();
+    const [, longest] = network.effective;
+    state.remove(by(1).slice(0, Math.max(0, network.units.length - longest)));
+  });
+  clicked("swap", () => {
+    view.swapping = !view.swapping;
+    view.chosen = null;
+    view.show();
+  });
+  find("widths").addEventListener("change", ({ target }) => view.weigh(target.value));
+  const known = network.labels.length > 0;
+  find("worst").disabled = !known;
+  if (!known) find("widths").parentElement.hidden = true;
+  if (network.effective) {
+    const [, longest] = network.effective;
+    find("effective").title =
+      `Keeps the ${longest} blocks whose loss costs the most: no path is longer than ` +
+      "those that carry 95 % of the gradient";
+  }
+}
+
+/** So many of a list, at random. */
+function drawn(list, count) {
+  const rest = [...list];
+  return Array.from({ length: Math.min(count, rest.length) }, () =>
+    rest.splice(Math.floor(Math.random() * rest.length), 1)[0],
+  );
+}
+
+async function showStudy(state, network) {
+  const charts = await (await fetch("study.json")).json();
+  const blocks = new Map(network.units.map((unit, k) => [unit.name, k]));
+  const pick = (name) => blocks.has(name) && state.toggle(blocks.get(name));
+  find("study").hidden = false;
+  find("charts").replaceChildren(...charts.map((chart) => draw(chart, chart.series[0].kind === "stems" ? pick : null)));
+}

@@ -1,0 +1,281 @@
+"""A network in parts that a browser runs: ONNX files, and JSON that joins them.
+
+What lies before a block, the block, what is left of it when it is deleted, and
+the head: each is a file of its own. Deletions, swaps and repetitions are then
+another way through the same files, and what lies before a change is kept.
+
+Every tensor that passes from part to part has a number; `walk.js` goes by it.
+"""
+
+import dataclasses
+import itertools
+import warnings
+
+import keras
+
+from keras_resfam import graphs
+from keras_resfam.analysis.data import check_classifier
+from keras_resfam.analysis.execution import between_blocks, check_masks
+from keras_resfam.analysis.paths import follow
+from keras_resfam.analysis.plain import chain_of
+
+
+def write_network(model, folder):
+    """Writes the parts of a network, and returns what joins them.
+
+    Args:
+        model: functional `keras.Model` that classifies images of shape
+            `(height, width, channels)`, of 0 to 255. Keras should run on
+            PyTorch.
+        folder: Path of a folder that exists.
+
+    Returns:
+        Dict, to be written as JSON: `input` (the shape of an image), `source`
+        and `output` (numbers of tensors), `softmax` (whether the output has
+        still to be normalised), `units` (the blocks in order), `head`.
+    """
+    chain = chain_of(model)
+    check_masks(chain.graph)
+    (image,), (answer,) = chain.graph.inputs, chain.graph.outputs
+    shape = list(image.shape[1:])
+    if len(shape) != 3 or None in shape or shape[-1] not in (1, 3):
+        raise ValueError(
+            "`model` should take images of one size, grey or in colours, of "
+            "the shape (height, width, 1 or 3). Received: input shape="
+            f"{image.shape}"
+        )
+    check_classifier(chain)
+    parts = Parts(folder)
+    given, live = between_blocks(chain)
+    units = [
+        {
+            "lead": parts.write(f"lead{k}", unit.lead, unit_given),
+            **parts.write_block(k, unit),
+            "live": sorted(parts.number(x) for x in needed),
+            "floats": sum(floats(x) for x in needed),
+        }
+        for k, (unit, unit_given, needed) in enumerate(
+            zip(chain.units, given, kept(chain, live), strict=True)
+        )
+    ]
+    return {
+        "input": shape,
+        "source": parts.number(image),
+        "output": parts.number(answer),
+        "softmax": not gives_probabilities(chain.graph),
+        "residual": any(unit.joins for unit in chain.units),
+        "widest": max(
+            floats(x) for step in chain.graph.steps for x in step.outputs
+        ),
+        "units": units,
+        "head": parts.write("head", chain.head, chain.graph.outputs),
+    }
+
+
+def kept(chain, live):
+    """The tensors made so far that are still needed, behind each block."""
+    made = {id(x): x for x in chain.graph.inputs}
+    for unit, needed in zip(chain.units, live, strict=True):
+        made |= {id(x): x for step in unit.lead for x in step.outputs}
+        made |= {id(x): x for x in unit.exit}
+        yield [x for key, x in made.items() if key in needed]
+
+
+def floats(x):
+    """How many numbers a tensor has for an image."""
+    count = 1
+    for size in x.shape[1:]:
+        count *= size
+    return count
+
+
+def gives_probabilities(graph):
+    """Whether a graph ends in a softmax."""
+    operation = graph.steps[-1].operation
+    activation = getattr(operation, "activation", None)
+    return activation is keras.activations.softmax or graphs.is_a(
+        operation, keras.layers.Softmax, "Softmax"
+    )
+
+
+class Parts:
+    """Writes parts of a graph as ONNX files, and numbers their tensors.
+
+    Args:
+        folder: Path.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._numbers = {}
+
+    def number(self, x):
+        return self._numbers.setdefault(id(x), len(self._numbers))
+
+    def numbers(self, xs):
+        return [self.number(x) for x in xs]
+
+    def write(self, name, steps, outputs):
+        """Writes steps that lie between blocks; returns their record."""
+        if not steps:
+            return None
+        inputs = graphs.reads(steps)
+        return {
+            "file": self._export(name, steps, inputs, outputs),
+            "inputs": self.numbers(inputs),
+            "outputs": self.numbers(outputs),
+            "paths": transfer(steps, inputs, outputs, {}),
+        }
+
+    def write_block(self, k, unit):
+        """Writes a block, and what a deletion leaves; returns its record."""
+        block, parameters = unit.block, parameter_counts(unit.body)
+        inputs, steps = list(unit.entry), unit.body
+        if unit.joins:
+            gates = keras.KerasTensor((None, len(block.branches)), "float32")
+            inputs, steps = [*inputs, gates], gated(unit, gates)
+        ways = transfers(unit)
+        branches = [
+            {
+                "name": name,
+                "layers": list(layers),
+                "parameters": sum(parameters.get(x, 0) for x in layers),
+                "paths": paths,
+            }
+            for (name, layers), paths in zip(
+                block.branches.items(), ways["branches"], strict=True
+            )
+        ]
+        return {
+            "name": block.name,
+            "stage": block.stage,
+            "shape": list(block.output_shapes[0][1:]),
+            "fits": f"{block.input_shapes} to {block.output_shapes}",
+            "merge": block.merge,
+            "shortcut": list(block.shortcut),
+            "parameters": sum(parameters.values()),
+            "entry": self.numbers(unit.entry),
+            "exit": self.numbers(unit.exit),
+            "branches": branches,
+            "paths": ways["shortcuts"],
+            "file": self._export(f"block{k}", steps, inputs, unit.exit),
+            "deleted": self._write_rest(k, unit),
+        }
+
+    def _write_rest(self, k, unit):
+        """What is left of a block: a file, or which inputs it hands on."""
+        steps, values = unit.steps(()), {id(x): x for x in unit.entry}
+        if all(step.operation is graphs.same for step in steps):
+            graphs.run(steps, values)
+            given = [values[id(x)] for x in unit.exit]
+            return [[x is y for y in unit.entry].index(True) for x in given]
+        return self._export(f"deleted{k}", steps, unit.entry, unit.exit)
+
+    def _export(self, name, steps, inputs, outputs):
+        """Writes steps as an ONNX file; returns the file's name."""
+        values = {
+            id(x): keras.Input(
+                batch_shape=x.shape, dtype=x.dtype, name=f"input{k}"
+            )
+            for k, x in enumerate(inputs)
+        }
+        sources = list(values.values())
+        graphs.run(steps, values)
+        model = keras.Model(sources, [values[id(x)] for x in outputs])
+        # Keras exports only what has been called.
+        shapes = [[size or 1 for size in x.shape] for x in sources]
+        model([keras.ops.zeros(shape) for shape in shapes])
+        with warnings.catch_warnings():
+            # Of PyTorch's tracing: what it takes for constant is.
+            warnings.simplefilter("ignore")
+            model.export(
+                self.folder / f"{name}.onnx", format="onnx", verbose=False
+            )
+        return f"{name}.onnx"
+
+
+def gated(unit, gates):
+    """A block's steps, with a gate before each residual branch's addition.
+
+    Args:
+        unit: `Unit` with joins.
+        gates: KerasTensor of shape `(1, branches)`: what is added is the
+            branch where its number is positive, else zero.
+    """
+    numbers, behind = itertools.count(), {}
+    for join in unit.joins:
+        behind[id(join.step)] = [(x, next(numbers)) for x in join.branches]
+    steps = []
+    for step in unit.body:
+        names = {}
+        for x, number in behind.get(id(step), ()):
+            y = names[id(x)] = keras.KerasTensor(x.shape, x.dtype)
+            steps.append(graphs.Step(let_through, (x, gates, number), {}, [y]))
+        steps += graphs.renamed([step], names)
+    return steps
+
+
+def let_through(x, gates, number):
+    """A tensor if its gate is open, else zeros, whatever was in it."""
+    ops = keras.ops
+    return ops.where(gates[0, number] > 0, x, ops.zeros_like(x))
+
+
+def parameter_counts(steps):
+    """The number of parameters of each layer, by its name."""
+    return {
+        step.name: step.operation.count_params()
+        for step in steps
+        if isinstance(step.operation, keras.Layer) and step.operation.built
+    }
+
+
+def transfers(unit):
+    """How a block passes paths on: by its shortcuts, and by each branch.
+
+    Returns:
+        Dict of matrices as of `transfer`: `shortcuts`, and a list `branches`.
+        What arrives behind the block is the sum of those that are left.
+    """
+
+    def through(chosen):
+        joins = {id(join.step): reduced for join, reduced in chosen}
+        return transfer(unit.body, unit.entry, unit.exit, joins)
+
+    def only(join, x):
+        return [
+            (
+                j,
+                dataclasses.replace(
+                    j, shortcuts=[], branches=[x] if j is join else []
+                ),
+            )
+            for j in unit.joins
+        ]
+
+    return {
+        "shortcuts": through(
+            [(j, dataclasses.replace(j, branches=[])) for j in unit.joins]
+        ),
+        "branches": [
+            through(only(join, x)) for join in unit.joins for x in join.branches
+        ],
+    }
+
+
+def transfer(steps, inputs, outputs, joins):
+    """How many paths of which length lead from each input to each output.
+
+    Args:
+        joins: as of `follow`.
+
+    Returns:
+        A list for each output of lists for each input of pairs `[length,
+        count]`.
+    """
+    columns = []
+    for source in inputs:
+        paths = {id(x): {} for x in inputs} | {id(source): {0: 1}}
+        follow(steps, paths, joins)
+        columns.append([sorted(paths[id(x)].items()) for x in outputs])
+    return [list(row) for row in zip(*columns, strict=True)]

@@ -1,0 +1,94 @@
+"""onnxruntime-web: from npm, checked, and kept for the next page."""
+
+import base64
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import tarfile
+import tempfile
+
+PACKAGE = "onnxruntime-web@1.30.0"
+INTEGRITY = (
+    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02V"
+    "b7QmRMDs1SigqR4CXAfKYQ=="
+)
+FILES = (
+    "ort.wasm.min.mjs",
+    "ort-wasm-simd-threaded.mjs",
+    "ort-wasm-simd-threaded.wasm",
+)
+
+
+def write_runtime(folder):
+    """Writes the files of onnxruntime-web that a page needs.
+
+    Args:
+        folder: Path of a folder that exists.
+
+    Raises:
+        ValueError: If npm does not give the package, or another than is known
+            here.
+    """
+    with tarfile.open(package()) as archive:
+        for name in FILES:
+            with archive.extractfile(f"package/dist/{name}") as file:
+                (folder / name).write_bytes(file.read())
+
+
+def package():
+    """The path of the package, which is brought if it is not there."""
+    path = cache() / (PACKAGE.replace("@", "-") + ".tgz")
+    if not path.exists() or integrity(path) != INTEGRITY:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            brought = pack(folder, path)
+            if integrity(brought) != INTEGRITY:
+                raise ValueError(
+                    f"{PACKAGE} should have the integrity {INTEGRITY}. "
+                    f"Received: {integrity(brought)} from npm"
+                )
+            os.replace(brought, path)
+    return path
+
+
+def pack(folder, path):
+    """Brings the package from npm into a folder.
+
+    Args:
+        folder: Path or string.
+        path: Path. Where the package is looked for the next time.
+    """
+    remedy = (
+        f"or put the file that `npm pack {PACKAGE}` writes elsewhere at {path}"
+    )
+    npm = shutil.which("npm")
+    if npm is None:
+        raise ValueError(
+            "onnxruntime-web, which runs the network in the browser, is "
+            "brought by npm, which is not installed: install Node.js, "
+            f"{remedy}."
+        )
+    command = [npm, "pack", PACKAGE, "--ignore-scripts", "--silent"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    files = list(pathlib.Path(folder).glob("*.tgz"))
+    if done.returncode or len(files) != 1:
+        raise ValueError(
+            f"`npm pack {PACKAGE}` should write a file: try again, {remedy}. "
+            f"Received: {done.stderr.strip() or done.stdout.strip()}"
+        )
+    return files[0]
+
+
+def cache():
+    """The user's folder of files that can be had again."""
+    folder = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(folder) / "keras_resfam"
+
+
+def integrity(path):
+    """A file's hash as npm writes it."""
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha512").digest()
+    return "sha512-" + base64.b64encode(found).decode()

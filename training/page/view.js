@@ -1,0 +1,175 @@
+// The network as boxes: stages are rows, and shortcuts arch over the blocks.
+
+import { element, find } from "./dom.js";
+
+export class View {
+  /**
+   * @param network what `network.json` says.
+   * @param state which is changed by clicks, and shown.
+   */
+  constructor(network, state) {
+    this.network = network;
+    this.state = state;
+    this.chosen = null; // the first block of a swap
+    this.swapping = false;
+    this.blocks = network.units.map((unit, k) => this.block(unit, k));
+    this.rows = new Map();
+    for (const unit of network.units) if (!this.rows.has(unit.stage)) this.rows.set(unit.stage, this.row(unit));
+    find("network").replaceChildren(...[...this.rows.values()].map((row) => row.parentElement));
+    find("network").addEventListener("keydown", (event) => this.key(event));
+    this.weigh("parameters");
+    this.show();
+  }
+
+  row({ stage, shape }) {
+    const line = element("div", { class: "line" });
+    const name = element("h3", {}, `Stage ${stage} `, element("small", {}, shape.join(" × ")));
+    element("div", { class: "stage", role: "group", "aria-label": `Stage ${stage}` }, name, line);
+    return line;
+  }
+
+  block(unit, k) {
+    const several = unit.branches.length > 1;
+    const parts = several ? unit.branches : [unit];
+    const boxes = parts.map((part, j) =>
+      this.box(k, several ? j : null, part.name, part.parameters, several ? `${k + 1}.${j + 1}` : `${k + 1}`),
+    );
+    const whole = several && this.box(k, null, unit.name, unit.parameters, `${k + 1}`);
+    whole?.classList?.add("whole");
+    const made = element(
+      "div",
+      { class: "block", draggable: "true" },
+      element("span", { class: "skip", "aria-hidden": "true" }),
+      whole || [],
+      unit.merge ? element("span", { class: "merge", title: "Here the streams are averaged" }, "mean") : [],
+      element("div", { class: "branches" }, boxes),
+    );
+    made.classList.toggle("residual", unit.branches.length > 0);
+    this.draggable(made, k);
+    return { made, boxes, whole };
+  }
+
+  box(k, branch, name, parameters, number) {
+    return element(
+      "button",
+      {
+        class: "box",
+        tabindex: "-1",
+        title: name,
+        "data-block": k,
+        "data-branch": branch,
+        "data-what": `${name}, ${parameters.toLocaleString("en")} parameters`,
+        onclick: () => this.click(k, branch),
+      },
+      number,
+    );
+  }
+
+  click(k, branch) {
+    if (this.swapping || this.chosen !== null) this.choose(k);
+    else this.state.toggle(k, branch);
+  }
+
+  /** Takes the first block of a swap, or swaps it with a second. */
+  choose(k) {
+    const first = this.chosen;
+    this.chosen = null;
+    if (first === null) this.chosen = k;
+    else if (first !== k && !this.state.swap(first, k)) {
+      find("status").textContent = "These two do not fit in each other's place: the shapes differ.";
+    }
+    this.show();
+  }
+
+  draggable(made, k) {
+    made.addEventListener("dragstart", (event) => event.dataTransfer.setData("text/plain", `block ${k}`));
+    made.addEventListener("dragover", (event) => event.preventDefault());
+    made.addEventListener("drop", (event) => {
+      const [, from] = event.dataTransfer.getData("text/plain").match(/^block (\d+)$/) ?? [];
+      if (from === undefined) return;
+      event.preventDefault();
+      event.stopPropagation();
+      this.chosen = Number(from);
+      this.choose(k);
+    });
+  }
+
+  key(event) {
+    const boxes = [...find("network").querySelectorAll(".box")];
+    const here = boxes.indexOf(document.activeElement);
+    const to = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: boxes.length - 1 }[event.key];
+    if (here < 0) return;
+    if (to !== undefined) this.focus(boxes, boxes[to]);
+    else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      this.focus(boxes, nextRow(boxes, here, event.key === "ArrowDown"));
+    } else if (event.key.toLowerCase() === "s") this.choose(Number(boxes[here].dataset.block));
+    else if (event.key === "Escape") {
+      this.chosen = null;
+      this.show();
+    } else return;
+    event.preventDefault();
+  }
+
+  /** One box can be reached by Tab, the others from it. */
+  focus(boxes, box) {
+    if (!box) return;
+    for (const other of boxes) other.tabIndex = -1;
+    box.tabIndex = 0;
+    box.focus();
+  }
+
+  /** Lets the widths of boxes show parameters, or what a loss costs. */
+  weigh(what) {
+    const weights = this.network.units.map((unit) => unit[what] ?? 0);
+    const most = Math.max(...weights, 1e-9);
+    const costs = this.network.units.map((unit) => Math.max(0, (unit.cost ?? 0) - (this.network.intact ?? 0)));
+    const worst = Math.max(...costs, 1e-9);
+    this.blocks.forEach(({ made }, k) => {
+      made.style.setProperty("--weight", Math.sqrt(weights[k] / most));
+      made.style.setProperty("--cost", `${Math.round((100 * costs[k]) / worst)}%`);
+    });
+  }
+
+  show() {
+    const { state } = this;
+    const active = document.activeElement;
+    for (const line of this.rows.values()) line.replaceChildren();
+    state.order.forEach((block, place) => {
+      const { made } = this.blocks[block];
+      this.rows.get(this.network.units[place].stage).append(made);
+      made.classList.toggle("moved", block !== place);
+      made.classList.toggle("chosen", block === this.chosen);
+    });
+    if (find("network").contains(active)) active.focus();
+    this.blocks.forEach(({ made, boxes, whole }, k) => {
+      const gates = state.gates[k];
+      made.classList.toggle("off", !gates.some(Boolean));
+      boxes.forEach((box, j) => this.mark(box, gates[j], k));
+      if (whole) this.mark(whole, gates.some(Boolean), k);
+    });
+    const boxes = [...find("network").querySelectorAll(".box")];
+    if (!boxes.some((box) => box.tabIndex === 0)) boxes[0].tabIndex = 0;
+    find("swap").setAttribute("aria-pressed", this.swapping);
+  }
+
+  mark(box, present, k) {
+    const place = this.state.order.indexOf(k);
+    const moved = place === k ? "" : `, in place ${place + 1}`;
+    box.setAttribute("aria-pressed", present);
+    box.setAttribute("aria-label", `${box.dataset.what}${moved}: ${present ? "there" : "deleted"}`);
+  }
+}
+
+/** The box below or above another, in the nearest row of boxes. */
+function nextRow(boxes, here, down) {
+  const middle = (box) => {
+    const { left, width, top } = box.getBoundingClientRect();
+    return { x: left + width / 2, y: top };
+  };
+  const from = middle(boxes[here]);
+  const beyond = boxes
+    .map((box) => ({ box, ...middle(box) }))
+    .filter(({ y }) => (down ? y > from.y + 4 : y < from.y - 4))
+    .sort((a, b) => Math.abs(a.y - from.y) - Math.abs(b.y - from.y) || Math.abs(a.x - from.x) - Math.abs(b.x - from.x));
+  return beyond[0]?.box;
+}

@@ -1,0 +1,134 @@
+// Runs the network on some of the images, in a thread of its own.
+
+import * as ort from "./onnxruntime/ort.wasm.min.mjs";
+import { walk } from "./walk.js";
+
+const MOST_FLOATS = 2 ** 24; // in one tensor
+const MOST_KEPT = 2 ** 26; // floats, of what lies before blocks
+
+let network, files, samples, stride;
+const sessions = new Map();
+const wanted = new Map(); // the latest request of each kind
+let busy = false;
+
+onmessage = async ({ data }) => {
+  if (data.type === "start") {
+    start(data);
+    return;
+  }
+  wanted.set(data.kind, data);
+  if (busy) return; // and whoever is busy looks again
+  busy = true;
+  while (wanted.size) {
+    const [request] = wanted.values();
+    wanted.delete(request.kind);
+    try {
+      await answer(request);
+    } catch (error) {
+      postMessage({ type: "failure", message: String(error) });
+    }
+  }
+  busy = false;
+};
+
+function start(given) {
+  ({ network, files } = given);
+  ort.env.wasm.numThreads = 1; // each worker is a thread
+  ort.env.wasm.wasmBinary = given.wasm;
+  ort.env.wasm.wasmPaths = new URL("./onnxruntime/", import.meta.url).href;
+  samples = batchesOf(given.images);
+  const floats = network.units.reduce((sum, unit) => sum + unit.floats, 0);
+  stride = Math.ceil((floats * count(given.images)) / MOST_KEPT) || 1;
+}
+
+const size = () => network.input.reduce((a, b) => a * b);
+const count = (images) => images.length / size();
+
+/** Images as tensors that are not too large for the widest layer. */
+function batchesOf(images) {
+  const most = Math.max(1, Math.floor(MOST_FLOATS / network.widest));
+  const parts = Math.ceil(count(images) / most);
+  const each = Math.ceil(count(images) / parts) * size();
+  return Array.from({ length: parts || 0 }, (_, k) => {
+    const floats = Float32Array.from(images.subarray(k * each, (k + 1) * each));
+    const tensor = new ort.Tensor("float32", floats, [count(floats), ...network.input]);
+    return { tensor, kept: [], keys: [] };
+  });
+}
+
+async function answer({ kind, id, layout, image }) {
+  const batches = image ? batchesOf(image) : samples;
+  const outputs = [];
+  for (const batch of batches) {
+    const output = await run(batch, layout, () => wanted.has(kind));
+    if (!output) return; // another request has come
+    outputs.push(...output.data);
+  }
+  postMessage({ type: "answer", kind, id, outputs: Float32Array.from(outputs) });
+}
+
+/**
+ * Runs a layout on a batch, from the last place that is as it was.
+ *
+ * @param isStale tells whether nobody waits any more.
+ * @returns the output, or null for nobody.
+ */
+async function run(batch, layout, isStale) {
+  const keys = layout.map(({ block, gates }) => `${block}:${gates}`);
+  let place = 0;
+  while (place < keys.length && keys[place] === batch.keys[place]) place++;
+  while (place > 0 && !batch.kept[place]) place--;
+  batch.kept.length = Math.min(batch.kept.length, place + 1);
+  const values = new Map(batch.kept[place] ?? [[network.source, batch.tensor]]);
+  batch.keys = keys.slice(0, place);
+  const steps = walk(network, layout, values, place);
+  let step = steps.next();
+  while (!step.done) {
+    if (step.value.place > place) {
+      place = step.value.place;
+      batch.keys = keys.slice(0, place);
+      if (place % stride === 0) batch.kept[place] = new Map(values);
+      postMessage({ type: "progress", done: place / keys.length });
+      await messages();
+      if (isStale()) return null;
+    }
+    step = steps.next(await compute(step.value));
+  }
+  return step.value;
+}
+
+/** The outputs of a part, or of a block with some of its branches. */
+async function compute({ record, gates, inputs }) {
+  if (!gates) return feed(record.file, inputs);
+  if (!gates.some(Boolean)) {
+    const { deleted } = record; // a file, or which inputs are handed on
+    return Array.isArray(deleted) ? deleted.map((k) => inputs[k]) : feed(deleted, inputs);
+  }
+  if (!record.branches.length) return feed(record.file, inputs);
+  const numbers = Float32Array.from(gates, Number);
+  return feed(record.file, [...inputs, new ort.Tensor("float32", numbers, [1, gates.length])]);
+}
+
+async function feed(file, inputs) {
+  if (!sessions.has(file)) {
+    sessions.set(file, await ort.InferenceSession.create(files[file], { executionProviders: ["wasm"] }));
+    delete files[file];
+  }
+  const session = sessions.get(file);
+  // They are named input0, input1, ... in the order of `inputs`.
+  const feeds = session.inputNames.map((name) => [name, inputs[name.slice("input".length)]]);
+  const results = await session.run(Object.fromEntries(feeds));
+  return session.outputNames.map((name) => results[name]);
+}
+
+/** Lets messages in that have come meanwhile. */
+function messages() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+}
