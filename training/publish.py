@@ -2,10 +2,12 @@
 
     python training/publish.py weights/<name> --dry-run
     python training/publish.py weights/<name>
+    python training/publish.py --space ORG/NAME site
 
 The command needs a token that may write (`hf auth login`, or HF_TOKEN). It
 prints the commit, and pins it in the registry of keras_resfam. To publish the
-same bytes again changes nothing.
+same bytes again changes nothing. With `--space` it publishes a page that
+demo.py has written as a static Space, likewise in one commit.
 """
 
 import pathlib
@@ -19,7 +21,14 @@ from training.startup import backend, command_line
 
 def parse_arguments(arguments=None):
     parser = command_line.parser(__doc__)
-    parser.add_argument("folder", type=pathlib.Path, help="weights/<name>")
+    parser.add_argument(
+        "folder",
+        type=pathlib.Path,
+        help="weights/<name>; with --space, what demo.py has written",
+    )
+    parser.add_argument(
+        "--space", metavar="ORG/NAME", help="publish a page as a static Space"
+    )
     parser.add_argument(
         "--repo",
         metavar="ORG/NAME",
@@ -38,11 +47,17 @@ def parse_arguments(arguments=None):
         action="store_true",
         help="print what would be sent, and send nothing",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.space and (options.repo or options.revision):
+        parser.error("--space does not go with --repo and --revision")
+    return options
 
 
 def main(arguments=None):
     options = parse_arguments(arguments)
+    if options.space:
+        publish_page(options)
+        return
     folder = options.folder.resolve()
     with command_line.exit_on_error("Not published"):
         backend.start()
@@ -64,6 +79,20 @@ def main(arguments=None):
     if tag:
         with command_line.exit_on_error("Published and pinned, not tagged"):
             publishing.put_tag(repository, tag, commit)
+
+
+def publish_page(options):
+    """Publishes a page as a Space, or shows what would be sent."""
+    folder, address = options.folder.resolve(), options.space
+    with command_line.exit_on_error("Not published"):
+        backend.start()
+        from training.page import space
+
+        for name in space.contents(folder):
+            print(name)
+        if not options.dry_run:
+            commit = space.publish(folder, address, options.private)
+            print(f"Published: spaces/{address}@{commit}")
 
 
 if __name__ == "__main__":

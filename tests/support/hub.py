@@ -105,6 +105,7 @@ class Hub:
         self.tokens = set(tokens)
         self.repositories = {}
         self.lfs = {}
+        self.sdks = {}  # of the Spaces
         self.requests = []
         self.faults = []
         self.stalled = threading.Event()
@@ -232,6 +233,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.fault in STATUSES:
             self.error(STATUSES[self.fault])
             return
+        # A Space's repository is one whose name begins with "spaces/".
+        path = path.replace("/api/spaces/", "/api/models/spaces/")
         for method, pattern, answer in _ROUTES:
             match = re.fullmatch(pattern, path)
             if method == self.command and match:
@@ -322,6 +325,9 @@ def _create(handler):
         return
     wish = json.loads(handler.body)
     name = f"{wish['organization']}/{wish['name']}"
+    if wish.get("type") == "space":
+        name = f"spaces/{name}"
+        handler.hub.sdks[name] = wish["sdk"]
     known = name in handler.hub.repositories
     if not known:
         private = wish.get("private") or wish.get("visibility") == "private"
@@ -483,7 +489,7 @@ def _tag(handler, name, revision):
     handler.send(b"")
 
 
-_NAME = r"(?P<name>[^/]+/[^/]+)"
+_NAME = r"(?P<name>(?:spaces/)?[^/]+/[^/]+)"
 _REVISION = r"(?P<revision>[^/]+)"
 _ROUTES = [
     ("POST", "/api/repos/create", _create),

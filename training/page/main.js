@@ -11,13 +11,6 @@ import { Visitor } from "./visitor.js";
 
 const RANDOM = 5; // blocks deleted by a click
 
-try {
-  const network = await (await fetch("network.json")).json();
-  await show(network);
-} catch (error) {
-  fail(error.message);
-}
-
 async function show(network) {
   document.title = `${network.title}, taken apart`;
   find("title").textContent = network.title;
@@ -54,6 +47,7 @@ async function show(network) {
 
   state.addEventListener("change", () => {
     document.body.dataset.state = "busy";
+    find("message").textContent = "";
     const written = state.write();
     history.replaceState(null, "", written ? `#${written}` : location.pathname + location.search);
     view.show();
@@ -68,7 +62,7 @@ function showNumbers(network, { wrong, error, confidence }, milliseconds) {
   const examples = network.labels.length;
   const more = 100 * error - network.intact;
   find("error").textContent = percent(error);
-  find("error-note").textContent = `${wrong} of ${examples}, ${more < 0 ? "−" : "+"}${Math.abs(more).toFixed(2)}`;
+  find("error-note").textContent = `${wrong} of ${examples}, ${more < 0 ? "−" : "+"}${Math.abs(more).toFixed(2)} points`;
   find("confidence").textContent = percent(confidence);
   find("confidence-note").textContent = `on average, in ${Math.round(milliseconds)} ms`;
   done(`${wrong} of ${examples} images are wrong.`);
@@ -164,4 +158,11 @@ async function showStudy(state, network) {
   const pick = (name) => blocks.has(name) && state.toggle(blocks.get(name));
   find("study").hidden = false;
   find("charts").replaceChildren(...charts.map((chart) => draw(chart, chart.series[0].kind === "stems" ? pick : null)));
+}
+
+try {
+  const network = await (await fetch("network.json")).json();
+  await show(network);
+} catch (error) {
+  fail(error.message);
 }

@@ -17,6 +17,8 @@ export class View {
     for (const unit of network.units) if (!this.rows.has(unit.stage)) this.rows.set(unit.stage, this.row(unit));
     find("network").replaceChildren(...[...this.rows.values()].map((row) => row.parentElement));
     find("network").addEventListener("keydown", (event) => this.key(event));
+    const rows = network.units.map((unit) => network.units.filter(({ stage }) => stage === unit.stage).length);
+    find("network").style.setProperty("--most", Math.max(...rows));
     this.weigh("parameters");
     this.show();
   }
@@ -28,28 +30,28 @@ export class View {
     return line;
   }
 
+  /** A block: a track for each branch, and a box for all where there are several. */
   block(unit, k) {
     const several = unit.branches.length > 1;
-    const parts = several ? unit.branches : [unit];
-    const boxes = parts.map((part, j) =>
-      this.box(k, several ? j : null, part.name, part.parameters, several ? `${k + 1}.${j + 1}` : `${k + 1}`),
-    );
-    const whole = several && this.box(k, null, unit.name, unit.parameters, `${k + 1}`);
-    whole?.classList?.add("whole");
+    const boxes = several
+      ? unit.branches.map((branch, j) => this.box(k, j, branch, `${k + 1}.${j + 1}`))
+      : [this.box(k, null, unit, `${k + 1}`)];
+    const whole = several ? this.box(k, null, unit, `${k + 1}`) : null;
+    const skip = () => element("span", { class: "skip", "aria-hidden": "true" });
+    const tracks = boxes.map((box) => element("div", { class: "track" }, unit.branches.length ? skip() : [], box));
     const made = element(
       "div",
       { class: "block", draggable: "true" },
-      element("span", { class: "skip", "aria-hidden": "true" }),
-      whole || [],
       unit.merge ? element("span", { class: "merge", title: "Here the streams are averaged" }, "mean") : [],
-      element("div", { class: "branches" }, boxes),
+      element("div", { class: "tracks" }, whole ?? [], tracks),
     );
-    made.classList.toggle("residual", unit.branches.length > 0);
+    whole?.classList.add("whole");
     this.draggable(made, k);
     return { made, boxes, whole };
   }
 
-  box(k, branch, name, parameters, number) {
+  box(k, branch, { name, parameters }, number) {
+    const many = `${parameters.toLocaleString("en")} parameters`;
     return element(
       "button",
       {
@@ -58,10 +60,11 @@ export class View {
         title: name,
         "data-block": k,
         "data-branch": branch,
-        "data-what": `${name}, ${parameters.toLocaleString("en")} parameters`,
+        "data-what": `${name}, ${many}`,
         onclick: () => this.click(k, branch),
       },
       number,
+      element("small", {}, many),
     );
   }
 
@@ -76,7 +79,7 @@ export class View {
     this.chosen = null;
     if (first === null) this.chosen = k;
     else if (first !== k && !this.state.swap(first, k)) {
-      find("status").textContent = "These two do not fit in each other's place: the shapes differ.";
+      find("message").textContent = "These two do not fit in each other's place: the shapes differ.";
     }
     this.show();
   }
@@ -140,10 +143,12 @@ export class View {
       made.classList.toggle("moved", block !== place);
       made.classList.toggle("chosen", block === this.chosen);
     });
+    const lines = [...this.rows.values()];
+    lines.at(0).prepend(element("span", { class: "end" }, "image"));
+    lines.at(-1).append(element("span", { class: "end" }, "classes"));
     if (find("network").contains(active)) active.focus();
     this.blocks.forEach(({ made, boxes, whole }, k) => {
       const gates = state.gates[k];
-      made.classList.toggle("off", !gates.some(Boolean));
       boxes.forEach((box, j) => this.mark(box, gates[j], k));
       if (whole) this.mark(whole, gates.some(Boolean), k);
     });

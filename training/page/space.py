@@ -1,0 +1,93 @@
+"""A page that demo.py has written, as a static Space on the Hub."""
+
+import json
+import pathlib
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+from keras_resfam._files import read_json
+from keras_resfam.pretrained.hub import hub_errors
+
+NETWORK = "network.json"  # what no other Space has
+# What the Hub puts into a new Space.
+NEW = {".gitattributes", "README.md", "index.html", "style.css"}
+KEPT = {".gitattributes"}
+
+
+def contents(folder):
+    """The files of a Space, from their names to their bytes or paths.
+
+    Args:
+        folder: Path.
+
+    Raises:
+        ValueError: If demo.py has not written the folder.
+    """
+    if not (folder / NETWORK).is_file():
+        raise ValueError(
+            "`folder` should be one that demo.py has written. Received: "
+            f"{folder}, without {NETWORK}"
+        )
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(pathlib.Path(folder).rglob("*"))
+        if path.is_file()
+    }
+    return {"README.md": card(read_json(folder / NETWORK)).encode()} | files
+
+
+def card(record):
+    """The README of a Space, whose front matter the Hub reads."""
+    # What JSON calls a string is one in YAML too.
+    title = json.dumps(record["title"])
+    return (
+        f"---\ntitle: {title}\nsdk: static\napp_file: index.html\n"
+        "license: apache-2.0\ntags:\n- keras_resfam\n---\n\n"
+        f"{record['about']} The page runs it in the browser: click blocks "
+        "away, and see what they were worth.\n"
+    )
+
+
+def publish(folder, space, private=False):
+    """Makes a static Space equal to a folder, in one commit.
+
+    Args:
+        folder: Path. What demo.py has written.
+        space: String. `organisation/name`; created if it is not there.
+        private: Boolean. Whether it has to be private, if it is new.
+
+    Returns:
+        The commit.
+
+    Raises:
+        ValueError: If the folder or the Space is of something else.
+        HubError: If the Hub does not take it.
+    """
+    api, files = HfApi(), contents(folder)
+    with hub_errors(space, "main"):
+        api.create_repo(
+            space,
+            repo_type="space",
+            space_sdk="static",
+            private=private,
+            exist_ok=True,
+        )
+        info = api.space_info(space)
+        known = {file.rfilename for file in info.siblings}
+        if not known <= NEW and NETWORK not in known:
+            raise ValueError(
+                "`--space` should be new, or of a page that this command has "
+                "published: what else is in it would be removed. Received: "
+                f"--space {space} with {', '.join(sorted(known - NEW))}"
+            )
+        stale = sorted(known - set(files) - KEPT)
+        return api.create_commit(
+            space,
+            repo_type="space",
+            operations=[
+                *(CommitOperationAdd(k, v) for k, v in files.items()),
+                *(CommitOperationDelete(name) for name in stale),
+            ],
+            commit_message=f"Publish {folder.name}",
+            parent_commit=info.sha,
+        ).oid
