@@ -68,7 +68,7 @@ class Walker:
         return self.walk(layout, images.astype("float32"), self.compute)
 
     def compute(self, record, gates, inputs):
-        if gates is None or (any(gates) and not record["branches"]):
+        if gates is None or gates == [True]:
             return self.feed(record["file"], inputs)
         if not any(gates):
             deleted = record["deleted"]

@@ -164,7 +164,7 @@ def test_in_a_browser(site, tmp_path):
     size = {"width": 1200, "height": 900}
     with browser.served(site) as address, browser.opened(viewport=size) as page:
         page.on("request", lambda request: requests.append(request.url))
-        page.on("pageerror", failures.append)
+        page.on("pageerror", lambda error: failures.append(error))
 
         def shown():
             browser.ready(page)
@@ -187,7 +187,7 @@ def test_in_a_browser(site, tmp_path):
             page.click("#restore")
         page.goto(f"{address}#off=2")
         assert shown() == pytest.approx(errors["stage2_block1"], abs=0.01)
-        assert page.inner_text("#paths") == "18"  # a third of the ways
+        assert page.inner_text("#paths") == "36"  # of 54
         page.keyboard.press("Tab")
         boxes.first.focus()
         page.keyboard.press("ArrowRight")

@@ -36,29 +36,28 @@ export function draw(chart, onpick = null) {
 /** From numbers to places on the picture. */
 function scales({ series, percent, reversed }) {
   const points = series.flatMap((one) => one.points);
-  const pad = series.some(({ kind }) => kind === "bars" || kind === "stems" || kind === "outline") ? 0.6 : 0;
+  const grounded = series.some(({ kind }) => ["bars", "outline", "stems"].includes(kind));
   const xs = points.map(([x]) => x);
-  const ys = points.map(([, y]) => y);
-  const low = Math.min(...xs) - pad;
-  const high = Math.max(...xs) + pad;
-  const bottom = percent ? 0 : Math.min(0, ...ys);
-  const top = percent ? 100 : Math.max(...ys, 1e-9);
+  const ys = [...points.map(([, y]) => y), ...(percent ? [0, 100] : grounded ? [0] : [])];
+  const [low, high] = [Math.min(...xs) - (grounded ? 0.6 : 0), Math.max(...xs) + (grounded ? 0.6 : 0)];
+  const [bottom, top] = [Math.min(...ys), Math.max(...ys)];
   const [inner, outer] = [WIDTH - EDGE.left - EDGE.right, HEIGHT - EDGE.top - EDGE.bottom];
   const share = (x) => (high > low ? (x - low) / (high - low) : 0.5);
   return {
     x: (x) => EDGE.left + inner * (reversed ? 1 - share(x) : share(x)),
     y: (y) => EDGE.top + outer * (1 - (y - bottom) / (top - bottom || 1)),
-    ticksX: ticks(low, high),
+    ticksX: ticks(low, high, points.every(([x]) => Number.isInteger(x))),
     ticksY: ticks(bottom, top),
     bar: (0.8 * inner) / Math.max(high - low, 1),
   };
 }
 
-/** Round numbers between two numbers, five or so. */
-function ticks(low, high) {
+/** Round numbers between two numbers, five or so; integers if only they make sense. */
+function ticks(low, high, integers = false) {
   const rough = (high - low || 1) / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+  const round = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+  const step = integers ? Math.max(1, Math.round(round)) : round;
   const first = Math.ceil(low / step - 1e-9);
   const count = Math.floor(high / step + 1e-9) - first + 1;
   return Array.from({ length: count }, (_, k) => Number(((first + k) * step).toPrecision(10)));

@@ -131,7 +131,7 @@ class Parts:
         """Writes a block, and what a deletion leaves; returns its record."""
         block, parameters = unit.block, parameter_counts(unit.body)
         inputs, steps = list(unit.entry), unit.body
-        if unit.joins:
+        if len(block.branches) > 1:  # others are there, or deleted
             gates = keras.KerasTensor((None, len(block.branches)), "float32")
             inputs, steps = [*inputs, gates], gated(unit, gates)
         ways = transfers(unit)
@@ -173,15 +173,23 @@ class Parts:
 
     def _export(self, name, steps, inputs, outputs):
         """Writes steps as an ONNX file; returns the file's name."""
-        values = {
-            id(x): keras.Input(
-                batch_shape=x.shape, dtype=x.dtype, name=f"input{k}"
+        # Scalars have an axis outside, as Keras exports none without.
+        sources = [
+            keras.Input(
+                batch_shape=x.shape or (1,), dtype=x.dtype, name=f"input{k}"
             )
             for k, x in enumerate(inputs)
+        ]
+        values = {
+            id(x): y if x.shape else keras.ops.reshape(y, ())
+            for x, y in zip(inputs, sources, strict=True)
         }
-        sources = list(values.values())
         graphs.run(steps, values)
-        model = keras.Model(sources, [values[id(x)] for x in outputs])
+        results = [values[id(x)] for x in outputs]
+        model = keras.Model(
+            sources,
+            [y if y.shape else keras.ops.reshape(y, (1,)) for y in results],
+        )
         # Keras exports only what has been called.
         shapes = [[size or 1 for size in x.shape] for x in sources]
         model([keras.ops.zeros(shape) for shape in shapes])
@@ -195,7 +203,7 @@ class Parts:
 
 
 def gated(unit, gates):
-    """A block's steps, with a gate before each residual branch's addition.
+    """A block's steps, with a gate behind each of its residual branches.
 
     Args:
         unit: `Unit` with joins.
@@ -217,8 +225,7 @@ def gated(unit, gates):
 
 def let_through(x, gates, number):
     """A tensor if its gate is open, else zeros, whatever was in it."""
-    ops = keras.ops
-    return ops.where(gates[0, number] > 0, x, ops.zeros_like(x))
+    return keras.ops.where(gates[0, number] > 0, x, 0.0)
 
 
 def parameter_counts(steps):

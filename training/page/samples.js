@@ -64,6 +64,7 @@ export class Samples {
       });
       return element("tr", {}, header(classes[label], "row"), cells);
     });
+    find("confusion").classList.toggle("long", classes.some((name) => name.length > 3));
     find("confusion").replaceChildren(element("thead", {}, head), element("tbody", {}, rows));
   }
 }

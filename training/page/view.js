@@ -24,7 +24,7 @@ export class View {
   }
 
   row({ stage, shape }) {
-    const line = element("div", { class: "line" });
+    const line = element("div", { class: "row" });
     const name = element("h3", {}, `Stage ${stage} `, element("small", {}, shape.join(" × ")));
     element("div", { class: "stage", role: "group", "aria-label": `Stage ${stage}` }, name, line);
     return line;

@@ -104,7 +104,7 @@ async function compute({ record, gates, inputs }) {
     const { deleted } = record; // a file, or which inputs are handed on
     return Array.isArray(deleted) ? deleted.map((k) => inputs[k]) : feed(deleted, inputs);
   }
-  if (!record.branches.length) return feed(record.file, inputs);
+  if (gates.length === 1) return feed(record.file, inputs);
   const numbers = Float32Array.from(gates, Number);
   return feed(record.file, [...inputs, new ort.Tensor("float32", numbers, [1, gates.length])]);
 }

@@ -1,0 +1,95 @@
+"""A page as a static Space on the Hub: one commit, or nothing."""
+
+import json
+
+import pytest
+
+import hub
+from keras_resfam import HubError
+from training import publish
+from training.page import space
+
+TOKEN = "hf_a_secret_token"
+SPACE = "org/page"
+NAME = f"spaces/{SPACE}"
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    with hub.Hub([TOKEN]) as server:
+        hub.use(server, tmp_path / "cache", monkeypatch, TOKEN)
+        yield server
+
+
+@pytest.fixture
+def site(tmp_path):
+    """What demo.py writes, in small."""
+    folder = tmp_path / "site"
+    (folder / "parts").mkdir(parents=True)
+    record = {"title": 'a: "b"', "about": "A network."}
+    (folder / "network.json").write_text(json.dumps(record))
+    (folder / "index.html").write_text("<!DOCTYPE html>")
+    (folder / "parts" / "head.onnx").write_bytes(b"\x08\x01")
+    return folder
+
+
+def run(site, *options):
+    publish.main(["--space", SPACE, str(site), *options])
+
+
+def files_of(server):
+    files = dict(server.repositories[NAME].head.files)
+    files.pop(".gitattributes")
+    return files
+
+
+def test_one_commit_that_holds_the_page(site, server, capsys):
+    run(site)
+    files = files_of(server)
+    card = files.pop("README.md").decode()
+    assert card.startswith('---\ntitle: "a: \\"b\\""\nsdk: static\n')
+    assert files == {
+        path.relative_to(site).as_posix(): path.read_bytes()
+        for path in site.rglob("*")
+        if path.is_file()
+    }
+    assert server.sdks == {NAME: "static"}
+    head = server.repositories[NAME].head
+    assert f"spaces/{SPACE}@{head.oid}" in capsys.readouterr().out
+    assert head.parent.parent is None  # the first is of the new Space
+
+
+def test_what_is_gone_from_the_page_is_removed(site, server):
+    run(site)
+    (site / "parts" / "head.onnx").rename(site / "parts" / "block0.onnx")
+    run(site)
+    assert "parts/block0.onnx" in files_of(server)
+    assert "parts/head.onnx" not in files_of(server)
+
+
+def test_a_space_of_something_else_is_left_alone(site, server):
+    server.push(NAME, {".gitattributes": b"", "app.py": b""})
+    with pytest.raises(SystemExit, match="app.py"):
+        run(site)
+    assert set(files_of(server)) == {"app.py"}
+
+
+def test_another_folder_is_refused(server, tmp_path):
+    with pytest.raises(SystemExit, match="network.json"):
+        run(tmp_path)
+    assert not server.requests
+
+
+def test_a_dry_run_sends_nothing(site, server, capsys):
+    run(site, "--dry-run")
+    assert "parts/head.onnx" in capsys.readouterr().out
+    assert not server.requests
+
+
+@pytest.mark.parametrize("path", ["/preupload/", "/commit/"])
+def test_faults(site, server, path):
+    with server.fault("500", path), pytest.raises(HubError, match="Remedy"):
+        space.publish(site, SPACE)
+    assert not files_of(server)
+    run(site)
+    assert "network.json" in files_of(server)
