@@ -57,7 +57,7 @@ def ready(page):
 
 
 def main(site, picture, state=""):
-    size = {"width": 1200, "height": 1000}
+    size = {"width": 1280, "height": 1160}
     with served(site) as address, opened(viewport=size) as page:
         page.goto(address + state)
         ready(page)

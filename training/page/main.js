@@ -64,7 +64,8 @@ function showNumbers(network, { wrong, error, confidence }, milliseconds) {
   find("error").textContent = percent(error);
   find("error-note").textContent = `${wrong} of ${examples}, ${more < 0 ? "−" : "+"}${Math.abs(more).toFixed(2)} points`;
   find("confidence").textContent = percent(confidence);
-  find("confidence-note").textContent = `on average, in ${Math.round(milliseconds)} ms`;
+  find("confidence-note").textContent = "on average";
+  find("numbers").title = `in ${Math.round(milliseconds)} ms`;
   done(`${wrong} of ${examples} images are wrong.`);
 }
 
