@@ -23,6 +23,42 @@ def describe(contents):
     return {"bytes": len(contents), "sha256": sha256}
 
 
+def own_pins(fingerprint):
+    """What a fingerprint says of the files of its network.
+
+    Args:
+        fingerprint: bytes.
+
+    Returns:
+        A dict as `fault` takes it and `None`, or `None` and in words what is
+        wrong.
+    """
+    try:
+        pins = dict(json.loads(fingerprint)["files"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return None, f"{FINGERPRINT} cannot be read ({error!r})"
+    return pins | {FINGERPRINT: describe(fingerprint)}, None
+
+
+def size_fault(sizes, pins):
+    """Returns in words which of a network's files has a wrong size, or None.
+
+    Args:
+        sizes: dict from names to numbers of bytes.
+        pins: dict, as for `fault`.
+    """
+    for name in NEEDED:
+        pin = pins.get(name)
+        if not isinstance(pin, dict) or "bytes" not in pin:
+            return f"{FINGERPRINT} does not tell what {name} should be"
+        if sizes[name] != pin["bytes"]:
+            return (
+                f"{name} should have {pin['bytes']} bytes, and has "
+                f"{sizes[name]}"
+            )
+    return None
+
+
 def fault(files, pins=None):
     """Returns in words what is wrong with a network's files, or None.
 
@@ -32,11 +68,9 @@ def fault(files, pins=None):
             tells. Defaults to what the fingerprint says of the other files.
     """
     if pins is None:
-        try:
-            pins = json.loads(files[FINGERPRINT])["files"]
-            pins = pins | {FINGERPRINT: describe(files[FINGERPRINT])}
-        except (ValueError, KeyError, TypeError) as error:
-            return f"{FINGERPRINT} cannot be read ({error!r})"
+        pins, wrong = own_pins(files[FINGERPRINT])
+        if wrong is not None:
+            return wrong
     for name in NEEDED:
         if name not in pins:
             return f"{FINGERPRINT} does not tell what {name} should be"

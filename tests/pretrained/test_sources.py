@@ -830,22 +830,19 @@ def test_a_private_repository_and_its_token(
         assert secret not in caplog.text
 
 
-# The module by itself: a process that imports Keras takes seconds to start.
 FETCH = """
-import hashlib, importlib.util, sys
-spec = importlib.util.spec_from_file_location("download", sys.argv[3])
-download = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(download)
+import hashlib, sys
+from keras_resfam.pretrained import hub
 print("ready", flush=True)
 sys.stdin.readline()
-files = hub_client.fetch(sys.argv[1], sys.argv[2])
-print(hashlib.sha256(files[WEIGHTS]).hexdigest())
+files = hub.fetch(sys.argv[1], sys.argv[2])
+print(hashlib.sha256(files["model.weights.h5"]).hexdigest())
 """
 
 
 def start(server, cache, commit):
     return subprocess.Popen(
-        [sys.executable, "-c", FETCH, REPOSITORY, commit, hub_client.__file__],
+        [sys.executable, "-c", FETCH, REPOSITORY, commit],
         env=os.environ | hub.environment(server, cache),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -877,6 +874,106 @@ def test_processes_at_once_and_one_that_is_killed(client, folder, server):
         output, _ = process.communicate(timeout=60)
         assert output.strip() == expected
     assert is_published(find(), folder)
+
+
+def cached_file(name):
+    """The entry of a file in the cache's only snapshot."""
+    cache = Path(hub.constants.HF_HUB_CACHE)
+    (entry,) = cache.rglob(f"snapshots/*/{name}")
+    return entry
+
+
+@pytest.mark.parametrize("linked", ["entry", "blob", "snapshot"])
+def test_what_a_link_in_the_cache_leads_to_stays(
+    client, folder, tmp_path, linked
+):
+    find()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / RECIPE).write_text("my own")
+    entry = cached_file(RECIPE)
+    if linked == "snapshot":
+        shutil.rmtree(entry.parent)
+        for name in set(NEEDED) - {RECIPE}:
+            shutil.copy(folder / name, mine)
+        entry.parent.symlink_to(mine)
+    else:
+        link = entry if linked == "entry" else entry.resolve()
+        link.unlink()
+        link.symlink_to(mine / RECIPE)
+    before = tiny_run.contents(mine)
+    if linked == "snapshot":
+        with pytest.raises(HubError, match=f"{RECIPE} should have"):
+            find()
+    else:
+        assert is_published(find(), folder)
+    assert tiny_run.contents(mine) == before
+
+
+@pytest.mark.parametrize("weights", ["digits", f"hf://{REPOSITORY}"])
+def test_a_file_of_another_size_is_not_downloaded(
+    client, folder, server, weights
+):
+    files = tiny_run.contents(folder)
+    files[WEIGHTS] += bytes(10**6)
+    head = server.repositories[REPOSITORY].head
+    head.files = files  # the commit that is pinned, and larger
+    for _ in range(2):
+        with pytest.raises(HubError, match="should have 4.* bytes, and has 1"):
+            find(weights)
+    fetched = [path for method, path in server.requests if method == "GET"]
+    assert not [path for path in fetched if path.endswith(WEIGHTS)]
+
+
+def reachable(error):
+    """Errors and local variables that lead on from an error, as text."""
+    found, seen = [], set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        found += [repr(error), repr(error.__dict__)]
+        frames = traceback.walk_tb(error.__traceback__)
+        for frame, _ in frames:
+            if frame.f_code.co_filename != __file__:
+                found += map(repr, frame.f_locals.values())
+                found += [
+                    repr(value.__dict__)
+                    for value in frame.f_locals.values()
+                    if isinstance(value, BaseException)
+                ]
+        error = error.__context__
+    return "".join(found)
+
+
+@pytest.mark.parametrize("kind", ["401", "500", "refuse", "hang", "short"])
+def test_secrets_are_not_in_errors(client, server, monkeypatch, kind):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    endpoint = server.url.replace("://", "://user:pass-word@")
+    url = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(hub.constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+    with server.fault(kind), pytest.raises(HubError) as info:
+        find()
+    assert info.value.__context__ is None
+    said = "".join(traceback.format_exception(info.value))
+    for secret in (TOKEN, "pass-word", "Bearer"):
+        assert secret not in said
+        assert secret not in reachable(info.value)
+
+
+def test_a_token_that_is_not_ascii(client, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_schlüssel")
+    with pytest.raises(HubError, match="token has characters") as info:
+        find()
+    said = "".join(traceback.format_exception(info.value))
+    assert "schl" not in said + reachable(info.value)
+    assert info.value.__context__ is None
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"null", b'"model"', b"{}", b"7"])
+def test_an_answer_that_is_no_model(client, server, monkeypatch, answer):
+    monkeypatch.setattr(hub._Handler, "json", lambda self, _: self.send(answer))
+    with pytest.raises(HubError, match="Cause: "):
+        find()
 
 
 # The registry --------------------------------------------------------------
