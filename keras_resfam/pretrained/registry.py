@@ -87,6 +87,19 @@ def write(networks):
         partial.write_text(json.dumps(entries, indent=1) + "\n")
 
 
+def pins(name, sha256):
+    """Whether a file is one that the registry knows, to the bit.
+
+    Args:
+        name: str. The file's name in the folder of a network.
+        sha256: str. Its digest.
+    """
+    return any(
+        network.files.get(name, {}).get("sha256") == sha256
+        for network in read()
+    )
+
+
 def repository(name):
     """The repository on the Hub in which the project publishes a network."""
     return f"{NAMESPACE}/{name}"

@@ -3,26 +3,26 @@
 The weights of a network are a folder: `weights/<name>/` in a checkout of this
 project, a repository on the Hugging Face Hub. Its files are verified before
 HDF5 opens one; what is verified is what is opened, since the bytes are read
-once. Values go from there into the network layer by layer, by name, each
-compared with its fingerprint.
+once. Values go from there into the network layer by layer, by name, when their
+types and shapes are those of the fingerprint.
 """
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 from pathlib import Path
 
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
-from keras_resfam.pretrained import fingerprint, registry
+from keras_resfam.pretrained import fingerprint, hdf5, registry
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.files import (
     FINGERPRINT,
     NEEDED,
     RECIPE,
     WEIGHTS,
+    describe,
     fault,
 )
 
@@ -41,7 +41,6 @@ class Source:
         preprocessing: str. The data set by whose channel moments the network
             normalises its images, if known.
         input_shape: tuple. `(height, width, channels)`, if known.
-        variables: dict. Their fingerprint, if there is one.
     """
 
     where: str
@@ -49,7 +48,6 @@ class Source:
     dataset: str = None
     preprocessing: str = None
     input_shape: tuple = None
-    variables: dict = None
 
     @property
     def classes(self):
@@ -94,10 +92,6 @@ class Source:
                     "`input_shape` and `classes` should fit them. "
                     f"Received: {found}"
                 )
-        if self.variables is not None:
-            with _read_as_weights(self.where):
-                named = fingerprint.named(targets.values(), layers)
-                fingerprint.check(named, self.variables)
         for name, target in targets.items():
             target.set_weights(layers[name])
 
@@ -107,19 +101,25 @@ def _read_as_weights(where):
     """Has whatever is wrong with a file end in a ValueError that names it."""
     try:
         yield
-    except (
-        *(ValueError, TypeError, OSError, RuntimeError),
-        *(AttributeError, LookupError),
-    ) as error:
+    except hdf5.ERRORS as error:
         raise ValueError(
             f"The weights of {where} are not those of this network. {error}"
         ) from error
 
 
-def _read_layers(where, weights):
-    """The arrays of a `.weights.h5` file, which is of a network of ours."""
+def _read_layers(where, weights, expected=None):
+    """The arrays of a `.weights.h5` file, which is of a network of ours.
+
+    Args:
+        where: str. What messages call the file.
+        weights: bytes.
+        expected: dict as `fingerprint.layout` returns it. Defaults to `None`,
+            whatever the file has.
+    """
+    trusted = registry.pins(WEIGHTS, describe(weights)["sha256"])
+    read = hdf5.read if trusted else hdf5.read_apart
     with _read_as_weights(where):
-        layers = fingerprint.read_file(io.BytesIO(weights))
+        layers = read(weights, expected)
         for name, rank in (("stem_conv", 4), ("predictions", 2)):
             if name in layers and layers[name][0].ndim != rank:
                 raise ValueError(
@@ -334,14 +334,15 @@ def _source(where, files, family, arguments):
     try:
         recipe = json.loads(files[RECIPE])
         variables = json.loads(files[FINGERPRINT])["variables"]
+        expected = fingerprint.layout(variables)
         built = _built(recipe)
         known = _known(recipe)
-    except (ValueError, KeyError, TypeError) as error:
+    except (*hdf5.ERRORS, RecursionError) as error:
         raise ValueError(
             "`weights` should be those of a network of keras_resfam; "
             f"{RECIPE} and {FINGERPRINT} do not tell which "
             f"({error!r}). Received: weights={where}"
         ) from error
     _check_network(where, built, family, arguments)
-    layers = _read_layers(where, files[WEIGHTS])
-    return Source(where, layers, variables=variables, **known)
+    layers = _read_layers(where, files[WEIGHTS], expected)
+    return Source(where, layers, **known)

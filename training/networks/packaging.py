@@ -272,7 +272,7 @@ def write_fingerprint(folder, model, logits):
         "logits": logits.tolist(),
     }
     path = folder / FINGERPRINT
-    path.write_text(json.dumps(contents, indent=1) + "\n")
+    path.write_text(fingerprint.text(contents))
 
 
 def describe_files(folder, names=FILES):

@@ -11,7 +11,7 @@ import hub
 import tiny_run
 from keras_resfam import DMRNet, HubError
 from keras_resfam.models import families
-from keras_resfam.pretrained import fingerprint, registry, sources
+from keras_resfam.pretrained import fingerprint, hdf5, registry, sources
 from keras_resfam.pretrained.files import FINGERPRINT, WEIGHTS, describe
 from training import package, publish, train
 from training.images import reading as datasets
@@ -123,7 +123,7 @@ def test_private(folder, server, monkeypatch):
         sources.find(address, "DMRNet", arguments)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     source = sources.find(address, "DMRNet", arguments)
-    layers = fingerprint.read_file(folder / WEIGHTS)
+    layers = hdf5.read((folder / WEIGHTS).read_bytes())
     np.testing.assert_array_equal(
         source.layers["stem_conv"][0], layers["stem_conv"][0]
     )
