@@ -481,7 +481,7 @@ def test_swapped_branches_give_other_logits(folder, tmp_path):
     change = functools.partial(swap, one=BRANCHES[0], other=BRANCHES[1])
     copy = altered(folder, tmp_path, WEIGHTS, change)
     with pytest.raises(ValueError, match="should give the logits"):
-        package.check(copy)
+        packaging.check(copy)
 
 
 def edit_fingerprint(change):

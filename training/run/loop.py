@@ -191,6 +191,8 @@ class Run:
         folder = self.folder / run_folder.CHECKPOINTS
         if self.devices.first:
             checkpoints.clean(folder)
+            for path in self.folder.glob("partial-[0-9]*-*"):
+                path.unlink()  # of a process that was killed
         found = checkpoints.load(folder, mend=self.devices.first)
         if found is not None:
             self._set_state(*found)
@@ -244,9 +246,8 @@ class Run:
             sound = False
         if not sound:
             raise checkpoints.CheckpointError(
-                f"The newest checkpoint in {self.folder / run_folder.CHECKPOINTS} was not "
-                "written by train.py for this run. Remove it to go on from the "
-                "one before it."
+                f"The newest checkpoint in {self.folder} was not written by "
+                "train.py for this run. Remove it to go on from the one before."
             )
 
     def non_finite(self, what):
