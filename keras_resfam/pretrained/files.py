@@ -2,10 +2,15 @@
 
 A network is a folder: `weights/<name>/` in a checkout of this project, a
 repository on the Hugging Face Hub. `NEEDED` are the files that are read.
+
+A training run is not published; beside each of its files of weights it writes
+their SHA-256, in a file that `sha256sum -c` reads too.
 """
 
 import hashlib
 import json
+
+from keras_resfam._files import replacing
 
 WEIGHTS = "model.weights.h5"
 
@@ -78,3 +83,42 @@ def fault(files, pins=None):
         if found != pins[name]:
             return f"{name} should have {pins[name]}, and has {found}"
     return None
+
+
+def digests_of(path):
+    """The path of the file with the SHA-256 of a run's weights."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def note_digest(path, contents):
+    """Writes down the SHA-256 that weights will have, before they appear.
+
+    The line of the weights before stays behind it: a kill may leave them.
+
+    Args:
+        path: Path of the weights.
+        contents: bytes, what they are going to be.
+    """
+    beside = digests_of(path)
+    lines = [f"{describe(contents)['sha256']}  {path.name}\n"]
+    if beside.is_file():
+        lines += beside.read_text().splitlines(keepends=True)[:1]
+    with replacing(beside) as partial:
+        partial.write_text("".join(dict.fromkeys(lines)))
+
+
+def digest_fault(path, contents):
+    """Returns in words what is wrong with a run's weights, or None.
+
+    Args:
+        path: Path of the weights.
+        contents: bytes, what is read there.
+    """
+    beside = digests_of(path)
+    if not beside.is_file():
+        return None
+    known = beside.read_text(errors="replace").split()[::2]
+    found = describe(contents)["sha256"]
+    if found in known:
+        return None
+    return f"their SHA-256 is {found}, and not that in {beside}"

@@ -23,6 +23,7 @@ from keras_resfam.pretrained.files import (
     RECIPE,
     WEIGHTS,
     describe,
+    digest_fault,
     fault,
 )
 
@@ -281,7 +282,14 @@ def _read_folder(folder, pins=None):
 def _read_file(path, family, arguments):
     """The `Source` of a file, with what the run that it lies in says of it."""
     where = repr(str(path))
-    layers, known = _read_layers(where, path.read_bytes()), {}
+    weights = path.read_bytes()
+    wrong = digest_fault(path, weights)
+    if wrong is not None:
+        raise ValueError(
+            f"The weights in '{path}' are not as training wrote them: {wrong}. "
+            f"Received: weights={where}"
+        )
+    layers, known = _read_layers(where, weights), {}
     beside = path.with_name(RECIPE)
     if beside.is_file():
         try:

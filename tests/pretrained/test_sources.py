@@ -36,6 +36,7 @@ from keras_resfam.pretrained.files import (
 )
 from policies import dtype_policy
 from training.networks import packaging
+from training.run import loop
 
 PROJECT = sources.CHECKOUT
 NETWORKS = registry.read()  # the project's own, before tests have others
@@ -720,6 +721,47 @@ def test_a_truncated_bare_file(home, tmp_path):
     options = {"input_shape": (8, 8, 1), "include_preprocessing": False}
     with pytest.raises(ValueError, match=r"cut\.weights\.h5"):
         DMRNet(depth=8, weights=path, **options)
+
+
+def test_a_file_of_a_run_has_its_digest_beside_it(tmp_path):
+    path = tmp_path / "best.weights.h5"
+    options = {"input_shape": (8, 8, 1), "include_preprocessing": False}
+    for depth in (14, 8):  # the second takes the place of the first
+        network = DMRNet(depth=depth, **options)
+        loop.save_weights(network, path)
+        again = DMRNet(depth=depth, weights=path, **options)
+        for ours, theirs in zip(
+            again.get_weights(), network.get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    beside = tmp_path / "best.weights.h5.sha256"
+    first, _ = beside.read_text().splitlines()
+    assert first == f"{describe(path.read_bytes())['sha256']}  {path.name}"
+    flip(path, 0.9)
+    with pytest.raises(ValueError, match="not as training wrote.*SHA-256"):
+        DMRNet(depth=8, weights=path, **options)
+    beside.unlink()  # and without it nothing shows
+    DMRNet(depth=8, weights=path, **options)
+
+
+def test_a_kill_between_digest_and_weights_loses_neither(tmp_path, monkeypatch):
+    path = tmp_path / "best.weights.h5"
+    options = {"input_shape": (8, 8, 1), "include_preprocessing": False}
+    network = DMRNet(depth=8, **options)
+    loop.save_weights(network, path)
+    before, replace = path.read_bytes(), os.replace
+
+    def killed(source, target):
+        if target == path:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        loop.save_weights(tiny_run.network(), path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    DMRNet(depth=8, weights=path, **options)
 
 
 def test_the_file_of_a_folder_is_checked_as_the_folder_is(folder, tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_resfam._files import replacing
-from keras_resfam.pretrained.files import WEIGHTS
+from keras_resfam.pretrained.files import WEIGHTS, note_digest
 from training.run import checkpoints, reports, run_folder
 from training.run.trainer import EvaluateAverages
 
@@ -371,8 +371,10 @@ def save_weights(network, path):
     """Writes a network's weights so that a kill leaves no half of a file.
 
     HDF5 does not survive a full disk, so that room is made sure of before.
+    Their SHA-256 is beside them, by which a damaged file is known.
     """
     room = 2**20 + 2 * sum(w.nbytes for w in network.get_weights())
     with replacing(path) as partial:
         partial.write_bytes(bytes(room))
         network.save_weights(partial)
+        note_digest(path, partial.read_bytes())

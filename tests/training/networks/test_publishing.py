@@ -13,7 +13,7 @@ from keras_resfam import DMRNet, HubError
 from keras_resfam.models import families
 from keras_resfam.pretrained import fingerprint, hdf5, registry, sources
 from keras_resfam.pretrained.files import FINGERPRINT, WEIGHTS, describe
-from training import package, publish, train
+from training import publish, train
 from training.images import reading as datasets
 from training.networks import packaging, publishing
 
