@@ -30,6 +30,9 @@ from keras_resfam.pretrained.files import (
 CHECKOUT = Path(__file__).parents[2]
 """The checkout of this project, where the package is installed from one."""
 
+CARRIED = Path(__file__).parents[1] / "weights"
+"""Where a wheel has put the small networks (see setup.py)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -244,16 +247,21 @@ def _choose(name, family, arguments):
 
 
 def _registered_files(network):
-    """A network's files: from the checkout, else from the Hub."""
-    folder = CHECKOUT / "weights" / network.name
-    if (CHECKOUT / "pyproject.toml").is_file() and folder.is_dir():
-        return _read_folder(folder, network.files)
+    """A network's files: from the checkout, the package, else the Hub."""
+    folders = [CARRIED / network.name]
+    if (CHECKOUT / "pyproject.toml").is_file():
+        folders.insert(0, CHECKOUT / "weights" / network.name)
+    for folder in folders:
+        if folder.is_dir():
+            return _read_folder(folder, network.files)
     if network.commit is None:
+        megabytes = network.files[WEIGHTS]["bytes"] / 1e6
         raise HubError.about(
             network.repository,
             "none",
-            f"'{network.name}' has not been published; it is in the checkouts "
-            "of keras_resfam only.",
+            f"'{network.name}' ({megabytes:.0f} MB) is not in this "
+            "installation, which has the small networks only, and has not been "
+            "published.",
             "clone the project and install it with `pip install -e`, or pass "
             f"the path of its folder weights/{network.name} as `weights`.",
         )
