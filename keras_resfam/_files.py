@@ -9,13 +9,14 @@ import os
 def replacing(path):
     """Gives a path beside `path` to write to, and then puts it in its place.
 
-    Until then, and if anything fails, `path` is what it was. The name keeps
-    its suffix, by which some writers choose the format.
+    Until then, and if anything fails, `path` is what it was. The name is this
+    process's own, and keeps its suffix, by which some writers choose the
+    format.
 
     Args:
         path: Path.
     """
-    partial = path.with_name(f"partial-{path.name}")
+    partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
     try:
         yield partial
         # Or a power cut leaves it empty. Windows wants it open for writing.

@@ -10,8 +10,11 @@ same bytes again changes nothing. With `--space` it publishes a page that
 demo.py has written as a static Space, likewise in one commit.
 """
 
+import dataclasses
 import pathlib
+import shutil
 import sys
+import tempfile
 
 if not __package__:  # run as a file, with its own folder on the path
     sys.path[0] = str(pathlib.Path(__file__).parents[1])
@@ -59,22 +62,28 @@ def main(arguments=None):
         publish_page(options)
         return
     folder = options.folder.resolve()
-    with command_line.exit_on_error("Not published"):
+    tag = options.revision
+    with (
+        tempfile.TemporaryDirectory() as parent,
+        command_line.exit_on_error("Not published"),
+    ):
         backend.start()
         from keras_resfam.pretrained import registry
         from training.networks import packaging, publishing
 
         repository = options.repo or registry.repository(folder.name)
+        # What is checked is what is sent, whatever becomes of the folder.
+        folder = copied(folder, pathlib.Path(parent))
         packaging.check(folder)
-        for name, described in packaging.describe_files(folder).items():
+        entry = packaging.entry(folder, repository)
+        for name, described in entry.files.items():
             print(f"{described['sha256']}  {described['bytes']:>10,}  {name}")
         if options.dry_run:
             print(publishing.plan(folder, repository))
             return
-        tag = options.revision
         commit = publishing.publish(folder, repository, options.private, tag)
     with command_line.exit_on_error(f"Published as {commit}, not pinned"):
-        packaging.register(packaging.entry(folder, repository, commit))
+        packaging.register(dataclasses.replace(entry, commit=commit))
     print(f"Published and pinned: hf://{repository}@{commit}")
     if tag:
         with command_line.exit_on_error("Published and pinned, not tagged"):
@@ -93,6 +102,16 @@ def publish_page(options):
         if not options.dry_run:
             commit = space.publish(folder, address, options.private)
             print(f"Published: spaces/{address}@{commit}")
+
+
+def copied(folder, parent):
+    """Copies a folder to another place; returns the copy."""
+    if not folder.is_dir():
+        raise ValueError(
+            "`folder` should be a folder of weights/. "
+            f"Received: {folder}, which is none"
+        )
+    return shutil.copytree(folder, parent / folder.name)
 
 
 if __name__ == "__main__":

@@ -216,15 +216,21 @@ def note_precision(precision):
 def train(run, verbose):
     """Trains to the end; what may stop a run ends in a line."""
     from training.run import loop, run_folder
-    from training.run.description import note_other_environment
+    from training.run.description import (
+        check_same_run,
+        note_other_environment,
+    )
 
     # One of many processes writes, and keeps the folder for all of them.
     first = run.devices.first
     try:
         with run_folder.lock_folder(run.folder) if first else nullcontext():
-            run.restore()
-            if first:
-                note_other_environment(run)
+            with command_line.exit_on_error("train.py"):
+                if first:  # again: another may have begun here meanwhile
+                    check_same_run(run.folder, run.description)
+                run.restore()
+                if first:
+                    note_other_environment(run)
             run.train(verbose)
     except loop.Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)

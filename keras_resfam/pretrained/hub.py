@@ -7,7 +7,7 @@ The Hub's client is slow to import: `pretrained.sources` imports this module
 where something is fetched.
 """
 
-import contextlib
+import functools
 import json
 import re
 from pathlib import Path
@@ -16,12 +16,21 @@ from huggingface_hub import (
     HfApi,
     constants,
     errors,
+    get_token,
     hf_hub_download,
     try_to_load_from_cache,
 )
 
 from keras_resfam.pretrained.errors import HubError
-from keras_resfam.pretrained.files import NEEDED, fault
+from keras_resfam.pretrained.files import (
+    FINGERPRINT,
+    NEEDED,
+    fault,
+    own_pins,
+    size_fault,
+)
+
+LARGEST_FINGERPRINT = 2**24  # bytes; a ResNet of 1,202 layers takes 1 MB
 
 
 def fetch(repository, revision, pins=None):
@@ -45,12 +54,14 @@ def fetch(repository, revision, pins=None):
     """
     with hub_errors(repository, revision):
         for _ in range(2):
+            wrong = None
             paths, commit = _cached(repository, revision)
             if paths is None:
-                paths, commit = _download(repository, revision)
-            files = {path.name: path.read_bytes() for path in paths}
-            wrong = fault(files, pins)
-            if {path.parent.name for path in paths} != {commit}:
+                paths, commit, wrong = _download(repository, revision, pins)
+            if wrong is None:
+                files = {path.name: path.read_bytes() for path in paths}
+                wrong = fault(files, pins)
+            if {path.parent.name for path in paths} - {commit}:
                 wrong = f"commit {commit} was asked for, and not served"
             if wrong is None:
                 return files
@@ -85,60 +96,122 @@ def _cached(repository, revision):
     return list(map(Path, paths)), commits.pop()
 
 
-def _download(repository, revision):
-    """Fetches the files; returns their paths and the revision's commit."""
+def _download(repository, revision, pins):
+    """Fetches the files, if the Hub states the sizes that they should have.
+
+    Returns:
+        The paths of what was fetched, the revision's commit, and in words
+        what is wrong with the sizes, or `None`.
+    """
     # First a question that fails at once where downloads wait and repeat. It
     # also tells which commit a branch or a tag is.
     info = HfApi(library_name="keras_resfam").model_info(
         repository, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
     )
-    paths = [
-        hf_hub_download(
-            repository, name, revision=revision, library_name="keras_resfam"
-        )
-        for name in NEEDED
-    ]
     is_commit = re.fullmatch("[0-9a-f]{40}", revision)
-    return list(map(Path, paths)), revision if is_commit else info.sha
+    commit = revision if is_commit else info.sha
+    get = functools.partial(
+        hf_hub_download,
+        repository,
+        revision=revision,
+        library_name="keras_resfam",
+    )
+    stated = {name: get(name, dry_run=True).file_size for name in NEEDED}
+    fetched, wrong = [], None
+    if pins is None:
+        if stated[FINGERPRINT] > LARGEST_FINGERPRINT:
+            return [], commit, f"{FINGERPRINT} is larger than any is"
+        fetched = [Path(get(FINGERPRINT))]
+        pins, wrong = own_pins(fetched[0].read_bytes())
+    wrong = wrong or size_fault(stated, pins)
+    if wrong is None:
+        fetched = [Path(get(name)) for name in NEEDED]
+    return fetched, commit, wrong
 
 
 def _remove(paths):
-    """Removes files, and what they are links to."""
+    """Removes files from the cache: its links, and what is in its `blobs/`.
+
+    A link may lead out of the cache, to a file of the user's: it goes, and
+    what it leads to stays.
+    """
     for path in paths:
-        path.resolve().unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        repository = path.parents[2].resolve()
+        own = repository / "blobs", repository / "snapshots"
+        while path.is_symlink() or path.exists():
+            folder = path.parent.resolve()
+            if not any(folder.is_relative_to(part) for part in own):
+                break
+            next_path = folder / path.readlink() if path.is_symlink() else path
+            path.unlink()
+            path = next_path
 
 
-@contextlib.contextmanager
-def hub_errors(repository, revision):
+class hub_errors:
     """Turns errors of the Hub's client into one that says what to do.
 
-    The client's own is not chained to it, since it holds the request and with
-    it the user's token.
+    A context manager. The client's own error holds the request, and with it
+    the user's token: neither the error that is raised nor its traceback leads
+    to it.
 
     Raises:
         HubError: for whatever went wrong on the way.
         ValueError: If the repository's name is not one.
     """
-    try:
-        yield
-    except HubError:  # an OSError that says it already
-        raise
-    except (errors.HFValidationError, errors.BadRequestError) as error:
-        raise ValueError(
-            "A repository is 'organisation/name', and a revision a branch, "
-            f"tag or commit: {error} "
-            f"Received: repository={repository!r}, revision={revision!r}"
-        ) from None
-    except (
-        OSError,
-        RuntimeError,  # the client's wrapper of what fails in its threads
-        json.JSONDecodeError,  # an answer that is not the Hub's, or not whole
-        errors.HTTPError,
-        errors.XetDownloadError,
-    ) as error:
-        cause, remedy = _explain(error)
-        raise HubError.about(repository, revision, cause, remedy) from None
+
+    def __init__(self, repository, revision):
+        self.repository, self.revision = repository, revision
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        told = self._tell(error)
+        del error, traceback
+        if told is None:
+            return False
+        try:
+            raise told from None
+        except type(told):
+            told.__context__ = None  # which Python has set to the client's
+            raise
+
+    def _tell(self, error):
+        """The error to raise instead, or `None`."""
+        where = self.repository, self.revision
+        if isinstance(error, HubError):  # an OSError that says it already
+            return None
+        if isinstance(error, REFUSED):
+            return ValueError(
+                "A repository is 'organisation/name', and a revision a branch, "
+                f"tag or commit: {_without_secrets(str(error))} "
+                f"Received: repository={where[0]!r}, revision={where[1]!r}"
+            )
+        if isinstance(error, FAILED):
+            told = map(_without_secrets, _explain(error))
+            return HubError.about(*where, *told)
+        return None
+
+
+REFUSED = errors.HFValidationError, errors.BadRequestError
+
+FAILED = (
+    OSError,
+    RuntimeError,  # the client's wrapper of what fails in its threads
+    json.JSONDecodeError,  # an answer that is not the Hub's, or not whole
+    *(TypeError, AttributeError, LookupError),  # an answer of another shape
+    UnicodeError,  # a token that no header can hold
+    errors.HTTPError,
+    errors.XetDownloadError,
+)
+
+
+def _without_secrets(text):
+    """A text without the token, and without what URLs have of passwords."""
+    user = constants.ENDPOINT.partition("://")[2].rpartition("@")[0]
+    for secret in filter(None, (get_token(), user, user.partition(":")[2])):
+        text = text.replace(secret, "…")
+    return re.sub(r"://[^/?#\s]*@", "://", text)
 
 
 _LOG_IN = (
@@ -194,6 +267,10 @@ def _explain(error):
             "check the network, HF_ENDPOINT and proxies, and try again; in a "
             "checkout of keras_resfam, weights/ needs no network"
         )
+    elif isinstance(error, UnicodeError):
+        # Its text has the token's characters.
+        cause = "the token has characters that no token has"
+        return f"{cause}.", f"{_LOG_IN}."
     elif getattr(error, "errno", None) is not None:
         cause = f"the cache, {constants.HF_HUB_CACHE}, cannot be used"
         remedy = "make it writable, make room, or name another by HF_HOME"

@@ -4,6 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import filelock
+
 from keras_resfam._checks import check_choice
 from keras_resfam._files import replacing
 from keras_resfam.datasets import DATASETS
@@ -85,6 +87,29 @@ def write(networks):
         entries[entry.pop("name")] = entry
     with replacing(PATH) as partial:
         partial.write_text(json.dumps(entries, indent=1) + "\n")
+
+
+def lock():
+    """A context manager that keeps other processes from registering meanwhile.
+
+    Who reads the registry in order to write it holds this lock. It is
+    reentrant within a process.
+    """
+    path = PATH.with_name(f".{PATH.name}.lock")
+    return filelock.FileLock(path, is_singleton=True)
+
+
+def pins(name, sha256):
+    """Whether a file is one that the registry knows, to the bit.
+
+    Args:
+        name: str. The file's name in the folder of a network.
+        sha256: str. Its digest.
+    """
+    return any(
+        network.files.get(name, {}).get("sha256") == sha256
+        for network in read()
+    )
 
 
 def repository(name):

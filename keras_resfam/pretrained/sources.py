@@ -3,31 +3,35 @@
 The weights of a network are a folder: `weights/<name>/` in a checkout of this
 project, a repository on the Hugging Face Hub. Its files are verified before
 HDF5 opens one; what is verified is what is opened, since the bytes are read
-once. Values go from there into the network layer by layer, by name, each
-compared with its fingerprint.
+once. Values go from there into the network layer by layer, by name, when their
+types and shapes are those of the fingerprint.
 """
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 from pathlib import Path
 
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
-from keras_resfam.pretrained import fingerprint, registry
+from keras_resfam.pretrained import fingerprint, hdf5, registry
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.files import (
     FINGERPRINT,
     NEEDED,
     RECIPE,
     WEIGHTS,
+    describe,
+    digest_fault,
     fault,
 )
 
 CHECKOUT = Path(__file__).parents[2]
 """The checkout of this project, where the package is installed from one."""
+
+CARRIED = Path(__file__).parents[1] / "weights"
+"""Where a wheel has put the small networks (see setup.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +45,6 @@ class Source:
         preprocessing: str. The data set by whose channel moments the network
             normalises its images, if known.
         input_shape: tuple. `(height, width, channels)`, if known.
-        variables: dict. Their fingerprint, if there is one.
     """
 
     where: str
@@ -49,7 +52,6 @@ class Source:
     dataset: str = None
     preprocessing: str = None
     input_shape: tuple = None
-    variables: dict = None
 
     @property
     def classes(self):
@@ -94,10 +96,6 @@ class Source:
                     "`input_shape` and `classes` should fit them. "
                     f"Received: {found}"
                 )
-        if self.variables is not None:
-            with _read_as_weights(self.where):
-                named = fingerprint.named(targets.values(), layers)
-                fingerprint.check(named, self.variables)
         for name, target in targets.items():
             target.set_weights(layers[name])
 
@@ -107,19 +105,25 @@ def _read_as_weights(where):
     """Has whatever is wrong with a file end in a ValueError that names it."""
     try:
         yield
-    except (
-        *(ValueError, TypeError, OSError, RuntimeError),
-        *(AttributeError, LookupError),
-    ) as error:
+    except hdf5.ERRORS as error:
         raise ValueError(
             f"The weights of {where} are not those of this network. {error}"
         ) from error
 
 
-def _read_layers(where, weights):
-    """The arrays of a `.weights.h5` file, which is of a network of ours."""
+def _read_layers(where, weights, expected=None):
+    """The arrays of a `.weights.h5` file, which is of a network of ours.
+
+    Args:
+        where: str. What messages call the file.
+        weights: bytes.
+        expected: dict as `fingerprint.layout` returns it. Defaults to `None`,
+            whatever the file has.
+    """
+    trusted = registry.pins(WEIGHTS, describe(weights)["sha256"])
+    read = hdf5.read if trusted else hdf5.read_apart
     with _read_as_weights(where):
-        layers = fingerprint.read_file(io.BytesIO(weights))
+        layers = read(weights, expected)
         for name, rank in (("stem_conv", 4), ("predictions", 2)):
             if name in layers and layers[name][0].ndim != rank:
                 raise ValueError(
@@ -243,16 +247,21 @@ def _choose(name, family, arguments):
 
 
 def _registered_files(network):
-    """A network's files: from the checkout, else from the Hub."""
-    folder = CHECKOUT / "weights" / network.name
-    if (CHECKOUT / "pyproject.toml").is_file() and folder.is_dir():
-        return _read_folder(folder, network.files)
+    """A network's files: from the checkout, the package, else the Hub."""
+    folders = [CARRIED / network.name]
+    if (CHECKOUT / "pyproject.toml").is_file():
+        folders.insert(0, CHECKOUT / "weights" / network.name)
+    for folder in folders:
+        if folder.is_dir():
+            return _read_folder(folder, network.files)
     if network.commit is None:
+        megabytes = network.files[WEIGHTS]["bytes"] / 1e6
         raise HubError.about(
             network.repository,
             "none",
-            f"'{network.name}' has not been published; it is in the checkouts "
-            "of keras_resfam only.",
+            f"'{network.name}' ({megabytes:.0f} MB) is not in this "
+            "installation, which has the small networks only, and has not been "
+            "published.",
             "clone the project and install it with `pip install -e`, or pass "
             f"the path of its folder weights/{network.name} as `weights`.",
         )
@@ -281,7 +290,14 @@ def _read_folder(folder, pins=None):
 def _read_file(path, family, arguments):
     """The `Source` of a file, with what the run that it lies in says of it."""
     where = repr(str(path))
-    layers, known = _read_layers(where, path.read_bytes()), {}
+    weights = path.read_bytes()
+    wrong = digest_fault(path, weights)
+    if wrong is not None:
+        raise ValueError(
+            f"The weights in '{path}' are not as training wrote them: {wrong}. "
+            f"Received: weights={where}"
+        )
+    layers, known = _read_layers(where, weights), {}
     beside = path.with_name(RECIPE)
     if beside.is_file():
         try:
@@ -334,14 +350,15 @@ def _source(where, files, family, arguments):
     try:
         recipe = json.loads(files[RECIPE])
         variables = json.loads(files[FINGERPRINT])["variables"]
+        expected = fingerprint.layout(variables)
         built = _built(recipe)
         known = _known(recipe)
-    except (ValueError, KeyError, TypeError) as error:
+    except (*hdf5.ERRORS, RecursionError) as error:
         raise ValueError(
             "`weights` should be those of a network of keras_resfam; "
             f"{RECIPE} and {FINGERPRINT} do not tell which "
             f"({error!r}). Received: weights={where}"
         ) from error
     _check_network(where, built, family, arguments)
-    layers = _read_layers(where, files[WEIGHTS])
-    return Source(where, layers, variables=variables, **known)
+    layers = _read_layers(where, files[WEIGHTS], expected)
+    return Source(where, layers, **known)

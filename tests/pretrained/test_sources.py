@@ -25,7 +25,7 @@ import keras_resfam
 import tiny_run
 from keras_resfam import DMRNet, HubError, OrthoPlainNet, WideResNet
 from keras_resfam.models import families
-from keras_resfam.pretrained import fingerprint, registry, sources
+from keras_resfam.pretrained import fingerprint, hdf5, registry, sources
 from keras_resfam.pretrained import hub as hub_client
 from keras_resfam.pretrained.files import (
     FINGERPRINT,
@@ -36,6 +36,7 @@ from keras_resfam.pretrained.files import (
 )
 from policies import dtype_policy
 from training.networks import packaging
+from training.run import loop
 
 PROJECT = sources.CHECKOUT
 NETWORKS = registry.read()  # the project's own, before tests have others
@@ -75,7 +76,7 @@ def find(weights="digits"):
 
 
 def is_published(source, folder):
-    layers = fingerprint.read_file(folder / WEIGHTS)
+    layers = hdf5.read((folder / WEIGHTS).read_bytes())
     return source.layers.keys() == layers.keys() and all(
         np.array_equal(ours, theirs)
         for name in layers
@@ -477,12 +478,86 @@ def swap(path, one, other):
 BRANCHES = [f"stage1_block1_branch{k}_conv1" for k in (1, 2)]
 
 
-def test_swapped_branches(folder, tmp_path):
+def test_swapped_branches_give_other_logits(folder, tmp_path):
     change = functools.partial(swap, one=BRANCHES[0], other=BRANCHES[1])
     copy = altered(folder, tmp_path, WEIGHTS, change)
-    expected = f"Layer '{BRANCHES[0]}'.* but those of '{BRANCHES[1]}/kernel'"
-    with pytest.raises(ValueError, match=expected):
+    with pytest.raises(ValueError, match="should give the logits"):
+        packaging.check(copy)
+
+
+def edit_fingerprint(change):
+    """Changes the variables that a fingerprint tells."""
+
+    def edit(path):
+        record = json.loads(path.read_text())
+        record["variables"] = change(record["variables"])
+        path.write_text(json.dumps(record))
+
+    return edit
+
+
+def with_type(variables, dtype):
+    entry = variables["stem_conv/kernel"]
+    return variables | {"stem_conv/kernel": entry | {"dtype": dtype}}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda variables: None, "do not tell which"),
+        (lambda variables: {}, "should have the arrays None"),
+        (lambda variables: with_type(variables, "int16"), "Layer 'stem_conv'"),
+        (lambda variables: with_type(variables, 3), "Layer 'stem_conv'"),
+        (
+            lambda variables: (
+                variables
+                | {
+                    "stem_conv/kernel": {
+                        "dtype": "float16",
+                        "shape": [3, 3, 16],
+                    }
+                }
+            ),
+            "Layer 'stem_conv'",
+        ),
+        (lambda variables: variables | {"more/kernel": 3}, "do not tell which"),
+    ],
+)
+def test_types_shapes_and_names_are_always_compared(
+    folder, tmp_path, change, named
+):
+    copy = tmp_path / "altered"
+    shutil.copytree(folder, copy)
+    edit_fingerprint(change)(copy / FINGERPRINT)
+    with pytest.raises(ValueError, match=named):
         DMRNet(depth=8, weights=copy)
+
+
+def test_halves_that_are_stored_as_integers(folder, tmp_path):
+    def integers(path):
+        with h5py.File(path, "r+") as file:
+            for group in file["layers"].values():
+                if group["vars"].attrs["name"] == "stem_conv":
+                    values = group["vars/0"][()]
+                    del group["vars/0"]
+                    group["vars/0"] = values.view("int16")
+
+    copy = altered(folder, tmp_path, WEIGHTS, integers)
+    with pytest.raises(ValueError, match="type float16.* Received: int16"):
+        DMRNet(depth=8, weights=copy)
+    edit_fingerprint(lambda v: with_type(v, "int16"))(copy / FINGERPRINT)
+    with pytest.raises(ValueError, match="type float16.* Received: int16"):
+        DMRNet(depth=8, weights=copy)
+
+
+def test_a_folder_with_digests_of_its_variables_loads(folder, tmp_path):
+    """Such as were made before version 0.2."""
+    copy = tmp_path / "older"
+    shutil.copytree(folder, copy)
+    edit_fingerprint(
+        lambda v: {k: entry | {"sha256": "0" * 64} for k, entry in v.items()}
+    )(copy / FINGERPRINT)
+    assert is_published(find(copy), folder)
 
 
 def two_branches(first, second, names=("stem_conv", "right")):
@@ -502,7 +577,7 @@ def two_branched(tmp_path):
     for layer in net.layers:
         layer.set_weights([fingerprint.stored(w) for w in layer.get_weights()])
     net.save_weights(path)
-    bare = sources.Source("net", fingerprint.read_file(path))
+    bare = sources.Source("net", hdf5.read(path.read_bytes()))
     return net, bare, path
 
 
@@ -648,13 +723,53 @@ def test_a_truncated_bare_file(home, tmp_path):
         DMRNet(depth=8, weights=path, **options)
 
 
+def test_a_file_of_a_run_has_its_digest_beside_it(tmp_path):
+    path = tmp_path / "best.weights.h5"
+    options = {"input_shape": (8, 8, 1), "include_preprocessing": False}
+    for depth in (14, 8):  # the second takes the place of the first
+        network = DMRNet(depth=depth, **options)
+        loop.save_weights(network, path)
+        again = DMRNet(depth=depth, weights=path, **options)
+        for ours, theirs in zip(
+            again.get_weights(), network.get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    beside = tmp_path / "best.weights.h5.sha256"
+    first, _ = beside.read_text().splitlines()
+    assert first == f"{describe(path.read_bytes())['sha256']}  {path.name}"
+    flip(path, 0.9)
+    with pytest.raises(ValueError, match="not as training wrote.*SHA-256"):
+        DMRNet(depth=8, weights=path, **options)
+    beside.unlink()  # and without it nothing shows
+    DMRNet(depth=8, weights=path, **options)
+
+
+def test_a_kill_between_digest_and_weights_loses_neither(tmp_path, monkeypatch):
+    path = tmp_path / "best.weights.h5"
+    options = {"input_shape": (8, 8, 1), "include_preprocessing": False}
+    network = DMRNet(depth=8, **options)
+    loop.save_weights(network, path)
+    before, replace = path.read_bytes(), os.replace
+
+    def killed(source, target):
+        if target == path:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        loop.save_weights(tiny_run.network(), path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    DMRNet(depth=8, weights=path, **options)
+
+
 def test_the_file_of_a_folder_is_checked_as_the_folder_is(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     path = copy / WEIGHTS
     source = find(path)
     assert is_published(source, folder)
-    assert source.variables
     tiny_run.network().save_weights(path)
     with pytest.raises(ValueError, match="not as they were published: model"):
         find(path)
@@ -830,22 +945,19 @@ def test_a_private_repository_and_its_token(
         assert secret not in caplog.text
 
 
-# The module by itself: a process that imports Keras takes seconds to start.
 FETCH = """
-import hashlib, importlib.util, sys
-spec = importlib.util.spec_from_file_location("download", sys.argv[3])
-download = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(download)
+import hashlib, sys
+from keras_resfam.pretrained import hub
 print("ready", flush=True)
 sys.stdin.readline()
-files = hub_client.fetch(sys.argv[1], sys.argv[2])
-print(hashlib.sha256(files[WEIGHTS]).hexdigest())
+files = hub.fetch(sys.argv[1], sys.argv[2])
+print(hashlib.sha256(files["model.weights.h5"]).hexdigest())
 """
 
 
 def start(server, cache, commit):
     return subprocess.Popen(
-        [sys.executable, "-c", FETCH, REPOSITORY, commit, hub_client.__file__],
+        [sys.executable, "-c", FETCH, REPOSITORY, commit],
         env=os.environ | hub.environment(server, cache),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -877,6 +989,106 @@ def test_processes_at_once_and_one_that_is_killed(client, folder, server):
         output, _ = process.communicate(timeout=60)
         assert output.strip() == expected
     assert is_published(find(), folder)
+
+
+def cached_file(name):
+    """The entry of a file in the cache's only snapshot."""
+    cache = Path(hub.constants.HF_HUB_CACHE)
+    (entry,) = cache.rglob(f"snapshots/*/{name}")
+    return entry
+
+
+@pytest.mark.parametrize("linked", ["entry", "blob", "snapshot"])
+def test_what_a_link_in_the_cache_leads_to_stays(
+    client, folder, tmp_path, linked
+):
+    find()
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / RECIPE).write_text("my own")
+    entry = cached_file(RECIPE)
+    if linked == "snapshot":
+        shutil.rmtree(entry.parent)
+        for name in set(NEEDED) - {RECIPE}:
+            shutil.copy(folder / name, mine)
+        entry.parent.symlink_to(mine)
+    else:
+        link = entry if linked == "entry" else entry.resolve()
+        link.unlink()
+        link.symlink_to(mine / RECIPE)
+    before = tiny_run.contents(mine)
+    if linked == "snapshot":
+        with pytest.raises(HubError, match=f"{RECIPE} should have"):
+            find()
+    else:
+        assert is_published(find(), folder)
+    assert tiny_run.contents(mine) == before
+
+
+@pytest.mark.parametrize("weights", ["digits", f"hf://{REPOSITORY}"])
+def test_a_file_of_another_size_is_not_downloaded(
+    client, folder, server, weights
+):
+    files = tiny_run.contents(folder)
+    files[WEIGHTS] += bytes(10**6)
+    head = server.repositories[REPOSITORY].head
+    head.files = files  # the commit that is pinned, and larger
+    for _ in range(2):
+        with pytest.raises(HubError, match="should have 4.* bytes, and has 1"):
+            find(weights)
+    fetched = [path for method, path in server.requests if method == "GET"]
+    assert not [path for path in fetched if path.endswith(WEIGHTS)]
+
+
+def reachable(error):
+    """Errors and local variables that lead on from an error, as text."""
+    found, seen = [], set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        found += [repr(error), repr(error.__dict__)]
+        frames = traceback.walk_tb(error.__traceback__)
+        for frame, _ in frames:
+            if frame.f_code.co_filename != __file__:
+                found += map(repr, frame.f_locals.values())
+                found += [
+                    repr(value.__dict__)
+                    for value in frame.f_locals.values()
+                    if isinstance(value, BaseException)
+                ]
+        error = error.__context__
+    return "".join(found)
+
+
+@pytest.mark.parametrize("kind", ["401", "500", "refuse", "hang", "short"])
+def test_secrets_are_not_in_errors(client, server, monkeypatch, kind):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    endpoint = server.url.replace("://", "://user:pass-word@")
+    url = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(hub.constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url)
+    with server.fault(kind), pytest.raises(HubError) as info:
+        find()
+    assert info.value.__context__ is None
+    said = "".join(traceback.format_exception(info.value))
+    for secret in (TOKEN, "pass-word", "Bearer"):
+        assert secret not in said
+        assert secret not in reachable(info.value)
+
+
+def test_a_token_that_is_not_ascii(client, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_schlüssel")
+    with pytest.raises(HubError, match="token has characters") as info:
+        find()
+    said = "".join(traceback.format_exception(info.value))
+    assert "schl" not in said + reachable(info.value)
+    assert info.value.__context__ is None
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"null", b'"model"', b"{}", b"7"])
+def test_an_answer_that_is_no_model(client, server, monkeypatch, answer):
+    monkeypatch.setattr(hub._Handler, "json", lambda self, _: self.send(answer))
+    with pytest.raises(HubError, match="Cause: "):
+        find()
 
 
 # The registry --------------------------------------------------------------
@@ -914,7 +1126,7 @@ def test_of_variants_the_most_accurate_is_meant(client, folder, better):
     variant = variant_of(client, better)
     registry.write([variant, client])
     assert is_published(find("digits"), folder)
-    with pytest.raises(HubError, match="should have .'bytes': 0"):
+    with pytest.raises(HubError, match="should have 0 bytes"):
         find(variant.name)
     assert client.call == 'DMRNet(depth=8, weights="digits")'
     assert variant.call == f'DMRNet(depth=8, weights="{variant.name}")'
@@ -923,7 +1135,7 @@ def test_of_variants_the_most_accurate_is_meant(client, folder, better):
 def test_a_variant_that_is_more_accurate_is_meant(client):
     variant = variant_of(client, 0.1)
     registry.write([client, variant])
-    with pytest.raises(HubError, match="should have .'bytes': 0"):
+    with pytest.raises(HubError, match="should have 0 bytes"):
         find("digits")
     assert variant.call == 'DMRNet(depth=8, weights="digits")'
     assert client.call == f'DMRNet(depth=8, weights="{client.name}")'

@@ -205,7 +205,8 @@ def _files():
 ## Files
 
 `config.json`, `metadata.json` and `model.weights.h5` are Keras's own layout.
-`fingerprint.json` has the SHA-256 of each file and, by layer name, of each
-variable, and the logits of two fixed images. `recipe.json` and `log.csv` are
-the run's, `result.json` has what is measured of this folder. The parts that act
-in training only (regularizers, dropout, gradient modulation) are left out."""
+`fingerprint.json` has the SHA-256 of each file, the type and shape of each
+variable by layer name, and the logits of two fixed images. `recipe.json` and
+`log.csv` are the run's, `result.json` has what is measured of this folder. The
+parts that act in training only (regularizers, dropout, gradient modulation) are
+left out."""

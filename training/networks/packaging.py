@@ -83,6 +83,7 @@ def package(run, suffix="", data_dir=None):
         )
     name = name_of(description, suffix)
     target = sources.CHECKOUT / "weights" / name
+    restore(target)
     check_same_recipe(target, description)
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
@@ -106,8 +107,10 @@ def package(run, suffix="", data_dir=None):
         (folder / "README.md").write_text(model_card.render(folder))
         write_fingerprint(folder, opened, logits)
         check(folder)
-        replace(target, folder)
-    register(entry(target))
+        with registry.lock():
+            check_same_recipe(target, description)  # again: of another process
+            replace(target, folder)
+            register(entry(target))
     return target
 
 
@@ -147,13 +150,31 @@ def check_same_recipe(target, description):
 
 
 def replace(target, folder):
-    """Puts a copy of a folder in the place of another, when it is whole."""
-    fresh = target.with_name(f".{target.name}")
-    shutil.rmtree(fresh, ignore_errors=True)
+    """Puts a copy of a folder in the place of another, when it is whole.
+
+    Under the registry's lock. A kill leaves the old folder, the new one, or,
+    between the two, the old one under the name that `restore` looks for.
+    """
+    fresh, old = _beside(target, "new"), _beside(target, "old")
+    for left_over in (fresh, old):
+        shutil.rmtree(left_over, ignore_errors=True)
     shutil.copytree(folder, fresh)
     if target.exists():
-        shutil.rmtree(target)
+        os.replace(target, old)
     os.replace(fresh, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore(target):
+    """Puts a folder back that a killed `replace` has moved away."""
+    with registry.lock():
+        old = _beside(target, "old")
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+
+
+def _beside(target, what):
+    return target.with_name(f".{target.name}.{what}")
 
 
 def without_local_paths(command):
@@ -272,7 +293,7 @@ def write_fingerprint(folder, model, logits):
         "logits": logits.tolist(),
     }
     path = folder / FINGERPRINT
-    path.write_text(json.dumps(contents, indent=1) + "\n")
+    path.write_text(fingerprint.text(contents))
 
 
 def describe_files(folder, names=FILES):
@@ -350,10 +371,21 @@ def register(network):
     """Puts a network into the registry, in place of its last state.
 
     A published commit stays pinned as long as the files are those.
+
+    Raises:
+        ValueError: If its name is a data set's, which `weights` means by it.
     """
-    networks = {known.name: known for known in registry.read()}
-    known = networks.get(network.name)
-    if network.commit is None and known and known.files == network.files:
-        return
-    networks[network.name] = network
-    registry.write(networks.values())
+    with registry.lock():
+        networks = {known.name: known for known in registry.read()}
+        datasets = {known.dataset for known in networks.values()}
+        if network.name in datasets | {network.dataset, *DATASETS}:
+            raise ValueError(
+                "A network's folder should not have the name of a data set, "
+                "by which its most accurate network is meant. "
+                f"Received: {network.name}"
+            )
+        known = networks.get(network.name)
+        if network.commit is None and known and known.files == network.files:
+            return
+        networks[network.name] = network
+        registry.write(networks.values())

@@ -5,18 +5,20 @@ import hashlib
 
 from huggingface_hub import (
     CommitOperationAdd,
-    CommitOperationDelete,
     HfApi,
     RepoFile,
     constants,
     errors,
+    get_session,
+    set_client_factory,
 )
 
-from keras_resfam.pretrained.files import FINGERPRINT, describe
+from keras_resfam.pretrained.files import describe
 from keras_resfam.pretrained.hub import hub_errors
 from training.networks.packaging import FILES
 
 BRANCH = "main"
+PATIENCE = 60  # seconds for a server to take or send anything
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,17 +31,15 @@ class Plan:
             such repository.
         private: Boolean. Whether the repository is.
         send: Dict from the names of files to send to their contents.
-        remove: List of the names of files to remove.
     """
 
     repository: str
     head: str | None
     private: bool
     send: dict
-    remove: list
 
     def __str__(self):
-        if not self.send and not self.remove:
+        if not self.send:
             return f"{self.repository} is up to date: {self.head}"
         new = "" if self.head else ", which would be created"
         size = sum(map(len, self.send.values()))
@@ -47,7 +47,6 @@ class Plan:
             [
                 f"One commit of {size:,} bytes to {self.repository}{new}:",
                 *(f"  send {name}" for name in self.send),
-                *(f"  remove {name}" for name in self.remove),
             ]
         )
 
@@ -66,7 +65,7 @@ def plan(folder, repository):
         ValueError: If the repository has files of something else.
         HubError: If the Hub cannot be asked.
     """
-    api = HfApi()
+    api = _api()
     contents = {name: (folder / name).read_bytes() for name in FILES}
     with hub_errors(repository, BRANCH):
         try:
@@ -74,7 +73,7 @@ def plan(folder, repository):
                 repository, timeout=constants.HF_HUB_ETAG_TIMEOUT
             )
         except errors.RepositoryNotFoundError:
-            return Plan(repository, None, False, contents, [])
+            return Plan(repository, None, False, contents)
         known = {
             file.path: file.lfs.sha256 if file.lfs else file.blob_id
             for file in api.list_repo_tree(
@@ -82,19 +81,36 @@ def plan(folder, repository):
             )
             if isinstance(file, RepoFile) and file.path != ".gitattributes"
         }
+    if known and set(known) != set(contents):
+        raise ValueError(
+            "`--repo` should be new, empty, or of a network that this command "
+            "has published, with its files and no others. Received: "
+            f"--repo {repository} with {', '.join(sorted(known))}"
+        )
     send = {
         name: data
         for name, data in contents.items()
         if known.get(name) not in _identifiers(data)
     }
-    remove = sorted(set(known) - set(contents))
-    if remove and FINGERPRINT not in known:
-        raise ValueError(
-            "`--repo` should be new, empty, or of a network that this command "
-            "has published: what else is in it would be removed. Received: "
-            f"--repo {repository} with {', '.join(remove)}"
+    return Plan(repository, info.sha, info.private, send)
+
+
+def _api():
+    """The Hub's client, which gives up on a server that is silent.
+
+    By itself it waits without end for the answer to what it sends.
+    """
+    usual = get_session()
+
+    def client():
+        return type(usual)(
+            event_hooks=usual.event_hooks,
+            follow_redirects=True,
+            timeout=PATIENCE,
         )
-    return Plan(repository, info.sha, info.private, send, remove)
+
+    set_client_factory(client)
+    return HfApi()
 
 
 def _identifiers(contents):
@@ -122,7 +138,7 @@ def publish(folder, repository, private=False, tag=None):
         HubError: If the Hub does not take it; the repository is then as it
             was, or new and empty, or whole.
     """
-    api = HfApi()
+    api = _api()
     wanted = plan(folder, repository)
     with hub_errors(repository, tag or BRANCH):
         if wanted.head is None:
@@ -132,18 +148,17 @@ def publish(folder, repository, private=False, tag=None):
                 f"{repository} is public already. Received: --private"
             )
         on = _tags(api, repository).get(tag) if wanted.head else None
-        if on and (on != wanted.head or wanted.send or wanted.remove):
+        if on and (on != wanted.head or wanted.send):
             raise ValueError(
                 f"A tag should stay where it is; this one is on {on}. "
                 f"Received: --revision {tag}"
             )
         commit = wanted.head
-        if wanted.send or wanted.remove:
+        if wanted.send:
             commit = api.create_commit(
                 repository,
                 operations=[
-                    *(CommitOperationAdd(k, v) for k, v in wanted.send.items()),
-                    *(CommitOperationDelete(name) for name in wanted.remove),
+                    CommitOperationAdd(k, v) for k, v in wanted.send.items()
                 ],
                 commit_message=f"Publish {folder.name}",
                 parent_commit=wanted.head,
@@ -153,7 +168,7 @@ def publish(folder, repository, private=False, tag=None):
 
 def put_tag(repository, tag, commit):
     """Gives a commit a tag, unless it has it."""
-    api = HfApi()
+    api = _api()
     with hub_errors(repository, tag):
         if _tags(api, repository).get(tag) != commit:
             api.create_tag(repository, tag=tag, revision=commit)

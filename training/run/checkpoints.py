@@ -2,7 +2,8 @@
 
 A checkpoint is one `.npz` file, named by its step and the start of its
 SHA-256. It appears under that name only when it is whole and on the disk, and
-the one before stays until then.
+the one before stays until then. A file of any other name, a copy of a
+checkpoint for instance, is the user's: it is neither read nor removed.
 """
 
 import contextlib
@@ -10,12 +11,16 @@ import hashlib
 import json
 import os
 import pathlib
+import re
+import zipfile
+import zlib
 
 import numpy as np
 
 KEEP = 2
-PARTIAL = ".partial"
-DAMAGED = ".damaged"
+WHOLE = re.compile(r"(\d{8,})-([0-9a-f]{16})\.npz")
+DAMAGED = re.compile(r"\d{8,}-[0-9a-f]{16}\.damaged")
+PARTIAL = re.compile(r"\d{8,}\.partial")
 
 
 class CheckpointError(OSError):
@@ -58,7 +63,7 @@ def save(folder, step, arrays, state):
         CheckpointError: If the disk refuses. Earlier checkpoints are intact.
     """
     folder = pathlib.Path(folder)
-    partial = folder / f"{step:08d}{PARTIAL}"
+    partial = folder / f"{step:08d}.partial"
     with writing(f"a checkpoint for step {step}", folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +77,8 @@ def save(folder, step, arrays, state):
         except OSError:
             partial.unlink(missing_ok=True)
             raise
-        for old in _newest_first(folder)[KEEP:]:
+        whole = [path for path in _newest_first(folder) if path.is_file()]
+        for old in whole[KEEP:]:
             old.unlink()
 
 
@@ -95,12 +101,14 @@ def load(folder, warn=print, mend=True):
     for path in _newest_first(folder):
         # Another process may have put it aside by now.
         with contextlib.suppress(FileNotFoundError):
-            if path.stem.partition("-")[2] == _digest(path):
+            if path.is_file() and WHOLE.fullmatch(path.name)[2] == _digest(
+                path
+            ):
                 return _read(path)
             if mend:
-                path.rename(path.with_suffix(DAMAGED))
+                path.rename(path.with_suffix(".damaged"))
                 warn(f"Checkpoint {path} is damaged; trying the one before it.")
-    if _newest_first(folder) or list(folder.glob(f"*{DAMAGED}")):
+    if _newest_first(folder) or _named(folder, DAMAGED):
         raise CheckpointError(
             f"Every checkpoint in {folder} is damaged. Remove the run's "
             "folder to start it over."
@@ -109,20 +117,39 @@ def load(folder, warn=print, mend=True):
 
 
 def _read(path):
-    with np.load(path) as file:
-        count = len(file.files) - 1
-        arrays = [file[str(i)] for i in range(count)]
-        return arrays, json.loads(str(file["state"]))
+    try:
+        with np.load(path) as file:
+            count = len(file.files) - 1
+            arrays = [file[str(i)] for i in range(count)]
+            return arrays, json.loads(str(file["state"]))
+    except (
+        *(ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error),
+        *(TypeError, AttributeError, MemoryError, RecursionError),
+    ) as error:
+        raise CheckpointError(
+            f"{path} was not written by train.py ({error!r}). Remove it to go "
+            "on from the checkpoint before it."
+        ) from error
 
 
 def clean(folder):
     """Removes what a killed `save` left behind."""
-    for partial in pathlib.Path(folder).glob(f"*{PARTIAL}"):
+    for partial in _named(pathlib.Path(folder), PARTIAL):
         partial.unlink()
 
 
 def _newest_first(folder):
-    return sorted(folder.glob("*-*.npz"), reverse=True)
+    """What has the name of a checkpoint."""
+    found = _named(folder, WHOLE)
+    return sorted(
+        found, key=lambda path: int(path.name.partition("-")[0]), reverse=True
+    )
+
+
+def _named(folder, pattern):
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if pattern.fullmatch(path.name)]
 
 
 def _digest(path):

@@ -29,6 +29,7 @@ def describe(recipe, seed, task, preprocessing):
         "seed": seed,
         **environment(recipe),
         "training_data": task.checksum,
+        "evaluation_data": task.evaluation_checksum,
     }
     # As JSON gives it back: tuples become lists.
     return json.loads(json.dumps(description))

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_resfam._files import replacing
-from keras_resfam.pretrained.files import WEIGHTS
+from keras_resfam.pretrained.files import WEIGHTS, note_digest
 from training.run import checkpoints, reports, run_folder
 from training.run.trainer import EvaluateAverages
 
@@ -44,6 +44,7 @@ class Run:
         evaluate_every: Integer. Epochs between evaluations, and so between
             rows of the log and the checkpoints that go with them. The last
             epoch is always evaluated. Defaults to `1`.
+        description: Dict. The contents of its `recipe.json`.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Run:
         choose=False,
         save_every=500,
         evaluate_every=1,
+        description=None,
     ):
         self.folder = pathlib.Path(folder)
         self.trainer = trainer
@@ -64,6 +66,7 @@ class Run:
         self.choose = choose
         self.save_every = save_every
         self.evaluate_every = evaluate_every
+        self.description = description
         self.devices = devices
         self.epoch, self.batch = 0, 0
         self.rows = []
@@ -188,6 +191,8 @@ class Run:
         folder = self.folder / run_folder.CHECKPOINTS
         if self.devices.first:
             checkpoints.clean(folder)
+            for path in self.folder.glob("partial-[0-9]*-*"):
+                path.unlink()  # of a process that was killed
         found = checkpoints.load(folder, mend=self.devices.first)
         if found is not None:
             self._set_state(*found)
@@ -202,8 +207,9 @@ class Run:
 
     def _set_state(self, arrays, state):
         variables = self.variables()
-        shapes = [tuple(v.shape) for v in variables]
-        if shapes != [array.shape for array in arrays]:
+        self._check_state(state)
+        kinds = [(tuple(v.shape), np.dtype(v.dtype).kind) for v in variables]
+        if kinds != [(array.shape, array.dtype.kind) for array in arrays]:
             raise checkpoints.CheckpointError(
                 f"The checkpoint in {self.folder} is of another network or "
                 "optimizer. Give the command that began the run, or another "
@@ -214,6 +220,35 @@ class Run:
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.rows, self.seconds = state["rows"], state["seconds"]
         self.meters = state["meters"]
+
+    def _check_state(self, state):
+        """Refuses what is not the state of a run like this one."""
+
+        def number(value):
+            return isinstance(value, int | float) and value is not True
+
+        last = self.trainer.recipe.epochs, self.epochs.steps - 1
+        try:
+            sound = (
+                all(
+                    type(state[key]) is int and 0 <= state[key] <= most
+                    for key, most in zip(("epoch", "batch"), last, strict=True)
+                )
+                and all(map(number, [state["seconds"], *state["meters"]]))
+                and len(state["meters"]) == len(self.trainer.meters())
+                and all(
+                    {"epoch", "val_accuracy"} <= row.keys()
+                    and all(map(number, row.values()))
+                    for row in state["rows"]
+                )
+            )
+        except (LookupError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise checkpoints.CheckpointError(
+                f"The newest checkpoint in {self.folder} was not written by "
+                "train.py for this run. Remove it to go on from the one before."
+            )
 
     def non_finite(self, what):
         """The error that says after which step something is not finite."""
@@ -335,9 +370,12 @@ class Progress(keras.callbacks.Callback):
 def save_weights(network, path):
     """Writes a network's weights so that a kill leaves no half of a file.
 
-    HDF5 does not survive a full disk, so the space is reserved first.
+    HDF5 does not survive a full disk, so the space is reserved first. The
+    SHA-256 of the weights is written beside them, by which a damaged file is
+    recognized.
     """
     room = 2**20 + 2 * sum(w.nbytes for w in network.get_weights())
     with replacing(path) as partial:
         partial.write_bytes(bytes(room))
         network.save_weights(partial)
+        note_digest(path, partial.read_bytes())

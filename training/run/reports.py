@@ -7,6 +7,7 @@ import time
 
 from keras_resfam._files import replacing
 from training.run import run_folder
+from training.run.checkpoints import CheckpointError
 
 
 def write(folder, rows):
@@ -24,12 +25,26 @@ def write(folder, rows):
 
 
 def read(folder):
-    """Returns the rows of a run's `log.csv`."""
-    with open(folder / run_folder.LOG, newline="") as file:
-        return [
-            {name: float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+    """Returns the rows of a run's `log.csv`.
+
+    Raises:
+        CheckpointError: If it is not as train.py wrote it.
+    """
+    path = folder / run_folder.LOG
+    try:
+        with open(path, newline="") as file:
+            rows = [
+                {name: float(value) for name, value in row.items()}
+                for row in csv.DictReader(file)
+            ]
+        rows[-1]["epoch"], rows[-1]["val_accuracy"]
+    except (ValueError, TypeError, LookupError, csv.Error) as error:
+        raise CheckpointError(
+            f"{path} should be as train.py wrote it: a line of names, among "
+            f"them epoch and val_accuracy, and lines of numbers. "
+            f"Received: {error!r}"
+        ) from error
+    return rows
 
 
 def write_csv(path, rows):

@@ -105,6 +105,7 @@ def prepare(
         choose=bool(recipe.validation),
         save_every=save_every,
         evaluate_every=evaluate_every,
+        description=description,
     )
 
 

@@ -14,6 +14,7 @@ class Task:
     classes: int
     input_shape: tuple
     checksum: str  # of the training data
+    evaluation_checksum: str
 
 
 def load_task(recipe, seed, data_dir, devices):
@@ -53,6 +54,7 @@ def load_task(recipe, seed, data_dir, devices):
         classes,
         train[0].shape[1:],
         reading.checksum(*train),
+        reading.checksum(*evaluation),
     )
 
 
@@ -109,5 +111,5 @@ def _streamed_task(recipe, seed, data_dir, devices):
         devices.spread(in_order, size),
         builder.info.features["label"].num_classes,
         (recipe.image_size, recipe.image_size, 3),
-        reading.tfds_checksum(builder),
+        *2 * [reading.tfds_checksum(builder)],
     )

@@ -1,5 +1,6 @@
 """The folder that is made of a run, and that plain Keras opens it."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -16,7 +17,7 @@ from huggingface_hub import ModelCard
 import hub
 import keras_resfam
 import tiny_run
-from keras_resfam.pretrained import fingerprint, registry
+from keras_resfam.pretrained import fingerprint, hdf5, registry
 from keras_resfam.pretrained.files import WEIGHTS, describe
 from training import evaluate
 from training.networks import loading, model_card, packaging
@@ -114,9 +115,9 @@ def test_names(builder, arguments, recipe, suffix, name):
 def test_values_are_the_runs_with_kernels_in_half_precision(
     folders, empty_checkout
 ):
-    stored = fingerprint.read_file(folders["WideResNet"] / WEIGHTS)
+    stored = hdf5.read((folders["WideResNet"] / WEIGHTS).read_bytes())
     run = empty_checkout / "runs" / "WideResNet" / "model.weights.h5"
-    trained = fingerprint.read_file(run)
+    trained = hdf5.read(run.read_bytes())
     assert list(stored) == list(trained)
     for name, values in trained.items():
         for ours, full in zip(stored[name], values, strict=True):
@@ -127,12 +128,12 @@ def test_values_are_the_runs_with_kernels_in_half_precision(
 def test_the_fingerprint_is_of_what_is_stored(folders):
     folder = folders["DMRNet"]
     record = read(folder, "fingerprint.json")
-    kernel = fingerprint.read_file(folder / WEIGHTS)["stem_conv"][0]
+    kernel = hdf5.read((folder / WEIGHTS).read_bytes())["stem_conv"][0]
     assert record["variables"]["stem_conv/kernel"] == {
         "dtype": "float16",
         "shape": [3, 3, 1, 16],
-        "sha256": describe(kernel.tobytes())["sha256"],
     }
+    assert (kernel.dtype, kernel.shape) == ("float16", (3, 3, 1, 16))
     assert set(record["files"]) == set(packaging.FILES) - {"fingerprint.json"}
     model = keras_resfam.DMRNet(
         depth=8, weights=folder, classifier_activation=None
@@ -199,6 +200,82 @@ def test_a_published_commit_stays_pinned_while_the_files_do(folders, tmp_path):
     packaging.register(packaging.entry(folder))
     assert registry.list_weights("WideResNet")[0].commit is None
     packaging.register(packaging.entry(folders["WideResNet"]))
+
+
+REGISTER = """
+import dataclasses, pathlib, sys
+from keras_resfam.pretrained import registry
+from training.networks import packaging
+registry.PATH = pathlib.Path(sys.argv[1])
+(network,) = (n for n in registry.read() if n.name == "first")
+print("ready", flush=True)
+sys.stdin.readline()
+for index in range(20):
+    name = f"{sys.argv[2]}_{index}"
+    packaging.register(dataclasses.replace(network, name=name))
+"""
+
+
+def test_processes_that_register_at_once(folders, tmp_path, monkeypatch):
+    network = packaging.entry(folders["WideResNet"])
+    monkeypatch.setattr(registry, "PATH", tmp_path / "registry.json")
+    registry.write([dataclasses.replace(network, name="first")])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", REGISTER, registry.PATH, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("a", "b")
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    assert len(registry.read()) == 41
+    assert not list(tmp_path.glob("partial-*"))
+
+
+@pytest.mark.parametrize("name", ["digits", "cifar10"])
+def test_a_folder_is_not_registered_under_a_data_sets_name(folders, name):
+    network = dataclasses.replace(packaging.entry(folders["DMRNet"]), name=name)
+    before = registry.PATH.read_bytes()
+    with pytest.raises(ValueError, match=f"Received: {name}"):
+        packaging.register(network)
+    assert registry.PATH.read_bytes() == before
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_kill_while_a_folder_is_replaced(
+    folders, empty_checkout, monkeypatch, call
+):
+    folder = folders["OrthoPlainNet"]
+    before = tiny_run.contents(folder)
+    calls, replace = [], os.replace
+
+    def killed(source, target):
+        if str(target).startswith(str(folder.parent)):
+            calls.append(target)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    run = empty_checkout / "runs" / "OrthoPlainNet"
+    with pytest.raises(KeyboardInterrupt):
+        packaging.package(run)
+    monkeypatch.setattr(os, "replace", replace)
+    packaging.restore(folder)
+    assert tiny_run.contents(folder) == before
+    assert packaging.package(run) == folder
+    assert tiny_run.contents(folder) == before
+    beside = {path.name for path in folder.parent.iterdir()}
+    assert beside == {path.name for path in folders.values()}
 
 
 def test_the_model_card(folders):

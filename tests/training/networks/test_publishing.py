@@ -11,9 +11,9 @@ import hub
 import tiny_run
 from keras_resfam import DMRNet, HubError
 from keras_resfam.models import families
-from keras_resfam.pretrained import fingerprint, registry, sources
+from keras_resfam.pretrained import fingerprint, hdf5, registry, sources
 from keras_resfam.pretrained.files import FINGERPRINT, WEIGHTS, describe
-from training import package, publish, train
+from training import publish, train
 from training.images import reading as datasets
 from training.networks import packaging, publishing
 
@@ -78,26 +78,56 @@ def test_the_same_bytes_again_change_nothing(folder, server):
     assert registry.PATH.read_bytes() == before
 
 
-def test_only_what_differs_is_sent_and_what_is_gone_removed(folder, server):
+def test_only_what_differs_is_sent(folder, server):
     run(folder)
     (made, *_) = commits(server)
-    changed = {"old.txt": b"", "older/log.csv": b"", "log.csv": b"other"}
-    server.push(REPOSITORY, made.files | changed)
+    server.push(REPOSITORY, made.files | {"log.csv": b"other"})
     server.requests.clear()
     run(folder)
     assert files_of(commits(server)[0]) == tiny_run.contents(folder)
     assert not [path for _, path in server.requests if "lfs" in path]
 
 
+KERAS_FILES = ("README.md", "config.json", "metadata.json", WEIGHTS)
+
+
 @pytest.mark.parametrize("options", [(), ("--dry-run",)])
-def test_a_repository_of_something_else_is_left_alone(folder, server, options):
-    theirs = {"README.md": b"mine", "model.safetensors": b"mine too"}
-    made = server.push(REPOSITORY, theirs)
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        ["README.md", "model.safetensors"],
+        ["README.md"],
+        [FINGERPRINT],
+        KERAS_FILES,
+        [*packaging.FILES, "thesis.pdf"],
+        [*packaging.FILES, "more/log.csv"],
+    ],
+)
+def test_a_repository_of_something_else_is_left_alone(
+    folder, server, options, theirs
+):
+    made = server.push(REPOSITORY, {name: b"mine" for name in theirs})
     registered = registry.PATH.read_bytes()
-    with pytest.raises(SystemExit, match="with model.safetensors"):
+    with pytest.raises(SystemExit, match=f"with .*{sorted(theirs)[-1]}"):
         run(folder, *options)
     assert commits(server)[0].oid == made
     assert registry.PATH.read_bytes() == registered
+
+
+def test_what_is_sent_is_what_was_checked(folder, server, monkeypatch):
+    before, check = tiny_run.contents(folder), packaging.check
+
+    def check_and_change(copy):
+        check(copy)
+        edit_weights(folder)
+        edit_card(folder)
+
+    monkeypatch.setattr(packaging, "check", check_and_change)
+    run(folder)
+    assert tiny_run.contents(folder) != before
+    assert files_of(commits(server)[0]) == before
+    (network,) = registry.read()
+    assert network.files == {k: describe(v) for k, v in before.items()}
 
 
 def test_dry_run(folder, server, capsys):
@@ -123,7 +153,7 @@ def test_private(folder, server, monkeypatch):
         sources.find(address, "DMRNet", arguments)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     source = sources.find(address, "DMRNet", arguments)
-    layers = fingerprint.read_file(folder / WEIGHTS)
+    layers = hdf5.read((folder / WEIGHTS).read_bytes())
     np.testing.assert_array_equal(
         source.layers["stem_conv"][0], layers["stem_conv"][0]
     )
@@ -154,7 +184,7 @@ def test_a_tag_stays_where_it_is(folder, server):
     run(folder, "--revision", "v1")
     made = commits(server)[0]
     assert server.repositories[REPOSITORY].tags == {"v1": made.oid}
-    server.push(REPOSITORY, made.files | {"more.txt": b""})
+    server.push(REPOSITORY, made.files | {"log.csv": b"other"})
     with pytest.raises(SystemExit, match="--revision v1"):
         run(folder, "--revision", "v1")
     assert len(commits(server)) == 3
@@ -223,9 +253,14 @@ def test_an_edited_folder(folder, server, edit):
         ("short", "/preupload/"),
         ("die", "/commit/"),
         ("deaf", "/commit/"),
+        ("hang", "/api/repos/create"),
+        ("hang", "/preupload/"),
+        ("hang", "/lfs/"),
+        ("hang", "/commit/"),
     ],
 )
-def test_faults(folder, server, kind, path):
+def test_faults(folder, server, monkeypatch, kind, path):
+    monkeypatch.setattr(publishing, "PATIENCE", 1)
     with server.fault(kind, path):
         with pytest.raises(HubError) as info:
             publishing.publish(folder, REPOSITORY)
@@ -250,10 +285,9 @@ def test_the_command_says_what_is_wrong(folder, server):
 def test_somebody_else_publishes_meanwhile(folder, server, monkeypatch):
     run(folder)
     made = commits(server)[0]
-    wanted = publishing.plan(folder, REPOSITORY)
     server.push(REPOSITORY, {"theirs.txt": b""})
     stale = publishing.Plan(
-        REPOSITORY, made.oid, False, tiny_run.contents(folder), wanted.remove
+        REPOSITORY, made.oid, False, tiny_run.contents(folder)
     )
     monkeypatch.setattr(publishing, "plan", lambda *arguments: stale)
     with pytest.raises(SystemExit, match="meanwhile"):
@@ -266,7 +300,7 @@ def test_from_training_to_a_user_of_the_hub(server, tmp_path, monkeypatch):
     trained = checkout / "runs" / "digits"
     quick = ["--epochs", "1", "--batch-size", "16", "--set", "validation=1181"]
     train.main([*quick, "--quiet", "--run-dir", str(trained)])
-    package.main([str(trained)])
+    packaging.main([str(trained)])
     folder = checkout / "weights" / "dmrnet_8_digits"
     run(folder)
 

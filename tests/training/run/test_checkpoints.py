@@ -1,6 +1,8 @@
 """Checkpoints under kills, damage and a full disk."""
 
+import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +98,85 @@ def test_disk_without_room_keeps_the_checkpoint_before(tmp_path):
         checkpoints.save(tmp_path, 10, [np.zeros(100_000)], {})
     assert checkpoints.load(tmp_path)[1] == {"step": 5}
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_copies_of_a_checkpoint_are_the_users(tmp_path):
+    for step in (500, 1000):
+        checkpoints.save(tmp_path, step, arrays(step), {"step": step})
+    newest = max(tmp_path.iterdir())
+    copies = [
+        shutil.copy(newest, tmp_path / name)
+        for name in (
+            f"best-{newest.name}",
+            f"9{newest.name}.npz",
+            newest.name.replace(".npz", " (1).npz"),
+            newest.name.replace(".npz", "-copy.npz"),
+            "mine.damaged",
+            "mine.partial",
+        )
+    ]
+    checkpoints.save(tmp_path, 1500, arrays(1500), {"step": 1500})
+    checkpoints.clean(tmp_path)
+    assert all(path.exists() for path in copies)
+    mine = set(tmp_path.iterdir()) - set(copies)
+    assert {path.name[:9] for path in mine} == {"00001000-", "00001500-"}
+    assert checkpoints.load(tmp_path)[1] == {"step": 1500}
+    for path in mine:
+        path.unlink()
+    assert checkpoints.load(tmp_path) is None
+
+
+def test_more_than_a_hundred_million_steps_come_after(tmp_path):
+    for step in (99_999_999, 100_000_000, 100_000_001):
+        checkpoints.save(tmp_path, step, arrays(1), {"step": step})
+    assert checkpoints.load(tmp_path)[1] == {"step": 100_000_001}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_with_the_name_of_a_checkpoint(tmp_path):
+    checkpoints.save(tmp_path, 5, arrays(5), {"step": 5})
+    folder = tmp_path / f"00000010-{'0' * 16}.npz"
+    folder.mkdir()
+    told = []
+    assert checkpoints.load(tmp_path, warn=told.append)[1] == {"step": 5}
+    assert len(told) == 1 and str(folder) in told[0]
+    folder.mkdir()
+    for step in (6, 7, 8):
+        checkpoints.save(tmp_path, step, arrays(step), {"step": step})
+    assert checkpoints.load(tmp_path, warn=told.append)[1] == {"step": 8}
+
+
+def forge(folder, contents):
+    """Puts down a checkpoint of any contents, under the name that is right."""
+    path = folder / "forged"
+    path.write_bytes(contents)
+    path.rename(folder / f"00000099-{checkpoints._digest(path)}.npz")
+
+
+def archive(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [
+        b"",
+        b"text",
+        archive(),
+        archive(state="{}", other=np.ones(2)),
+        archive(state="{", **{"0": np.ones(2)}),
+        archive(state="[" * 100_000, **{"0": np.ones(2)}),
+        archive(state=np.array([{}], dtype=object)),
+        archive(state="{}", **{"0": np.ones(2)})[:200] + bytes(300),
+    ],
+)
+def test_forged_checkpoints_are_an_error(tmp_path, contents):
+    checkpoints.save(tmp_path, 5, arrays(5), {"step": 5})
+    forge(tmp_path, contents)
+    with pytest.raises(checkpoints.CheckpointError, match="not written by tra"):
+        checkpoints.load(tmp_path)
 
 
 SAVE_FOREVER = """

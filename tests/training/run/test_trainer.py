@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing import event_accumulator
 import disks
 import runs
 from torch_compiler import TORCH, with_compiler
-from training import recipes
+from training import recipes, train
 from training.images import augmentation
 from training.run import (
     checkpoints,
@@ -195,12 +195,12 @@ def test_float16_keeps_gradients_that_it_cannot_hold(monkeypatch):
 SMALL = {"builder": "ResNet", "arguments": {"depth": 8}}
 
 
-def prepared(folder, steps_per_execution=1, **changes):
+def prepared(folder, steps_per_execution=1, seed=0, **changes):
     recipe = (
         recipes.find("digits").with_epochs(1).replace(**{**SMALL, **changes})
     )
     return session.prepare(
-        recipe, folder, steps_per_execution=steps_per_execution
+        recipe, folder, seed, steps_per_execution=steps_per_execution
     )
 
 
@@ -245,6 +245,69 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
     labels = np.arange(32)[::-1] % 8
     with pytest.raises(ValueError, match="a run with training_data=.*Received"):
         prepared_on_arrays(tmp_path, y_train=labels)
+    with pytest.raises(ValueError, match="with evaluation_data=.*Received"):
+        prepared_on_arrays(tmp_path, y_test=labels)
+    images = np.zeros((32, 8, 8, 1), "uint8")
+    with pytest.raises(ValueError, match="with evaluation_data=.*Received"):
+        prepared_on_arrays(tmp_path, x_test=images)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epoch": "1"},
+        {"epoch": 9},
+        {"batch": -1},
+        {"batch": 10**6},
+        {"seconds": None},
+        {"meters": [1.0]},
+        {"meters": None},
+        {"rows": [{}]},
+        {"rows": [3]},
+        {"rows": [{"epoch": 1, "val_accuracy": "high"}]},
+    ],
+)
+def test_a_forged_state_is_refused(tmp_path, changes):
+    run = prepared(tmp_path)
+    meters = [float(m) for m in run.trainer.meters()]
+    state = {"epoch": 0, "batch": 1, "seconds": 1.0, "meters": meters}
+    state["rows"] = []
+    before = run.step
+    arrays = run.state()
+    with pytest.raises(checkpoints.CheckpointError, match="not written by tra"):
+        run._set_state(arrays, state | changes)
+    with pytest.raises(checkpoints.CheckpointError, match="another network"):
+        run._set_state([a.astype("U") for a in arrays], state)
+    assert run.step == before
+    run._set_state(arrays, state)
+    assert run.step == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "epoch\n1\n", "epoch,val_accuracy\n1,high\n", "epoch,val_accuracy\n1"],
+)
+def test_an_edited_log_is_a_line(tmp_path, text):
+    run = prepared(tmp_path)
+    run.result.touch()
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(SystemExit, match="log.csv should be as train.py wrote"):
+        train.train(run, verbose=0)
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_the_folder_is_looked_at_again_under_its_lock(tmp_path, complete):
+    """Another process has begun a run there, or ended one."""
+    mine = prepared(tmp_path / "mine")
+    other = prepared(tmp_path / "other", seed=1)
+    path = tmp_path / "mine" / "recipe.json"
+    path.write_text((tmp_path / "other" / "recipe.json").read_text())
+    if complete:
+        mine.result.touch()
+        (mine.folder / "log.csv").write_text("epoch,val_accuracy\n1,1.0\n")
+    with pytest.raises(SystemExit, match="holds a run with seed=1"):
+        train.train(mine, verbose=0)
+    assert other.step == mine.step == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""The step of the build that pyproject.toml cannot say: weights in the wheel.
+
+A wheel carries the smallest of the networks in `weights/`, until they take 40
+MB, as `keras_resfam/weights/<name>/`: what loading reads of each. So
+`weights="cifar10"` works where there is neither a clone nor a network.
+"""
+
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+LARGEST = 40_000_000  # bytes, of all networks in a wheel
+
+# As keras_resfam.pretrained.files.NEEDED, which cannot be imported here:
+# Keras is not installed where a wheel is built.
+FILES = "config.json", "recipe.json", "fingerprint.json", "model.weights.h5"
+
+
+def carried():
+    """The files of the networks that a wheel carries, relative to here."""
+    networks = [
+        [path.with_name(name) for name in FILES]
+        for path in Path("weights").glob("*/fingerprint.json")
+    ]
+    sizes = [sum(path.stat().st_size for path in files) for files in networks]
+    room, chosen = LARGEST, []
+    for size, files in sorted(zip(sizes, networks, strict=True)):
+        room -= size
+        if room >= 0:
+            chosen += files
+    return chosen
+
+
+class BuildWithWeights(build_py):
+    """Copies `weights/` into the package, but for editable installations."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:  # there the clone has them
+            return
+        for source, target in self._targets():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+    def _targets(self):
+        package = Path(self.build_lib, "keras_resfam")
+        return [(source, package / source) for source in carried()]
+
+    def get_outputs(self, include_bytecode=True):
+        outputs = super().get_outputs(include_bytecode)
+        return outputs + [str(target) for _, target in self._targets()]
+
+    def get_source_files(self):
+        """What a source distribution holds, from which wheels are built too."""
+        return super().get_source_files() + list(map(str, carried()))
+
+
+setup(cmdclass={"build_py": BuildWithWeights})
