@@ -48,13 +48,14 @@ class _Drawn:
             seed %= 2**64  # NumPy takes none below 0, and Keras does
         else:
             seed = keras.ops.convert_to_numpy(seed.next())
-        values = self._draw(
-            np.random.default_rng(seed), math.prod(shape[:-1]), shape[-1]
-        )
+        values = self._draw_kernel(np.random.default_rng(seed), tuple(shape))
         values = values.astype("float32", copy=False).reshape(shape)
         return keras.ops.cast(
             keras.ops.array(values), dtype or keras.config.floatx()
         )
+
+    def _draw_kernel(self, generator, shape):
+        return self._draw(generator, math.prod(shape[:-1]), shape[-1])
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
@@ -153,6 +154,47 @@ class Orthonormal(_Drawn, keras.initializers.Orthogonal):
             for start, stop in column_groups(fan_in, filters)
         ]
         return self.gain * np.concatenate(groups, axis=1)
+
+
+@keras.saving.register_keras_serializable(package="keras_resfam")
+class DeltaOrthonormal(Orthonormal):
+    """Draws kernels that are zero but for an orthonormal matrix in the centre.
+
+    Such a convolution multiplies each pixel by the same matrix, so that errors
+    keep their norms and do not spread. `W^T W = I` holds as with
+    `Orthonormal`, and `OrthonormalRegularizer` finds nothing to penalise.
+
+    More filters than channels cannot be orthonormal in one pixel. `Orthonormal`
+    draws such a kernel, as that of a stem. (Xiao et al. draw the stem from a
+    normal distribution.)
+
+    Reference: Xiao et al. 2018, [Dynamical Isometry and a Mean Field Theory
+    of CNNs](https://arxiv.org/abs/1806.05393).
+
+    Args:
+        gain: float. Multiplies every filter. Defaults to `1.0`.
+        seed: int, `keras.random.SeedGenerator` or `None`, for an int drawn at
+            random. The same shape gets the same values on every call, but
+            from a `SeedGenerator` new ones. Defaults to `None`.
+
+    Raises:
+        ValueError: As of `Orthonormal`; when called, also if a side of the
+            kernel is even, which has no centre.
+    """
+
+    def _draw_kernel(self, generator, shape):
+        *sizes, channels, filters = shape
+        if not all(size % 2 for size in sizes):
+            raise ValueError(
+                "`shape` should be of a kernel with odd sides. "
+                f"Received: shape={shape}"
+            )
+        if filters > channels:
+            return super()._draw_kernel(generator, shape)
+        kernel = np.zeros(shape)
+        centre = tuple(size // 2 for size in sizes)
+        kernel[centre] = self._draw(generator, channels, filters)
+        return kernel
 
 
 def _orthonormal(generator, rows, columns):

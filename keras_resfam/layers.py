@@ -38,10 +38,23 @@ class GradientModulation(keras.layers.Layer):
     the error above, so that one pass suffices. The uppermost layer of a chain
     leaves its error as it is.
 
+    Downwards through ReLU and BN, wide layers of orthonormal kernels multiply
+    the second moment by `pi / (pi - 1) = 1.467` each: ReLU halves the error,
+    and BN divides it by the variance of what lies below, ReLU's
+    `(pi - 1) / (2 pi)` of a normal input. In a fresh `OrthoPlainNet` of 44
+    layers it is 1.38 in the median. So with a threshold below that, such as
+    the default, modulation acts on nearly every layer of a BN-ReLU network;
+    one of 2 lets the growth pass that every layer has, and acts on what
+    departs from it. The paper gives no number for a mismatch.
+
+    While `trainable` is `False` the error passes unchanged, in training too:
+    modulation has then come to an end, and the graph, the weights and the
+    files stay as they are. As always where Keras is told so, compiled models
+    notice at the next `compile`.
+
     An error below 1e-19 or above 1e19, whose square float32 does not hold,
-    passes unchanged. The paper gives no number for a mismatch; the default is
-    ours. Under data parallelism on TensorFlow each replica modulates by the
-    moments of its own share.
+    passes unchanged. Under data parallelism on TensorFlow each replica
+    modulates by the moments of its own share.
 
     Reference: Xie et al. 2017, [All You Need is Beyond a Good Init](
     https://arxiv.org/abs/1703.01827), section 4.
@@ -49,6 +62,7 @@ class GradientModulation(keras.layers.Layer):
     Args:
         threshold: float, at least 1. The largest ratio of second moments
             that is let pass; 1 modulates always. Defaults to `1.2`.
+        **kwargs: of `keras.layers.Layer`, such as `trainable`.
 
     Call arguments:
         x: floating point tensor of any shape.
@@ -83,7 +97,7 @@ class GradientModulation(keras.layers.Layer):
     def call(self, x, link=None, training=None):
         if link is None:
             link = keras.ops.zeros((), dtype="float32")
-        if not training:
+        if not (training and self.trainable):
             return x, link
         return replace_gradient(self._modulate, x, link)
 

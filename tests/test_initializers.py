@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from keras_resfam.initializers import (
+    DeltaOrthonormal,
     FanInNormal,
     FanInUniform,
     Orthonormal,
@@ -10,7 +11,7 @@ from keras_resfam.initializers import (
 )
 
 ALL = pytest.mark.parametrize(
-    "initializer", [FanInNormal, FanInUniform, Orthonormal]
+    "initializer", [FanInNormal, FanInUniform, Orthonormal, DeltaOrthonormal]
 )
 
 
@@ -54,6 +55,46 @@ def test_groups_are_orthonormal_where_filters_do_not_fit():
 )
 def test_column_groups(fan_in, filters, expected):
     assert column_groups(fan_in, filters) == expected
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (5, 4, 4), (3, 3, 8, 6)])
+def test_delta_is_an_orthonormal_matrix_in_the_centre(shape):
+    kernel = keras.ops.convert_to_numpy(DeltaOrthonormal(seed=1)(shape))
+    centre = tuple(size // 2 for size in shape[:-2])
+    w = kernel[centre].astype("float64")
+    np.testing.assert_allclose(w.T @ w, np.eye(shape[-1]), atol=2e-6)
+    kernel = kernel.copy()
+    kernel[centre] = 0
+    assert not kernel.any()
+
+
+def test_more_filters_than_channels_are_no_delta():
+    shape = (3, 3, 3, 16)
+    np.testing.assert_array_equal(
+        *(
+            keras.ops.convert_to_numpy(draw(seed=1)(shape))
+            for draw in (DeltaOrthonormal, Orthonormal)
+        )
+    )
+
+
+def test_delta_keeps_the_norm_of_every_image():
+    kernel = DeltaOrthonormal(seed=1)((3, 3, 8, 8))
+    images = np.random.default_rng(0).normal(size=(5, 6, 6, 8))
+    outputs = keras.ops.conv(
+        keras.ops.array(images, "float32"), kernel, padding="same"
+    )
+    norms = [
+        np.linalg.norm(keras.ops.convert_to_numpy(x).reshape(5, -1), axis=1)
+        for x in (images, outputs)
+    ]
+    np.testing.assert_allclose(*norms, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (4, 3, 3)])
+def test_delta_has_a_centre(shape):
+    with pytest.raises(ValueError, match=r"odd sides. Received: shape=\("):
+        DeltaOrthonormal()(shape)
 
 
 def test_gain_seed_and_config():
@@ -102,9 +143,13 @@ def test_backends_draw_alike(initializer):
         Orthonormal: np.linalg.qr(
             np.random.default_rng(5).standard_normal((6, 4))
         )[0],
+        DeltaOrthonormal: np.linalg.qr(
+            np.random.default_rng(5).standard_normal((6, 4))
+        )[0],
     }[initializer]
-    drawn = keras.ops.convert_to_numpy(initializer(seed=5)((2, 3, 4)))
-    if initializer is Orthonormal:
+    shape = (1, 6, 4) if initializer is DeltaOrthonormal else (2, 3, 4)
+    drawn = keras.ops.convert_to_numpy(initializer(seed=5)(shape))
+    if issubclass(initializer, Orthonormal):
         expected, drawn = np.abs(expected), np.abs(drawn)
     np.testing.assert_allclose(drawn.reshape(6, 4), expected, atol=1e-6)
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import keras
@@ -8,7 +9,19 @@ from hypothesis import strategies as st
 
 from differentiate import gradients
 from keras_resfam.initializers import Orthonormal
-from keras_resfam.regularizers import OrthonormalRegularizer
+from keras_resfam.regularizers import (
+    DoubleSoftOrthogonalityRegularizer,
+    OrthogonalConvolutionRegularizer,
+    OrthonormalRegularizer,
+    SpectralRestrictedIsometryRegularizer,
+)
+
+OTHERS = (
+    DoubleSoftOrthogonalityRegularizer,
+    SpectralRestrictedIsometryRegularizer,
+    OrthogonalConvolutionRegularizer,
+)
+ALL = pytest.mark.parametrize("kind", [OrthonormalRegularizer, *OTHERS])
 
 
 def reference(kernel, factor):
@@ -32,7 +45,10 @@ def kernel(shape, seed=0):
     return values.astype("float32")
 
 
-SHAPES = [(64, 10), (10, 64), (3, 3, 16, 32), (3, 3, 3, 64), (1, 1, 8, 20)]
+SHAPES = [
+    *[(64, 10), (10, 64), (3, 3, 16, 32), (3, 3, 3, 64), (1, 1, 8, 20)],
+    *[(5, 8, 12), (3, 3, 3, 4, 8)],  # of Conv1D, and of Conv3D
+]
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -102,21 +118,136 @@ def test_a_layer_adds_the_penalty_to_the_loss_under_mixed_precision():
     )
 
 
-def test_config_round_trip():
+def matrix(w):
+    return w.astype("float64").reshape(-1, w.shape[-1])
+
+
+def numeric_gradient(function, w, step=1e-6):
+    """By central differences, in float64."""
+    found = np.zeros(w.shape)
+    for index in np.ndindex(w.shape):
+        moved = [w.astype("float64") for _ in range(2)]
+        for values, sign in zip(moved, (1, -1), strict=True):
+            values[index] += sign * step
+        found[index] = (function(moved[0]) - function(moved[1])) / (2 * step)
+    return found
+
+
+def check(regularizer, expected, w, jit=True):
+    """The value and the gradient of a regularizer against NumPy's."""
+    (found,) = gradients(regularizer, [w], jit=jit)
+    value = keras.ops.convert_to_numpy(regularizer(keras.ops.array(w)))
+    np.testing.assert_allclose(value, expected(w), rtol=1e-5)
+    exact = numeric_gradient(expected, w)
+    atol = 1e-4 * np.abs(exact).max()
+    np.testing.assert_allclose(found, exact, rtol=1e-3, atol=atol)
+
+
+SMALL = [(7, 4), (4, 7), (3, 4, 5), (3, 3, 2, 4), (3, 1, 3, 2, 3)]
+
+
+@pytest.mark.parametrize("shape", SMALL)
+def test_double_soft_orthogonality(shape):
+    def expected(w):
+        w = matrix(w)
+        return 0.3 * sum(
+            np.sum((gram - np.eye(len(gram))) ** 2)
+            for gram in (w.T @ w, w @ w.T)
+        )
+
+    check(DoubleSoftOrthogonalityRegularizer(0.3), expected, kernel(shape))
+
+
+@pytest.mark.parametrize("shape", SMALL)
+def test_power_iteration_comes_to_the_spectral_norm(shape):
+    def expected(w):
+        w = matrix(w)
+        w = w if len(w) >= len(w.T) else w.T
+        return 0.3 * np.linalg.norm(w.T @ w - np.eye(len(w.T)), 2)
+
+    regularizer = SpectralRestrictedIsometryRegularizer(0.3, iterations=200)
+    w = kernel(shape)
+    check(regularizer, expected, w)
+    # By the paper's two iterations: an estimate from below.
+    two = SpectralRestrictedIsometryRegularizer(0.3)(keras.ops.array(w))
+    share = float(keras.ops.convert_to_numpy(two)) / expected(w)
+    assert 0.5 < share < 1 + 1e-5
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("shape", [*SMALL, (5, 2, 3), (5, 3, 1, 2)])
+def test_orthogonal_convolutions(shape, strides):
+    """Against the convolution's own matrix, over a large image.
+
+    Its rows are the filters at every place: their products with the filters in
+    the middle are what the regularizer convolves.
+    """
+
+    def expected(w):
+        w = w.astype("float64")
+        *sizes, _, filters = w.shape
+        reach = [size * strides for size in sizes]  # further than they meet
+        places = [range(0, 2 * r + 1, strides) for r in reach]
+        image = [2 * r + size for r, size in zip(reach, sizes, strict=True)]
+        rows, middle = [], []
+        for place in itertools.product(*places):
+            window = tuple(
+                slice(p, p + size) for p, size in zip(place, sizes, strict=True)
+            )
+            for k in range(filters):
+                row = np.zeros((*image, w.shape[-2]))
+                row[window] = w[..., k]
+                rows.append(row.ravel())
+                middle.append(list(place) == reach)
+        rows, middle = np.array(rows), np.array(middle)
+        error = rows[middle] @ rows.T - np.eye(len(rows))[middle]
+        return 0.3 * np.sum(error**2)
+
+    regularizer = OrthogonalConvolutionRegularizer(0.3, strides)
+    check(regularizer, expected, kernel(shape))
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_the_others_find_no_fault_with_square_orthonormal_kernels(kind):
+    w = Orthonormal(seed=3)((1, 1, 8, 8))
+    (found,) = gradients(kind(1.0), [keras.ops.convert_to_numpy(w)])
+    assert float(keras.ops.convert_to_numpy(kind(1.0)(w))) < 1e-5
+    assert np.isfinite(found).all()
+
+
+@ALL
+def test_config_round_trip(kind):
     regularizer = keras.regularizers.deserialize(
-        keras.regularizers.serialize(OrthonormalRegularizer(2e-4))
+        keras.regularizers.serialize(kind(2e-4))
     )
-    assert isinstance(regularizer, OrthonormalRegularizer)
+    assert isinstance(regularizer, kind)
     assert regularizer.factor == 2e-4
+    assert regularizer.get_config() == kind(2e-4).get_config()
 
 
+@pytest.mark.parametrize(
+    "regularizer, name, value",
+    [
+        (SpectralRestrictedIsometryRegularizer(iterations=5), "iterations", 5),
+        (OrthogonalConvolutionRegularizer(strides=2), "strides", 2),
+    ],
+)
+def test_config_has_the_other_arguments(regularizer, name, value):
+    assert regularizer.get_config()[name] == value
+    for bad in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"`{name}`.*Received: {name}="):
+            type(regularizer)(**{name: bad})
+
+
+@ALL
 @pytest.mark.parametrize("factor", [-1e-4, math.nan, math.inf, "1", None])
-def test_bad_factor(factor):
+def test_bad_factor(kind, factor):
     with pytest.raises(ValueError, match="`factor`.*Received: factor="):
-        OrthonormalRegularizer(factor)
+        kind(factor)
 
 
-@pytest.mark.parametrize("shape", [(3,), (3, 3, 3), (1, 2, 3, 4, 5)])
-def test_bad_rank(shape):
-    with pytest.raises(ValueError, match="rank 2.*rank 4.*Received: x.shape="):
-        OrthonormalRegularizer()(keras.ops.ones(shape))
+@ALL
+@pytest.mark.parametrize("shape", [(3,), (1, 2, 3, 4, 5, 6)])
+def test_bad_rank(kind, shape):
+    with pytest.raises(ValueError, match="rank 2.*rank 3.*Received: x.shape="):
+        kind()(keras.ops.ones(shape))

@@ -67,23 +67,27 @@ class Layers:
         epsilon: float. Of BatchNormalization. Defaults to `1e-5`, Torch's.
         kernel_initializer: callable that returns a new initializer for a
             convolution. Defaults to `FanInNormal`.
-        kernel_regularizer: callable that returns a new regularizer, or
-            `None`.
+        kernel_regularizer: callable of the strides that returns a new
+            regularizer, or `None`.
         dense_initializer: callable that returns a new initializer for the
             last layer. Defaults to `FanInUniform`.
+        shift: float. Where the beta of BatchNormalization starts. Defaults
+            to `0.0`.
     """
 
     def __init__(
         self,
         epsilon=1e-5,
         kernel_initializer=FanInNormal,
-        kernel_regularizer=lambda: None,
+        kernel_regularizer=lambda strides: None,
         dense_initializer=FanInUniform,
+        shift=0.0,
     ):
         self.epsilon = epsilon
         self.kernel_initializer = kernel_initializer
         self.kernel_regularizer = kernel_regularizer
         self.dense_initializer = dense_initializer
+        self.shift = shift
 
     def conv(self, x, filters, size, strides=1, *, name):
         """Convolution without bias, padded alike on both sides as in Torch."""
@@ -96,13 +100,18 @@ class Layers:
             zeros=size // 2 if strided else 0,
             use_bias=False,
             kernel_initializer=self.kernel_initializer(),
-            kernel_regularizer=self.kernel_regularizer(),
+            kernel_regularizer=self.kernel_regularizer(strides),
             name=name,
         )(x)
 
     def bn(self, x, *, name):
+        start = keras.initializers.Constant(self.shift)
         return BatchNormalization(
-            axis=channel_axis(), momentum=0.9, epsilon=self.epsilon, name=name
+            axis=channel_axis(),
+            momentum=0.9,
+            epsilon=self.epsilon,
+            beta_initializer=start if self.shift else "zeros",
+            name=name,
         )(x)
 
     def conv_bn(self, x, filters, size, strides=1, *, prefix, index=""):
@@ -137,7 +146,7 @@ class Layers:
             units,
             activation=activation,
             kernel_initializer=self.dense_initializer(),
-            kernel_regularizer=self.kernel_regularizer(),
+            kernel_regularizer=self.kernel_regularizer(1),
             dtype=full_precision(),
             name=name,
         )(x)

@@ -17,6 +17,10 @@ TRAINING_ARGUMENTS = {
     "dropout": 0.0,
     "orthonormality": 0.0,
     "modulation": False,
+    "modulation_at": "relu",
+    "regularizer": "orthonormal",
+    "initializer": None,
+    "shift": 0.0,
 }
 """Builder arguments that a trained network does not need, and what turns them
 off: they act in training, or before it."""
