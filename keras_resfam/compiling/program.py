@@ -7,6 +7,7 @@ operations that a call comes to, and those it can compile.
 from keras_resfam.backends.gradients import recorded
 from keras_resfam.backends.losses import split_losses
 from keras_resfam.compiling import passes
+from keras_resfam.compiling.compiler import compile_for_processor
 
 
 def record(model, training, inputs):
@@ -67,9 +68,7 @@ def record(model, training, inputs):
     module.recompile()
     # PyTorch takes images of channels last, of which this is about, for images
     # of channels first, and would turn their rows into channels.
-    program = torch.compile(
-        module.forward, options={"layout_optimization": False}
-    )
+    program = compile_for_processor(module.forward, layout_optimization=False)
 
     def call(inputs):
         outputs, updates, losses, total = program(trained, kept, inputs)

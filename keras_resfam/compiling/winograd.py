@@ -18,6 +18,7 @@ import functools
 import torch
 
 from keras_resfam.backends.memory import channels_first, channels_last
+from keras_resfam.compiling.compiler import compile_for_processor
 
 TILE = 4  # outputs in a row
 SPAN = 6  # inputs that they see
@@ -261,4 +262,4 @@ def _transposed(matrix):
 
 @functools.cache
 def _compiled(function):
-    return torch.compile(function, dynamic=True)
+    return compile_for_processor(function, dynamic=True)
