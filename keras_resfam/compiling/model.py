@@ -1,9 +1,11 @@
 """Models whose calls PyTorch compiles."""
 
+import threading
+
 import keras
 
 from keras_resfam import graphs
-from keras_resfam.compiling.program import record
+from keras_resfam.compiling.program import Programs
 from keras_resfam.graphs.copies import checked
 
 STEPS = (
@@ -33,7 +35,8 @@ def compiled(model):
 
     The first batch of each shape takes a minute or two, in training and in
     inference, and wants a C++ compiler on a CPU. Batches should be of one
-    size.
+    size. Several threads may predict at once: those whose first batches meet
+    wait for each other.
 
     On TensorFlow and JAX, whose `jit_compile` does such work, `model` itself
     is returned.
@@ -95,12 +98,12 @@ class Compiled(keras.Model):
         )
         self.model = model
         self.input_spec = model.input_spec
-        self.programs = {}
-        self.recorded_losses = None  # of the last call, if it was to train
+        self.programs = Programs(model)
+        self.of_thread = threading.local()  # losses of its last training call
         self.built = True
 
     def call(self, inputs, training=None):
-        self.recorded_losses = None
+        self.of_thread.losses = None
         leaves = keras.tree.flatten(inputs)
         if any(x.device.type == "meta" for x in leaves):  # Keras asks shapes
             return self.model(inputs, training=training)
@@ -115,20 +118,19 @@ class Compiled(keras.Model):
         weights = tuple((id(v), v.trainable) for v in self.model.variables)
         layers = graphs.layers_within(self.model) if training else ()
         switches = tuple(layer.trainable for layer in layers)
-        key = bool(training), kinds, weights, switches
-        if key not in self.programs:
-            self.programs[key] = record(self.model, key[0], inputs)
-        outputs, losses, penalties = self.programs[key](inputs)
-        self.add_loss(losses)  # a model around this one finds them so
+        outputs, losses, penalties = self.programs.call(
+            (bool(training), kinds, weights, switches), bool(training), inputs
+        )
+        if losses:  # a model around this one finds them so
+            self.add_loss(losses)
         if training:
-            self.recorded_losses = [*losses, *penalties]
+            self.of_thread.losses = [*losses, *penalties]
         return outputs
 
     @property
     def losses(self):
-        if self.recorded_losses is None:
-            return super().losses
-        return self.recorded_losses
+        recorded = getattr(self.of_thread, "losses", None)
+        return super().losses if recorded is None else recorded
 
     def compile(self, *args, **kwargs):
         # By its types Keras decides whether to scale the loss.

@@ -4,10 +4,48 @@ Keras's way of calling layers stops torch.compile. torch.export records the
 operations that a call comes to, and those it can compile.
 """
 
+import threading
+
 from keras_resfam.backends.gradients import recorded
 from keras_resfam.backends.losses import split_losses
 from keras_resfam.compiling import passes
 from keras_resfam.compiling.compiler import compile_for_processor
+
+RECORDING = threading.RLock()  # torch.export is for one thread at a time
+
+
+class Programs:
+    """A model's programs, one for each kind of call, for several threads.
+
+    Args:
+        model: `keras.Model`.
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.made = {}
+
+    def call(self, kind, training, inputs):
+        """Calls the program of a kind, which the first such call records.
+
+        Args:
+            kind: hashable.
+            training: bool.
+            inputs: as in `record`. Those of a kind have the same shapes.
+
+        Returns:
+            What the function that `record` returns does.
+        """
+        program = self.made.get(kind)
+        if program is not None:
+            return program(inputs)
+        with RECORDING:
+            program = self.made.get(kind) or record(
+                self.model, training, inputs
+            )
+            results = program(inputs)  # PyTorch compiles at the first call
+            self.made[kind] = program
+        return results
 
 
 def record(model, training, inputs):

@@ -91,7 +91,7 @@ def test_computes_in_mixed_precision_too():
 @torch_only
 def test_its_program_does_the_casting(monkeypatch):
     """Not Keras, weight by weight, before each call."""
-    from keras_resfam.compiling import model as compiling
+    from keras_resfam.compiling import program as compiling
 
     types = set()
     record = compiling.record
@@ -248,7 +248,7 @@ def test_statistics_that_are_frozen_later_stay_too(nested):
 
 @torch_only
 def test_one_program_serves_batches_of_one_shape(monkeypatch):
-    from keras_resfam.compiling import model as compiling
+    from keras_resfam.compiling import program as compiling
 
     made = []
     record = compiling.record
@@ -294,6 +294,46 @@ def test_another_thread_trains_while_one_records():
         with futures.ThreadPoolExecutor(1) as thread:
             loss = thread.submit(model.train_on_batch, X[:8], Y[:8]).result()
     assert np.isfinite(loss)
+
+
+def tiny():
+    """A network that is quickly compiled, with penalties of two kinds."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 4, 3))
+    x = keras_resfam.layers.Conv2D(4, 3, kernel_regularizer="l2")(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(3, "softmax")(x))
+
+
+@torch_only
+def test_eight_threads_with_batches_of_several_sizes():
+    """Whose first ones meet: torch.export takes one at a time."""
+    model = tiny()
+    fast = keras_resfam.compiled(model)
+    x = RNG.normal(size=(5, 4, 4, 3)).astype("float32")
+    expected = model.predict_on_batch(x)
+
+    def serve(thread):
+        for call in range(6):
+            size = 1 + (thread + call) % 3 * 2
+            found = fast.predict_on_batch(x[-size:])
+            np.testing.assert_allclose(found, expected[-size:], rtol=1e-4)
+        return thread
+
+    with futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(serve, range(8))) == list(range(8))
+
+
+@torch_only
+def test_losses_are_those_of_the_thread_that_called():
+    fast = keras_resfam.compiled(tiny())
+    x = keras.ops.ones((2, 4, 4, 3))
+    fast(x, training=True)
+    before = fast.losses
+    with futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(fast, 2 * x, training=False).result()
+        assert pool.submit(lambda: fast.losses).result() is not before
+    assert fast.losses is before
 
 
 class Around(keras.Model):
