@@ -5,7 +5,7 @@ the numbered ones are the ImageNet forms.
 """
 
 from keras_resfam import analysis, initializers, layers, regularizers
-from keras_resfam.compiling import compiled
+from keras_resfam.compiling import compiled, predictor
 from keras_resfam.datasets import decode_predictions
 from keras_resfam.graphs.counting import count_multiply_adds
 from keras_resfam.graphs.folding import fold_batch_norm
@@ -52,6 +52,7 @@ __all__ = [
     "initializers",
     "layers",
     "list_weights",
+    "predictor",
     "regularizers",
     "to_stock_layers",
 ]
