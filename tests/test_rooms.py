@@ -56,6 +56,6 @@ def test_the_package_does_not_import_training():
 
 def test_training_imports_the_package():
     """The drawing is not empty: its arrows are found."""
-    assert ("training.run.session", "keras_resfam") in set(
+    assert ("training.run.network", "keras_resfam") in set(
         imports.arrows("training", PACKAGE)
     )

@@ -24,8 +24,7 @@ import tempfile
 if not __package__:  # run as a file, with its own folder on the path
     sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
-from training import analyse, evaluate
-from training.startup import command_line
+from training.startup import backend, command_line
 
 PAGE = pathlib.Path(__file__).with_name("page")
 NETWORK = "network.json"  # what a folder has that this command wrote
@@ -34,14 +33,14 @@ NETWORK = "network.json"  # what a folder has that this command wrote
 def parse_arguments(arguments=None):
     parser = command_line.parser(__doc__)
     add = parser.add_argument
-    evaluate.add_network(add)
+    command_line.add_network(add)
     add(
         "--out",
         type=pathlib.Path,
         required=True,
         help="the folder to write: new, empty or written by this command",
     )
-    add("--data-dir", metavar="PATH", help="as for train.py")
+    command_line.add_data_dir(add)
     add("--split", help="of the data set (default: its test split)")
     add(
         "--examples",
@@ -60,21 +59,27 @@ def parse_arguments(arguments=None):
 
 def main(arguments=None):
     options = parse_arguments(arguments)
-    with command_line.in_a_line("demo.py"):
+    with command_line.exit_on_error("demo.py"):
         choose_torch()
         check_folder(options.out)
-        model, recipe = evaluate.load_network(options)
-        data, names = load_samples(recipe, options)
-        study = read_study(options.study, recipe) if options.study else None
+        backend.start()
+        from training.networks import loading
+        from training.studies.study import name_of
+
+        model, description = loading.load_network(options)
+        data, names = load_samples(description, options)
+        study = None
+        if options.study:
+            study = read_study(options.study, description)
         with new_folder(options.out) as folder:
             write_site(
                 model,
                 folder,
-                title=analyse.name_of(options.network, recipe),
-                about=about(model, recipe, data),
+                title=name_of(options.network, description),
+                about=about(model, description, data),
                 names=names,
                 data=data,
-                drawing=recipe["dataset"] == "digits",
+                drawing=description["dataset"] == "digits",
                 study=study,
             )
     print(
@@ -128,20 +133,23 @@ def new_folder(path):
         os.replace(folder, path)
 
 
-def load_samples(recipe, options):
+def load_samples(description, options):
     """The sample images with their labels, or `None`; the classes' names."""
     from keras_resfam.datasets import DATASETS
+    from training.images import evaluation
 
-    dataset, data_dir = recipe["dataset"], options.data_dir
+    dataset, data_dir = description["dataset"], options.data_dir
     if dataset != "digits" and data_dir is None:
         known = DATASETS.get(dataset)
         return None, known and known.class_names
-    split = options.split or evaluate.own_split(recipe, dataset, data_dir)
-    batches, names = evaluate.load_data(dataset, split, recipe, data_dir)
-    return evaluate.first(batches, options.examples), names
+    own_split = evaluation.own_split(description, dataset, data_dir)
+    batches, names = evaluation.load_data(
+        dataset, options.split or own_split, description, data_dir
+    )
+    return evaluation.first_examples(batches, options.examples), names
 
 
-def read_study(folder, recipe):
+def read_study(folder, description):
     """What analyse.py has written of a network.
 
     Returns:
@@ -158,7 +166,7 @@ def read_study(folder, recipe):
         for name in ("path_lengths.csv", "gradients.csv")
     )
     # The authors' numbers are of a residual network.
-    published = recipe["dataset"] == "cifar10" and lengths is not None
+    published = description["dataset"] == "cifar10" and lengths is not None
     effective = gradients and analysis.effective_lengths(gradients)
     return {
         "weights": records[0]["weights"],
@@ -268,16 +276,16 @@ def sizes(folder):
     }
 
 
-def about(model, recipe, data):
+def about(model, description, data):
     """A sentence about a network."""
     from keras_resfam.models import families
     from keras_resfam.pretrained import registry
 
-    call = families.call(recipe["builder"], recipe["arguments"])
+    call = families.call(description["builder"], description["arguments"])
     images = f", {len(data[1]):,} of whose test images are here" if data else ""
     return (
         f"{call}: {model.count_params():,} parameters, trained on "
-        f"{registry.title(recipe['dataset'])}{images}."
+        f"{registry.title(description['dataset'])}{images}."
     )
 
 

@@ -178,5 +178,5 @@ def test_arguments_that_a_builder_does_not_have_are_refused():
 
 
 def test_folder_without_a_recipe_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match="is no run"):
+    with pytest.raises(SystemExit, match="is neither a run"):
         analyse.main([str(tmp_path), "--benchmark"])

@@ -11,7 +11,10 @@ import runs
 from training import recipes, train
 from training.run import run_folder
 
-COMMANDS = "train", "evaluate", "analyse", "package", "publish", "benchmark"
+COMMANDS = (
+    *("train", "evaluate", "analyse", "package", "publish", "demo"),
+    "benchmark",
+)
 
 
 def test_default_reads_digits_above_99_percent(tmp_path, capsys):

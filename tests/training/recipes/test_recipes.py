@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_resfam
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import dmrnet, ortho_plain_net, resnet, wide_resnet
 from keras_resfam.pretrained import sources
@@ -150,7 +151,7 @@ def test_recipe_is_whole(recipe):
         assert (recipe.image_size, recipe.test_split) == (224, "validation")
     elif recipe.source != "this project":
         assert recipe.batch_size <= 128
-    builder = getattr(session.keras_resfam, recipe.builder)
+    builder = getattr(keras_resfam, recipe.builder)
     builder.__signature__.bind_partial(**recipe.arguments)
 
 

@@ -587,7 +587,7 @@ def test_the_best_epoch_is_not_the_last(tmp_path, monkeypatch):
 def test_signals_are_noted_for_the_end_of_a_step(tmp_path, kind):
     run = prepared(tmp_path)
     before = signal.getsignal(kind)
-    with run._listening():
+    with run._recording_signals():
         signal.raise_signal(kind)
         assert run.signal == kind
     assert signal.getsignal(kind) is before

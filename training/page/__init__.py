@@ -1,0 +1,1 @@
+"""The page that `demo.py` makes: a network in the visitor's browser."""
