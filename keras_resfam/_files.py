@@ -40,7 +40,7 @@ def read_json(path):
     """
     try:
         return json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} should be a whole file of JSON. Received: {error}"
         ) from error

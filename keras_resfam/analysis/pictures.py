@@ -115,7 +115,7 @@ def plot_path_lengths(lengths, name="paths"):
         A `matplotlib.figure.Figure`.
     """
     figure, axes = canvas("path length", "share of all paths")
-    axes.bar(lengths["length"], lengths["probability"], label=name)
+    axes.bar(lengths["length"], lengths["probability"], label=as_it_is(name))
     return finish(figure, axes)
 
 
@@ -131,7 +131,11 @@ def plot_gradients(result, name="measured"):
     """
     figure, axes = canvas("path length (blocks)", "log10 of gradient norm")
     axes.plot(
-        result["length"], result["log10_gradient"], "o-", ms=3, label=name
+        result["length"],
+        result["log10_gradient"],
+        "o-",
+        ms=3,
+        label=as_it_is(name),
     )
     return finish(figure, axes)
 
@@ -149,7 +153,7 @@ def plot_contributions(result, name="measured", published=False):
         A `matplotlib.figure.Figure`.
     """
     figure, axes = canvas("path length (blocks)", "share of the gradient")
-    axes.bar(result["length"], result["share"], label=name)
+    axes.bar(result["length"], result["share"], label=as_it_is(name))
     if published:
         first, last = authors.EFFECTIVE_LENGTHS
         axes.axvspan(
@@ -204,7 +208,12 @@ def by_network(records):
     groups = {}
     for row in records:
         groups.setdefault((row["network"], row["weights"]), []).append(row)
-    return [(name, rows) for (name, _), rows in groups.items()]
+    return [(as_it_is(name), rows) for (name, _), rows in groups.items()]
+
+
+def as_it_is(name):
+    """A network's name for Matplotlib, which takes `$` for mathematics."""
+    return name.replace("$", r"\$")
 
 
 def select(rows, study):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
-from keras_resfam.pretrained import fingerprint, hdf5, registry
+from keras_resfam.pretrained import fingerprint, hdf5, recipe, registry
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.files import (
     FINGERPRINT,
@@ -161,7 +161,7 @@ def find(weights, family, arguments):
     if text.startswith("hf://"):
         repository, _, revision = text.removeprefix("hf://").partition("@")
         files = _fetch(repository, revision or "main")
-    elif isinstance(weights, str) and weights in _names():
+    elif isinstance(weights, str) and weights in names():
         files = _registered_files(_choose(weights, family, arguments))
     elif _is_run(Path(text)):
         return _read_file(Path(text) / WEIGHTS, family, arguments)
@@ -183,10 +183,11 @@ def _fetch(repository, revision, pins=None):
     return hub.fetch(repository, revision, pins)
 
 
-def _names():
+def names():
+    """What `weights` may be without being a path: networks and data sets."""
     networks = registry.read()
-    names = {network.name for network in networks}
-    return names | {network.dataset for network in networks} | set(DATASETS)
+    own = {network.name for network in networks}
+    return own | {network.dataset for network in networks} | set(DATASETS)
 
 
 def _is_run(folder):
@@ -301,24 +302,21 @@ def _read_file(path, family, arguments):
     beside = path.with_name(RECIPE)
     if beside.is_file():
         try:
-            recipe = json.loads(beside.read_text())
-            known = _known(recipe)
-            built = _built(recipe)
-        except (ValueError, KeyError, TypeError) as error:
+            described = recipe.parse(beside.read_bytes())
+        except ValueError as error:
             raise ValueError(
-                f"`weights` should lie beside the {RECIPE} of their "
-                f"run, or beside none; {beside} does not tell what they were "
-                f"trained on ({error!r}). Received: weights={where}"
+                f"`weights` should lie beside the {RECIPE} of their run, or "
+                f"beside none; {beside} does not tell what they were trained "
+                f"on. {error} Received: weights={where}"
             ) from error
-        _check_network(where, built, family, arguments)
+        known = _known(described)
+        _check_network(where, _built(described), family, arguments)
     return Source(where, layers, **known)
 
 
-def _built(recipe):
+def _built(described):
     """The builder and the arguments of the network that a recipe.json is of."""
-    built = recipe["builder"], recipe["arguments"]
-    families.architecture(*built)  # which knows of both, or refuses
-    return built
+    return described["builder"], described["arguments"]
 
 
 def _check_network(where, built, family, arguments):
@@ -333,32 +331,30 @@ def _check_network(where, built, family, arguments):
         )
 
 
-def _known(recipe):
+def _known(described):
     """What a recipe.json tells of weights, as the attributes of a `Source`."""
-    dataset = recipe["dataset"]
+    dataset = described["dataset"]
     # Fine-tuned networks keep the moments of what they started from.
-    moments = recipe.get("preprocessing", dataset)
+    moments = described.get("preprocessing", dataset)
     return {
         "dataset": dataset,
         "preprocessing": moments if moments in DATASETS else None,
-        "input_shape": tuple(recipe["input_shape"]),
+        "input_shape": tuple(described["input_shape"]),
     }
 
 
 def _source(where, files, family, arguments):
     """Makes a `Source` of a network's files, if it is the one asked for."""
     try:
-        recipe = json.loads(files[RECIPE])
+        described = recipe.parse(files[RECIPE])
         variables = json.loads(files[FINGERPRINT])["variables"]
         expected = fingerprint.layout(variables)
-        built = _built(recipe)
-        known = _known(recipe)
     except (*hdf5.ERRORS, RecursionError) as error:
         raise ValueError(
             "`weights` should be those of a network of keras_resfam; "
             f"{RECIPE} and {FINGERPRINT} do not tell which "
             f"({error!r}). Received: weights={where}"
         ) from error
-    _check_network(where, built, family, arguments)
+    _check_network(where, _built(described), family, arguments)
     layers = _read_layers(where, files[WEIGHTS], expected)
-    return Source(where, layers, **known)
+    return Source(where, layers, **_known(described))

@@ -84,6 +84,21 @@ def test_paths_and_gradients(model):
     assert len(figure.axes[0].patches) == 10
 
 
+@pytest.mark.parametrize("name", [r"a$\bad{$", "$", r"\$x", "a$b$c_{"])
+def test_a_name_is_no_mathematics(model, records, name):
+    named = [{**row, "network": name} for row in records]
+    lengths = path_lengths(model)
+    for figure in (
+        pictures.plot_deletion(named),
+        pictures.plot_swaps(named),
+        pictures.plot_path_lengths(lengths, name),
+    ):
+        figure.canvas.draw()
+        (legend,) = [axes.get_legend() for axes in figure.axes]
+        first = legend.get_texts()[0].get_text().replace(r"\$", "$")
+        assert first.startswith(name)
+
+
 def test_pyplot_holds_no_figure(records):
     pictures.plot_deletion(records)
     assert pyplot.get_fignums() == []

@@ -1,6 +1,7 @@
 """The measures against loops, and the script on real runs."""
 
 import json
+import shutil
 import sys
 import warnings
 
@@ -323,6 +324,32 @@ def test_the_recipe_beside_a_file_says_what_it_is(run, capsys):
     for network in file, str(folder):
         with pytest.raises(SystemExit, match="Received: --builder VGG for "):
             evaluate.main([network, "--builder", "VGG"])
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", "[" * 100_000, '{"builder": "list_weights"}']
+)
+def test_a_recipe_that_is_none_ends_in_a_line(run, text):
+    folder, _ = run
+    (folder / "recipe.json").write_text(text)
+    with pytest.raises(SystemExit, match="evaluate.py: .*recipe.json should"):
+        evaluate.main([str(folder)])
+
+
+def test_a_run_named_as_a_data_set_does_not_stand_for_it(
+    run, tmp_path, monkeypatch, capsys
+):
+    folder, _ = run
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copytree(
+        folder, elsewhere / "digits", ignore=shutil.ignore_patterns("else*")
+    )
+    monkeypatch.chdir(elsewhere)
+    evaluate.main(["digits", "--builder=DMRNet", "--set=depth=8"])
+    told = json.loads(capsys.readouterr().out)
+    result = json.loads((FOLDER / "result.json").read_text())
+    assert told["error"] == pytest.approx(result["error"])
 
 
 def test_a_file_alone_does_not_say_how_to_normalise(run, tmp_path):

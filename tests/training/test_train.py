@@ -124,6 +124,7 @@ def test_a_folder_in_which_another_trains_is_left(tmp_path):
         (["--recipe", "wrn_16_4_cifar10", "--data-dir=no"], "=no, which does"),
         (["--set", "arguments.widht=2"], "'widht': 2"),
         (["--set", "epochs=ten"], "of the type int. Received: epochs='ten'"),
+        (["--set", "arguments={[]: 1}"], "type dict. Received: arguments='{"),
         (["--set", "drops=5"], "of the type tuple. Received: drops=5"),
         (["--set", "flip=1"], "of the type bool. Received: flip=1"),
         (["--batch-size=63", "--set=mixup=0.2"], "Received: batch_size=63 on"),

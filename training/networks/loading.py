@@ -2,13 +2,13 @@
 
 import pathlib
 
-from keras_resfam._files import read_json
 from keras_resfam.models import families
 from keras_resfam.pretrained import sources
 from keras_resfam.pretrained.files import RECIPE, WEIGHTS, describe
 from training.images.evaluation import test_split
 from training.recipes import parse_setting
 from training.run import run_folder
+from training.run.description import read as read_description
 
 
 def load_network(options):
@@ -33,7 +33,7 @@ def load_network(options):
     if file is not None:
         return _load_run(file)
     if options.builder is None and (path / RECIPE).is_file():
-        description = read_json(path / RECIPE)
+        description = read_description(path / RECIPE)
         model, _ = _load_weights(
             description["builder"], description["arguments"], options.network
         )
@@ -48,6 +48,9 @@ def run_file(options):
     path = pathlib.Path(options.network)
     is_file = path.name.endswith(".weights.h5")
     file = path if is_file else path / WEIGHTS
+    # A folder may have the name of a data set, whose weights are meant then.
+    if options.builder is not None and options.network in sources.names():
+        return None
     return file if run_folder.is_run(file.parent) else None
 
 
@@ -78,7 +81,7 @@ def _load_run(file):
             f"`network` should be a run that is complete; {file} not found. "
             f"Received: {file.parent}"
         )
-    description = read_json(file.parent / RECIPE)
+    description = read_description(file.parent / RECIPE)
     model = families.get(description["builder"])(
         **description["arguments"],
         weights=str(file),

@@ -1,6 +1,6 @@
 """The model card of a weights folder: every word from the folder's files."""
 
-import csv
+import html
 import re
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -9,7 +9,8 @@ from keras_resfam._files import read_json
 from keras_resfam.models import families
 from keras_resfam.pretrained import registry
 from keras_resfam.pretrained.files import RECIPE
-from training.run import run_folder
+from training.run import reports, run_folder
+from training.run.description import read as read_description
 
 HUB_DATASETS = {
     "cifar10": "uoft-cs/cifar10",
@@ -35,9 +36,9 @@ def render(folder):
     Args:
         folder: Path. Has recipe.json, log.csv and result.json.
     """
-    description = read_json(folder / RECIPE)
+    description = read_description(folder / RECIPE)
     result = read_json(folder / run_folder.RESULT)
-    title = registry.title(description["dataset"])
+    title = _text(registry.title(description["dataset"]))
     call = families.call(description["builder"], description["arguments"])
     data = ModelCardData(
         model_name=folder.name,
@@ -52,7 +53,7 @@ def render(folder):
         eval_results=_eval_results(description, result, title),
     )
     sections = (
-        f"# {call}, trained on {title}",
+        f"# {_text(call)}, trained on {title}",
         _introduction(description, title),
         _usage(folder.name, description, title),
         _results(result, title),
@@ -62,6 +63,17 @@ def render(folder):
     body = "\n\n".join(sections)
     card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
     return f"{str(card).rstrip()}\n"
+
+
+def _text(value):
+    """A text as it is, within a line of Markdown: no HTML, no link."""
+    escaped = html.escape(_line(value), quote=False)
+    return re.sub(r"[\\`*_\[\]|~]", r"\\\g<0>", escaped)
+
+
+def _line(value):
+    """A text in one line."""
+    return " ".join(str(value).split())
 
 
 def _eval_results(description, result, title):
@@ -114,7 +126,7 @@ layer:
 ```python
 import keras_resfam
 
-model = keras_resfam.{call}
+model = keras_resfam.{_line(call)}
 predictions = model.predict(images)  # ({shape}), 0 to 255
 keras_resfam.decode_predictions(predictions, "{description["dataset"]}")
 ```
@@ -135,10 +147,11 @@ def _results(result, title):
         for key, _, name, unit in METRICS
         if key in result
     )
+    split = _line(result["split"]).replace("`", "")
     text = f"""\
 ## Results
 
-On the {result["examples"]} images of the `{result["split"]}` split of {title}:
+On the {result["examples"]} images of the `{split}` split of {title}:
 
 | | |
 |---|---|
@@ -146,12 +159,12 @@ On the {result["examples"]} images of the `{result["split"]}` split of {title}:
 
 Measured with {_versions(result)} by
 
-    {result["command"]}
+    {_line(result["command"])}
 
 on the weights of this folder, whose kernels are stored in float16."""
     if "per_class" in result:
         classes = ", ".join(
-            f"{name}: {error:.4g}"
+            f"{_text(name)}: {error:.4g}"
             for name, error in result["per_class"].items()
         )
         text += f"\n\nError by class, in percent: {classes}."
@@ -164,23 +177,22 @@ def _versions(result):
 
 
 def _training(folder, description):
-    with open(folder / run_folder.LOG, newline="") as file:
-        *_, last = csv.DictReader(file)
-    done, planned = last["epoch"], str(description["epochs"])
+    done = int(reports.read(folder)[-1]["epoch"])
+    planned = description["epochs"]
     epochs = done if done == planned else f"{done} of the {planned}"
-    unit = "epoch" if planned == "1" else "epochs"
+    unit = "epoch" if planned == 1 else "epochs"
     text = f"""\
 ## Training
 
 {epochs} {unit}, by
 
-    {description["command"]}
+    {_line(description["command"])}
 """
     for part in description.get("continued", ()):
         text += f"""
 and from epoch {part["epoch"]}, batch {part["batch"]} on by
 
-    {part["command"]}
+    {_line(part["command"])}
 """
     text += """
 `recipe.json` has every number, `log.csv` the course of the run."""
@@ -188,13 +200,13 @@ and from epoch {part["epoch"]}, batch {part["batch"]} on by
         description["source"] == "this project"
         and description["error"] is not None
     ):
-        note = description["note"]
+        note = _text(description["note"])
         text += (
             " The published error of this network is "
             f"{description['error']:g} %, {note}"
         )
         published = re.search(r"in (\d+) epochs", note)
-        if published and int(done) < int(published[1]):
+        if published and done < int(published[1]):
             text += ": this schedule is shorter"
         text += "."
     return text

@@ -28,6 +28,7 @@ from keras_resfam.pretrained.files import (
 from training.networks import accuracy, model_card
 from training.run import run_folder
 from training.run.description import differences
+from training.run.description import read as read_description
 
 FROM_RUN = (RECIPE, run_folder.LOG, WEIGHTS)
 FILES = (
@@ -73,7 +74,7 @@ def package(run, suffix="", data_dir=None):
                 "`run` should be the folder of a run that train.py has "
                 f"finished; {file} not found. Received: run={run}"
             )
-    description = read_json(run / RECIPE)
+    description = read_description(run / RECIPE)
     if description["dataset"] not in DATASETS or description.get("weights"):
         raise ValueError(
             "A network that is published should have been trained from "
@@ -136,7 +137,7 @@ def check_same_recipe(target, description):
     """Refuses to put a network in the place of one that is another."""
     if not target.exists():
         return
-    there = read_json(target / RECIPE)
+    there = read_description(target / RECIPE)
     changed = differences(there, description)
     if changed:
         old, new = (
@@ -331,7 +332,7 @@ def check(folder):
                 f"{name} should be as package.py wrote it, with "
                 f"{published['files'].get(name)}. Received: {described}"
             )
-    description = read_json(folder / RECIPE)
+    description = read_description(folder / RECIPE)
     logits = logits_of(build(description, str(folder)), description)
     if not np.allclose(logits, published["logits"], **LOGITS):
         raise ValueError(
@@ -349,7 +350,7 @@ def entry(folder, repository=None, commit=None):
         repository: String. Defaults to the project's own on the Hub.
         commit: String. `None` if it has not been published.
     """
-    description = read_json(folder / RECIPE)
+    description = read_description(folder / RECIPE)
     result = read_json(folder / run_folder.RESULT)
     return registry.Network(
         name=folder.name,

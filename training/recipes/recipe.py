@@ -121,7 +121,7 @@ class Recipe:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            _check_type(field.name, field.type, getattr(self, field.name))
+            check_type(field.name, field.type, getattr(self, field.name))
         plain = re.fullmatch(r"\w[\w.-]*", self.name)
         _check(plain, "name", "letters, digits, '_', '-' and '.'", self)
         _check_choice("schedule", self.schedule, ("steps", "cosine"))
@@ -219,7 +219,7 @@ class Recipe:
                 )
             if key:
                 arguments = changes.get("arguments", self.arguments)
-                _check_type("arguments", dict, arguments)
+                check_type("arguments", dict, arguments)
                 value = {**arguments, key: value}
             changes[field] = value
         of_network = PUBLISHED & changes.keys()
@@ -239,11 +239,11 @@ def parse_setting(text):
         raise ValueError(f"`--set` takes FIELD=VALUE. Received: --set {text}")
     try:
         return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return name, value
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        return name, value  # whose type is refused, unless it is to be a word
 
 
-def _check_type(field, kind, value):
+def check_type(field, kind, value):
     """Refuses a value of another type: `--set` takes any Python."""
     allowed = kind
     if isinstance(1.0, allowed):

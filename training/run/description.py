@@ -5,11 +5,15 @@ import json
 
 import keras
 
-from keras_resfam._files import read_json, replacing, write_json
+from keras_resfam._files import replacing, write_json
 from keras_resfam.pretrained.files import RECIPE
-from training.recipes import Recipe
+from keras_resfam.pretrained.recipe import check, is_text, parse
+from training.recipes.recipe import Recipe, check_type
 from training.run import checkpoints, run_folder
 from training.startup import command_line
+
+# The fields of a recipe that evaluate.py or a model card read.
+NEEDED = "name", "test_split", "epochs", "source", "error", "note"
 
 # The fields of recipe.json that may differ while the run stays the same.
 FREE = {
@@ -33,6 +37,54 @@ def describe(recipe, seed, task, preprocessing):
     }
     # As JSON gives it back: tuples become lists.
     return json.loads(json.dumps(description))
+
+
+def read(path):
+    """Reads a recipe.json, of a run or in a folder of weights/.
+
+    Args:
+        path: Path.
+
+    Returns:
+        Dict. It has what `pretrained.recipe.parse` promises, "classes",
+        "preprocessing" and the `NEEDED` fields of a recipe. All fields of a
+        recipe in it have their types.
+
+    Raises:
+        ValueError: If it does not; the text names the file and the field.
+    """
+    try:
+        description = parse(path.read_bytes())
+        for field in ("classes", "preprocessing", *NEEDED):
+            check(description, field, lambda value: True, "given")
+        for field in dataclasses.fields(Recipe):
+            if field.name in description:
+                value = description[field.name]
+                check_type(field.name, field.type, value)
+        for part in [description, *_continued(description)]:
+            check(part, "command", is_text, "a command")
+        if description.get("validation"):
+            check(description, "train_split", is_text, "a split")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} should be as train.py writes it. {error}"
+        ) from error
+    return description
+
+
+def _continued(description):
+    """The parts of a run that went on in another environment."""
+    parts = description.get("continued", [])
+    if not isinstance(parts, list) or not all(
+        isinstance(part, dict)
+        and type(part.get("epoch")) is type(part.get("batch")) is int
+        for part in parts
+    ):
+        raise ValueError(
+            "`continued` should be a list of objects with the epoch and the "
+            f"batch from which the run went on. Received: continued={parts!r}"
+        )
+    return parts
 
 
 def environment(recipe):
@@ -76,7 +128,7 @@ def check_same_run(folder, description):
     path = folder / RECIPE
     if not path.exists():
         return
-    begun = read_json(path)
+    begun = read(path)
     for key, (there, here) in differences(begun, description).items():
         raise ValueError(
             f"{folder} holds a run with {key}={there!r}: go on with its "
@@ -99,7 +151,7 @@ def note_other_environment(run):
     if run_folder.is_complete(run.folder):
         return
     path = run.folder / RECIPE
-    description = read_json(path)
+    description = read(path)
     continued = description.pop("continued", []) if run.step else []
     before, now = [description, *continued][-1], environment(run.trainer.recipe)
     if all(before.get(key) == now[key] for key in now.keys() - {"command"}):

@@ -322,6 +322,24 @@ def test_a_card_calls_a_schedule_shorter_if_it_is(tmp_path, note, told):
     assert told in model_card._training(run, recipe)
 
 
+def test_a_card_has_the_words_of_a_run_as_words(folders, tmp_path):
+    folder = tmp_path / "net"
+    shutil.copytree(folders["DMRNet"], folder)
+    evil = "<script>alert(1)</script>\n\n# A heading\n\n[link](x) in 9 epochs"
+    told = read(folder, "recipe.json") | {"note": evil, "command": evil}
+    told["continued"][0]["command"] = evil
+    (folder / "recipe.json").write_text(json.dumps(told))
+    card = model_card.render(folder)
+    lines = card.splitlines()
+    assert not [line for line in lines if line.startswith("# A")]
+    for line in lines:  # but for code, which is shown as it is
+        assert "<script" not in line or line.startswith("    <script")
+    assert r"\[link\](x)" in card
+    (folder / "log.csv").write_text("epoch,val_accuracy\n<script>,1\n")
+    with pytest.raises(OSError, match="log.csv should be"):
+        model_card.render(folder)
+
+
 @pytest.mark.parametrize("name", packaging.FROM_RUN)
 def test_a_run_that_lacks_something(empty_checkout, tmp_path, name):
     run = tiny_run.make(tmp_path / "run")

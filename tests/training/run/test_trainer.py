@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing import event_accumulator
 
 import disks
 import runs
+from keras_resfam.pretrained.files import WEIGHTS
 from torch_compiler import TORCH, with_compiler
 from training import recipes, train
 from training.images import augmentation
@@ -289,7 +290,7 @@ def test_a_forged_state_is_refused(tmp_path, changes):
 )
 def test_an_edited_log_is_a_line(tmp_path, text):
     run = prepared(tmp_path)
-    run.result.touch()
+    (run.folder / WEIGHTS).touch()
     (tmp_path / "log.csv").write_text(text)
     with pytest.raises(SystemExit, match="log.csv should be as train.py wrote"):
         train.train(run, verbose=0)
@@ -303,7 +304,7 @@ def test_the_folder_is_looked_at_again_under_its_lock(tmp_path, complete):
     path = tmp_path / "mine" / "recipe.json"
     path.write_text((tmp_path / "other" / "recipe.json").read_text())
     if complete:
-        mine.result.touch()
+        (mine.folder / WEIGHTS).touch()
         (mine.folder / "log.csv").write_text("epoch,val_accuracy\n1,1.0\n")
     with pytest.raises(SystemExit, match="holds a run with seed=1"):
         train.train(mine, verbose=0)

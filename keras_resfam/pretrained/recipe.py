@@ -1,0 +1,92 @@
+"""What a `recipe.json` says of a trained network.
+
+Training writes the file, and others may: whatever reads one reads it here, so
+that what is not as it should be ends in one error, which names the field.
+"""
+
+import json
+
+from keras_resfam.datasets import DATASETS
+from keras_resfam.models import families
+
+
+def parse(text):
+    """Reads the contents of a recipe.json.
+
+    Args:
+        text: str or bytes.
+
+    Returns:
+        A dict. "builder", "arguments", "dataset" and "input_shape" are there,
+        and sound; so are "classes" and "preprocessing" if they are there.
+
+    Raises:
+        ValueError: If not; the text names the field.
+    """
+    try:
+        recipe = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"It should be JSON. Received: {error!r}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(
+            f"It should be an object of JSON. Received: {type(recipe).__name__}"
+        )
+    check(recipe, "builder", _is_builder, "a builder of keras_resfam")
+    known = families.defaults(recipe["builder"])
+    check(
+        recipe,
+        "arguments",
+        lambda value: isinstance(value, dict) and value.keys() <= known.keys(),
+        f"an object of the builder's arguments, {', '.join(known) or 'none'}",
+    )
+    check(recipe, "dataset", is_text, "the name of a data set")
+    check(
+        recipe,
+        "input_shape",
+        lambda value: (
+            isinstance(value, list)
+            and len(value) == 3
+            and all(map(is_count, value))
+        ),
+        "a list of height, width and channels",
+    )
+    if "classes" in recipe:
+        check(recipe, "classes", is_count, "a number of classes")
+    if "preprocessing" in recipe:
+        moments = f"true, false or one of {', '.join(DATASETS)}"
+        check(recipe, "preprocessing", _is_preprocessing, moments)
+    return recipe
+
+
+def check(recipe, field, fits, allowed):
+    """Refuses a recipe whose field is missing, or is something else.
+
+    Args:
+        recipe: dict.
+        field: str.
+        fits: Function from a value to whether it is allowed.
+        allowed: str. What is.
+    """
+    if field not in recipe or not fits(recipe[field]):
+        found = repr(recipe.get(field, "nothing"))
+        raise ValueError(
+            f"`{field}` should be {allowed}. Received: {field}={found[:200]}"
+        )
+
+
+def is_text(value):
+    return isinstance(value, str) and value != ""
+
+
+def is_count(value):
+    return type(value) is int and value > 0
+
+
+def _is_builder(value):
+    return isinstance(value, str) and value in families.names()
+
+
+def _is_preprocessing(value):
+    return isinstance(value, bool) or (
+        isinstance(value, str) and value in DATASETS
+    )
