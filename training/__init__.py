@@ -10,5 +10,5 @@ from the project's root. What the commands share is in the rooms:
     networks    what evaluate, analyse and package load and describe
     benchmarks  what benchmark measures
     studies     what analyse runs, and the page on which it shows it
-    page        the page that demo makes
+    page        the page that demo makes, on which a network is taken apart
 """

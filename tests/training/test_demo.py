@@ -17,6 +17,7 @@ from keras_resfam.pretrained import sources
 from training import demo
 from training.images import reading
 from training.page import charts, runtime
+from training.page import site as sites
 
 FOLDER = sources.CHECKOUT / "weights" / "dmrnet_8_digits"
 on_torch = pytest.mark.skipif(
@@ -138,7 +139,7 @@ def site(tmp_path_factory):
         pytest.skip("no playwright")
     folder = tmp_path_factory.mktemp("demo") / "site"
     demo.main([str(FOLDER), "--out", str(folder)])
-    path = folder / demo.NETWORK
+    path = folder / sites.NETWORK
     record = json.loads(path.read_text())
     record["title"] = "<b>title</b>"
     record["classes"] = [f"<b>{k}</b>" for k in range(10)]

@@ -117,7 +117,7 @@ class Paths {
 }
 
 function prepareButtons(network, state, view) {
-  const cost = (block) => network.units[block].cost ?? 0;
+  const cost = (block) => network.costs?.[block] ?? 0;
   const by = (order) => state.left().sort((a, b) => order * (cost(a) - cost(b)) || a - b);
   const clicked = (id, action) => find(id).addEventListener("click", action);
   clicked("restore", () => state.restore());

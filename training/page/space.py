@@ -7,8 +7,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from keras_resfam._files import read_json
 from keras_resfam.pretrained.hub import hub_errors
+from training.page.site import NETWORK
 
-NETWORK = "network.json"  # what no other Space has
 # What the Hub puts into a new Space.
 NEW = {".gitattributes", "README.md", "index.html", "style.css"}
 KEPT = {".gitattributes"}

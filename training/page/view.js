@@ -123,13 +123,13 @@ export class View {
 
   /** Lets the widths of boxes show parameters, or what a loss costs. */
   weigh(what) {
-    const weights = this.network.units.map((unit) => unit[what] ?? 0);
-    const most = Math.max(...weights, 1e-9);
-    const costs = this.network.units.map((unit) => Math.max(0, (unit.cost ?? 0) - (this.network.intact ?? 0)));
-    const worst = Math.max(...costs, 1e-9);
+    const { units, intact, costs } = this.network;
+    const lost = units.map((_, k) => Math.max(0, (costs?.[k] ?? intact) - intact || 0));
+    const weights = what === "cost" ? lost : units.map(({ parameters }) => parameters);
+    const [most, worst] = [Math.max(...weights, 1e-9), Math.max(...lost, 1e-9)];
     this.blocks.forEach(({ made }, k) => {
       made.style.setProperty("--weight", Math.sqrt(weights[k] / most));
-      made.style.setProperty("--cost", `${Math.round((100 * costs[k]) / worst)}%`);
+      made.style.setProperty("--cost", `${Math.round((100 * lost[k]) / worst)}%`);
     });
   }
 

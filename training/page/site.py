@@ -1,0 +1,203 @@
+"""The folder of a page: the network, its images, its study, and the page."""
+
+import contextlib
+import csv
+import os
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+
+from keras_resfam import analysis
+from keras_resfam._files import write_json
+from keras_resfam.analysis.data import digest
+from keras_resfam.datasets import DATASETS
+from keras_resfam.models import families
+from keras_resfam.pretrained import registry
+from training.images import evaluation
+from training.page import runtime
+from training.page.charts import charts
+from training.page.network import write_network
+
+PAGE = pathlib.Path(__file__).parent
+NETWORK = "network.json"  # in each folder that this module has written
+
+
+def check_folder(folder):
+    """Refuses a folder with files that something else has written."""
+    if folder.is_file() or (
+        folder.is_dir()
+        and any(folder.iterdir())
+        and not (folder / NETWORK).is_file()
+    ):
+        raise ValueError(
+            "`--out` should be a folder that is new, empty or written by this "
+            f"command, which replaces all of it. Received: --out {folder}"
+        )
+
+
+@contextlib.contextmanager
+def new_folder(path):
+    """Gives a folder to write to, and then puts it in the place of `path`.
+
+    If anything fails, `path` is what it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as partial:
+        folder = pathlib.Path(partial) / "site"
+        folder.mkdir()
+        yield folder
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(folder, path)
+
+
+def load_samples(description, options):
+    """Loads the sample images of a network.
+
+    Returns:
+        `(images, labels)`, or `None` where there are none; and the names of
+        the classes, or `None` where these are not known.
+    """
+    dataset, data_dir = description["dataset"], options.data_dir
+    if dataset != "digits" and data_dir is None:
+        known = DATASETS.get(dataset)
+        return None, known and known.class_names
+    own_split = evaluation.own_split(description, dataset, data_dir)
+    batches, names = evaluation.load_data(
+        dataset, options.split or own_split, description, data_dir
+    )
+    return evaluation.first_examples(batches, options.examples), names
+
+
+def describe(model, description, data):
+    """A sentence about a network."""
+    call = families.call(description["builder"], description["arguments"])
+    images = f", {len(data[1]):,} of whose test images are here" if data else ""
+    return (
+        f"{call}: {model.count_params():,} parameters, trained on "
+        f"{registry.title(description['dataset'])}{images}."
+    )
+
+
+def read_study(folder, description):
+    """Reads what analyse.py has written of a network.
+
+    Returns:
+        Dict. `weights` (the digest of the network's), `charts`, and
+        `effective` (the lengths of the paths that carry 95 % of the gradient;
+        `None` where that was not measured).
+    """
+    records = analysis.read_records(folder / "lesions.csv")
+    lengths = read_columns(folder / "path_lengths.csv")
+    gradients = read_columns(folder / "gradients.csv")
+    # The authors' numbers are of a residual network.
+    published = description["dataset"] == "cifar10" and lengths is not None
+    effective = gradients and analysis.effective_lengths(gradients)
+    return {
+        "weights": records[0]["weights"],
+        "charts": charts(records, lengths, gradients, published),
+        "effective": effective and [int(length) for length in effective],
+    }
+
+
+def read_columns(path):
+    """The columns of numbers of a table by their names, if there is one."""
+    if not path.exists():
+        return None
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in rows[0] if name not in ("weights", "data")]
+    return {
+        name: np.array([float(row[name]) for row in rows]) for name in names
+    }
+
+
+def write_site(
+    model,
+    folder,
+    *,
+    title,
+    about="",
+    names=None,
+    data=None,
+    drawing=False,
+    study=None,
+):
+    """Writes the page of a network.
+
+    Args:
+        model: functional `keras.Model` from images of 0 to 255 to classes,
+            with residual blocks or plain.
+        folder: Path of an empty folder.
+        title: String. What the network is called.
+        about: String. A sentence about it. Defaults to `""`.
+        names: Sequence of the classes' names. Defaults to their numbers.
+        data: `(images, labels)` that errors are measured on, or `None`.
+        drawing: Boolean. Whether visitors may draw an image. Defaults to
+            `False`.
+        study: Dict as `read_study` gives it, of this network, or `None`.
+    """
+    if study and study["weights"] != digest(model.get_weights()):
+        raise ValueError(
+            "`study` should be of this network. Received: a study of the "
+            f"weights {study['weights']}"
+        )
+    for name in ("parts", "onnxruntime"):
+        (folder / name).mkdir()
+    runtime.write_runtime(folder / "onnxruntime")
+    record = write_network(model, folder / "parts") | {
+        "title": title,
+        "about": about,
+        "classes": list(names or map(str, range(model.output_shape[-1]))),
+        "labels": [],
+        "drawing": drawing,
+        "effective": study and study["effective"],
+        "study": bool(study),
+    }
+    if data:
+        record |= write_samples(model, data, folder)
+    if study:
+        write_json(folder / "study.json", study["charts"])
+    for path in PAGE.iterdir():
+        if path.suffix in (".html", ".css", ".js"):
+            shutil.copyfile(path, folder / path.name)
+    write_json(folder / NETWORK, record | {"sizes": sizes(folder)})
+
+
+def write_samples(model, data, folder):
+    """Writes the sample images; measures what they show of the network.
+
+    Returns:
+        Dict. `labels`; in percent `intact`, the network's error, and `costs`,
+        the error after the deletion of each block.
+    """
+    images = np.clip(np.rint(data[0]), 0, 255).astype("uint8")
+    labels = np.asarray(data[1]).reshape(-1)
+    (folder / "images.bin").write_bytes(images.tobytes())
+    intact, *deletions = analysis.lesion_study(
+        model,
+        (images, labels),
+        max_deletions=0,
+        max_swaps=0,
+        max_repetitions=0,
+    )
+    return {
+        "labels": labels.tolist(),
+        "intact": intact["error"],
+        "costs": [row["error"] for row in deletions],
+    }
+
+
+def sizes(folder):
+    """The bytes of the files that the page loads to run, by their names."""
+    paths = [
+        *sorted((folder / "parts").iterdir()),
+        *(folder / "onnxruntime").glob("*.wasm"),
+        *folder.glob("images.bin"),
+    ]
+    return {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in paths
+    }
