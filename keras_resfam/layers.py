@@ -162,8 +162,7 @@ class Conv2D(keras.layers.Conv2D):
     more. On TensorFlow the layer is Keras's but for 1 x 1 kernels with strides
     and few channels, whose gradient damages memory there; on JAX so it is
     with the channels first, with several `groups`, with several devices, and
-    on accelerators. On JAX and a processor it has reverse derivatives only,
-    as of `jax.grad`, also of each other; `jax.jvp` takes Keras's layer.
+    on accelerators.
 
     Args:
         *args: of `keras.layers.Conv2D`.

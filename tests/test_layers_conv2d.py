@@ -10,6 +10,7 @@ import pytest
 from keras import ops
 
 import convolutions
+import keras_resfam
 from differentiate import gradients
 from keras_resfam.backends import convolution
 from keras_resfam.layers import Conv2D
@@ -321,3 +322,61 @@ def test_sum_of_products_has_gradients():
     for ours, theirs in zip(*found, strict=True):
         scale = float(ops.max(ops.abs(theirs)))
         assert_close(ours / scale, theirs / scale, 1e-4)
+
+
+@on_jax
+@pytest.mark.parametrize("options", [{}, {"strides": 2, "padding": "same"}])
+def test_sum_of_products_has_forward_derivatives(options):
+    import jax
+
+    x, kernel = images(), twins()[0].kernel.value
+    found = []
+    for layer in twins(use_bias=False, **options):
+        along = (ops.cos(x), ops.cos(kernel))
+        found.append(jax.jvp(layer.convolution_op, (x, kernel), along))
+    for ours, theirs in zip(*found, strict=True):
+        assert_close(ours, theirs, 1e-4)
+
+
+@on_jax
+def test_sum_of_products_for_each_image():
+    import jax
+
+    def of_one(layer):
+        def gradient(image):
+            return by_kernel(layer, image[None])(layer.kernel.value)
+
+        return jax.vmap(gradient)(images())
+
+    ours, theirs = map(of_one, twins(use_bias=False))
+    assert_close(ours, theirs, 1e-4)
+
+
+@on_jax
+def test_networks_have_forward_derivatives():
+    """Along any direction, what the gradient has in that direction."""
+    import jax
+
+    model = keras_resfam.ResNet(depth=8, input_shape=(8, 8, 3))
+    weights, state = (
+        [v.value for v in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+        )
+    )
+    x = np.random.default_rng(0).uniform(0, 255, size=(4, 8, 8, 3))
+
+    def loss(weights):
+        outputs, _ = model.stateless_call(weights, state, x, training=True)
+        return -ops.sum(ops.log(outputs[:, 0]))
+
+    rng = np.random.default_rng(1)
+    along = [rng.normal(size=w.shape).astype("float32") * 0.1 for w in weights]
+    value, forward = jax.jit(lambda w: jax.jvp(loss, (w,), (along,)))(weights)
+    gradients = jax.jit(jax.grad(loss))(weights)
+    backward = sum(
+        float(np.vdot(g, a)) for g, a in zip(gradients, along, strict=True)
+    )
+    assert np.isfinite(value)
+    assert float(forward) == pytest.approx(backward, rel=1e-3)

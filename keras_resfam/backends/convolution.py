@@ -145,22 +145,16 @@ def convolution_of_products(convolve, x, kernel, strides, padding, dilation):
     """
     import jax
 
-    @jax.custom_vjp
+    @jax.custom_jvp
     def operation(x, kernel):
         return convolve(x, kernel)
 
-    def forward(x, kernel):
-        return convolve(x, kernel), (x, kernel)
+    @operation.defjvp
+    def derivative(primals, tangents):
+        (x, kernel), (by_x, by_kernel) = primals, tangents
+        products = _products(x, by_kernel, strides, padding, dilation)
+        return operation(x, kernel), convolve(by_x, kernel) + products
 
-    def backward(inputs, error):
-        x, kernel = inputs
-        by_images = jax.linear_transpose(lambda x: convolve(x, kernel), x)
-        by_kernel = _kernel_gradient(
-            x, error, kernel.shape, strides, padding, dilation
-        )
-        return *by_images(error), by_kernel.astype(kernel.dtype)
-
-    operation.defvjp(forward, backward)
     return operation(x, kernel)
 
 
@@ -168,22 +162,33 @@ def convolution_of_products(convolve, x, kernel, strides, padding, dilation):
 PART = 2**19
 
 
-def _kernel_gradient(x, error, shape, strides, padding, dilation):
-    """The sum over the images of `error^T patches`, in float32 at least.
+def _products(x, kernel, strides, padding, dilation):
+    """A convolution as products of matrices, in float32 at least.
 
-    A part of the images after the other, whose patches stay in the cache.
+    JAX turns it round for the gradient by the kernel: the sum over the images
+    of `error^T patches`. It is a part of the images after the other, whose
+    patches stay in the cache, and are made again where they are wanted again.
     """
     import jax
     from jax import lax
 
-    spans = _spans(shape[:2], dilation)
+    height, width, channels, filters = kernel.shape
+    spans = _spans((height, width), dilation)
     margins = lax.padtype_to_pads(x.shape[1:3], spans, strides, padding.upper())
-    batch, *sizes, filters = error.shape
-    row = math.prod(sizes) * shape[1] * shape[2]  # of an image's patches
+    sizes = [
+        (size + sum(margin) - span) // stride + 1
+        for size, margin, span, stride in zip(
+            x.shape[1:3], margins, spans, strides, strict=True
+        )
+    ]
+    batch = len(x)
+    row = math.prod(sizes) * width * channels  # of an image's patches
     most = max(1, PART // row)
     counts = range(1, min(batch, most) + 1)
     part = max((n for n in counts if batch % n == 0), default=1)
     wide = jax.numpy.promote_types(x.dtype, "float32")
+    matrices = kernel.astype(wide).reshape(height, width * channels, filters)
+    matrices = jax.numpy.swapaxes(matrices, 1, 2)
 
     def along(axis, images, tap):
         """The rows or columns that a tap of the kernel meets."""
@@ -191,19 +196,16 @@ def _kernel_gradient(x, error, shape, strides, padding, dilation):
         last = first + (sizes[axis] - 1) * step + 1
         return lax.slice_in_dim(images, first, last, step, axis + 1)
 
-    def add(total, images_and_error):
-        images, error = (v.astype(wide) for v in images_and_error)
+    @jax.checkpoint
+    def multiply(images, matrices):
         images = jax.numpy.pad(images, [(0, 0), *margins, (0, 0)])
-        error = error.reshape(-1, filters)
-        taps = [along(1, images, tap) for tap in range(shape[1])]
-        rows = jax.numpy.concatenate(taps, axis=-1)
-        products = [
-            error.T @ along(0, rows, tap).reshape(len(error), -1)
-            for tap in range(shape[0])
-        ]
-        return total + jax.numpy.stack(products), None
+        taps = [along(1, images, tap) for tap in range(width)]
+        rows = jax.numpy.concatenate(taps, axis=-1).astype(wide)
+        return sum(
+            along(0, rows, tap).reshape(-1, width * channels) @ matrices[tap].T
+            for tap in range(height)
+        )
 
-    parts = [v.reshape(batch // part, part, *v.shape[1:]) for v in (x, error)]
-    none = jax.numpy.zeros((shape[0], filters, shape[1] * shape[2]), wide)
-    total, _ = lax.scan(add, none, parts)
-    return jax.numpy.swapaxes(total, 1, 2).reshape(shape)
+    parts = x.reshape(batch // part, part, *x.shape[1:])
+    outputs = lax.map(lambda images: multiply(images, matrices), parts)
+    return outputs.reshape(batch, *sizes, filters).astype(x.dtype)
