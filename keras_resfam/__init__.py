@@ -1,7 +1,7 @@
 """Deep image classifiers from four papers, for Keras 3.
 
 Builders of networks are functions that return a functional `keras.Model`;
-the numbered ones are the ImageNet forms.
+the numbered ones are the ImageNet forms, but for `ResNet18CIFAR`.
 """
 
 from keras_resfam import analysis, initializers, layers, regularizers
@@ -16,12 +16,22 @@ from keras_resfam.models.ortho_plain_net import (
     OrthoPlainNet34,
     OrthoPlainNet101,
 )
-from keras_resfam.models.resnet import ResNet, ResNet98, ResNet101
+from keras_resfam.models.resnet import (
+    ResNet,
+    ResNet18,
+    ResNet18CIFAR,
+    ResNet34,
+    ResNet50,
+    ResNet98,
+    ResNet101,
+    ResNet152,
+)
 from keras_resfam.models.wide_resnet import (
     WideResNet,
     WideResNet18,
     WideResNet34,
     WideResNet50_2,
+    WideResNet101_2,
 )
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.registry import list_weights
@@ -38,12 +48,18 @@ __all__ = [
     "OrthoPlainNet34",
     "OrthoPlainNet101",
     "ResNet",
+    "ResNet18",
+    "ResNet18CIFAR",
+    "ResNet34",
+    "ResNet50",
     "ResNet98",
     "ResNet101",
+    "ResNet152",
     "WideResNet",
     "WideResNet18",
     "WideResNet34",
     "WideResNet50_2",
+    "WideResNet101_2",
     "analysis",
     "compiled",
     "count_multiply_adds",
