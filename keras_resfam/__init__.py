@@ -33,6 +33,7 @@ from keras_resfam.models.wide_resnet import (
     WideResNet50_2,
     WideResNet101_2,
 )
+from keras_resfam.pretrained.dialects import to_torch_state_dict
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.registry import list_weights
 
@@ -71,4 +72,5 @@ __all__ = [
     "predictor",
     "regularizers",
     "to_stock_layers",
+    "to_torch_state_dict",
 ]

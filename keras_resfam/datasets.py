@@ -106,6 +106,9 @@ DATASETS = {
     )
 }
 
+ALIASES = {"imagenet": "imagenet2012"}
+"""What `keras.applications` calls data sets."""
+
 
 def decode_predictions(predictions, dataset, top=5):
     """Turns predictions into the names of the likeliest classes.
