@@ -36,6 +36,7 @@ from keras_resfam.models.wide_resnet import (
 from keras_resfam.pretrained.dialects import to_torch_state_dict
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.registry import list_weights
+from keras_resfam.pretrained.sources import class_names
 
 __version__ = "0.2.0"
 
@@ -62,6 +63,7 @@ __all__ = [
     "WideResNet50_2",
     "WideResNet101_2",
     "analysis",
+    "class_names",
     "compiled",
     "count_multiply_adds",
     "decode_predictions",

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from keras_resfam._checks import are_numbers
+from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
 from keras_resfam.pretrained import dialects, tensor_files
 from keras_resfam.pretrained.files import FINGERPRINT
@@ -126,18 +127,23 @@ def contents(where, files, family, arguments):
 
 
 def class_names(where, files):
-    """The names of a checkpoint's classes, as a tuple; empty if unknown."""
+    """The names of a checkpoint's classes, as a tuple; empty if unknown.
+
+    As timm has it, 1,000 classes without names are ImageNet's.
+    """
     with _named(where):
         config = _config(files)
         names = config.get("label_names")
-        if names is None and isinstance(config.get("id2label"), dict):
-            labels = config["id2label"]
+        labels = config.get("id2label")
+        if names is None and isinstance(labels, dict):
             names = [labels[key] for key in sorted(labels, key=int)]
+        if names is None and config.get("num_classes") == 1000:
+            names = DATASETS["imagenet2012"].class_names
         names = names or ()
         if not isinstance(names, (list, tuple)) or not all(
             isinstance(name, str) for name in names
         ):
-            raise ValueError(f"Its class names are no list: {names!r}.")
+            raise ValueError(f"Its class names should be a list: {names!r}.")
         return tuple(names)
 
 

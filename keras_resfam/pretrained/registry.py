@@ -84,11 +84,11 @@ class PublicNetwork(Network):
     measured_at: int
 
     def __repr__(self):
-        measured = f"{self.accuracy:.2f} % at {self.measured_at} pixels"
         revision = f"@{self.commit}" if self.commit else ", newest revision"
         return (
-            f"{self.call}: {measured} on {title(self.dataset)}, as stated by "
-            f"others, {self.licence}, hf://{self.repository}{revision}"
+            f"{self.call}: {self.accuracy:.2f} % on {title(self.dataset)} at "
+            f"{self.measured_at} pixels by its authors' account, "
+            f"hf://{self.repository}{revision}, {self.licence}"
         )
 
 
@@ -239,4 +239,6 @@ def shorthand(name, dataset, family, arguments):
         arguments: dict. The builder's architecture arguments.
     """
     meant = choose(dataset, family, arguments)
-    return dataset if meant is None or meant.name == name else name
+    if meant is not None and meant.name != name:
+        return name
+    return next((x for x, y in ALIASES.items() if y == dataset), dataset)

@@ -198,6 +198,66 @@ def find(weights, family, arguments):
     return _source(repr(text), files, family, arguments)
 
 
+def class_names(weights):
+    """Returns the names of the classes that weights tell apart.
+
+    Args:
+        weights: str or path, as for a builder: a data set's name, that of a
+            network of `list_weights`, a path, or
+            `"hf://organisation/name[@revision]"`.
+
+    Returns:
+        A tuple of str, in the order of the classifier's outputs. A checkpoint
+        of 1,000 classes whose config has no names is taken to be ImageNet's.
+
+    Raises:
+        ValueError: If there are no such weights, or nothing tells the names.
+        keras_resfam.HubError: If the Hub does not tell them.
+
+    Example:
+
+    ```python
+    names = keras_resfam.class_names("imagenet")
+    keras_resfam.decode_predictions(model.predict(images), names)
+    ```
+    """
+    text = os.path.expanduser(weights)
+    files = _descriptions(text)
+    if files is not None and RECIPE not in files:
+        names = foreign.class_names(repr(text), files)
+    elif files is not None:
+        names = _names_of(json.loads(files[RECIPE])["dataset"])
+    else:
+        networks = registry.read() + registry.read_public()
+        trained_on = {network.name: network.dataset for network in networks}
+        names = _names_of(trained_on.get(text, text))
+    if not names:
+        raise ValueError(
+            "`weights` should be a data set's name, or weights that tell the "
+            f"names of their classes. Received: weights={weights!r}"
+        )
+    return names
+
+
+def _names_of(dataset):
+    record = DATASETS.get(ALIASES.get(dataset, dataset))
+    return record.class_names if record is not None else ()
+
+
+def _descriptions(text):
+    """The files that say what weights are, by name; `None` for a mere name."""
+    if text.startswith("hf://"):
+        repository, _, revision = text.removeprefix("hf://").partition("@")
+        where = repository, revision or "main"
+        return _fetch_checkpoint(*where, weights=False) or _fetch(*where)
+    if foreign.is_checkpoint(text):
+        return foreign.read_files(text, weights=False)
+    for path in (Path(text, RECIPE), Path(text).with_name(RECIPE)):
+        if os.path.exists(text) and path.is_file():
+            return {RECIPE: path.read_bytes()}
+    return None
+
+
 def _fetch(repository, revision, pins=None):
     # The Hub's client is slow to import, and seldom needed.
     from keras_resfam.pretrained import hub
