@@ -163,12 +163,19 @@ def _config(files):
     said = {}
     for name in CONFIGS:
         if name in files:
-            try:
-                said |= json.loads(files[name])
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{name} cannot be read: {error}.") from error
+            said |= _object(name, files[name])
     inner = said.get("pretrained_cfg")  # where newer files of timm have it
     return said | inner if isinstance(inner, dict) else said
+
+
+def _object(name, contents):
+    try:
+        found = json.loads(contents)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be read: {error}.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} cannot be read: it holds no object.")
+    return found
 
 
 def _check_network(config, family, arguments):
