@@ -5,6 +5,7 @@ last feature map. All that the builders share is here: their common arguments
 and errors, normalisation, classifier and weights.
 """
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -25,6 +26,7 @@ from keras_resfam._checks import (
     plain,
 )
 from keras_resfam.datasets import DATASETS
+from keras_resfam.initializers import undrawn
 from keras_resfam.layers import Rescaling
 from keras_resfam.models import families
 from keras_resfam.models.blocks import channel_axis, full_precision
@@ -171,22 +173,32 @@ def _build(
     _check_channels(image, source)
 
     x = _normalise(image, include_preprocessing, source, defaults)
-    x, layers = architecture(x, **arguments)
-    if include_top:
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        x = layers.dense(
-            x, classes, activation=classifier_activation, name="predictions"
+    # What is loaded need not be drawn before.
+    with undrawn() if source is not None else contextlib.nullcontext():
+        x, layers = architecture(x, **arguments)
+        x = _end(
+            layers, x, include_top, pooling, classes, classifier_activation
         )
-    elif pooling == "avg":
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    elif pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
     model = _connect(inputs, x, name or _unique_name(family))
 
     if source is not None:
         users = keras.Model(inputs, image).layers
         source.load_into([x for x in model.layers if x not in users])
     return model
+
+
+def _end(layers, x, include_top, pooling, classes, activation):
+    """What comes behind the last feature map."""
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        return layers.dense(
+            x, classes, activation=activation, name="predictions"
+        )
+    if pooling == "avg":
+        return keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if pooling == "max":
+        return keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+    return x
 
 
 def _connect(inputs, outputs, name):

@@ -47,6 +47,10 @@ _USUAL = {
 """What configs say of networks that are ours: the tensors alone do not tell."""
 
 
+_SHAPES = {"in_chans", "num_classes", *_USUAL}
+"""What timm's `model_args` may hold: the others change the network."""
+
+
 def is_checkpoint(path):
     """Whether a path is that of somebody's tensors, or of a folder of them."""
     path = Path(path)
@@ -91,9 +95,10 @@ def choose(where, names):
     for name in WEIGHTS:
         if name in names:
             return name
-    sharded = " They are divided among several files." * (INDEX in names)
+    sharded = " These are divided among several files." * (INDEX in names)
     raise ValueError(
-        "`weights` should be a checkpoint that has its tensors in one file, "
+        "`weights` should be a network of keras_resfam, with its "
+        f"{FINGERPRINT}, or a checkpoint with its tensors in one file, "
         f"{' or '.join(WEIGHTS)}.{sharded} Received: weights={where}"
     )
 
@@ -193,17 +198,14 @@ def _check_network(config, family, arguments):
     architecture = config.get("architecture", _TIMM.get(family))
     if architecture != _TIMM.get(family):
         raise ValueError(f"This is one of {architecture!r}, and not of {call}.")
-    for key, usual in _USUAL.items():
-        if config.get(key, usual) != usual:
+    changes = config.get("model_args") or {}
+    usual = _USUAL | dict.fromkeys(changes.keys() - _SHAPES)
+    for key, value in (config | changes).items():
+        if key in usual and value != usual[key]:
             raise ValueError(
-                f"Its config has {key}={config[key]!r}, and that of the "
-                f"network would have {usual!r}."
+                f"Its config has {key}={value!r}, and that of the network "
+                f"would have {usual[key]!r}."
             )
-    if config.get("model_args"):
-        raise ValueError(
-            "Its config changes timm's network by "
-            f"model_args={config['model_args']!r}."
-        )
 
 
 def _moments(config):

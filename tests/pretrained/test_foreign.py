@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.numpy import load, save
 
 import hub
@@ -75,27 +76,47 @@ def write(path, state):
 # The same networks ---------------------------------------------------------
 
 
+def published(library, name, shape, folder):
+    """A random network of a library, and the files it would be published as."""
+    if library == "torchvision":  # which says nothing beside
+        network = randomized(getattr(peer("torchvision.models"), name)())
+        state = numpy_state(network.state_dict())
+        return network, {"model.safetensors": save(state)}
+    timm = peer("timm")
+    network = randomized(timm.create_model(name))
+    own = CONFIG | {"input_size": (3, *shape)}
+    network.pretrained_cfg = network.pretrained_cfg | own
+    timm.models.save_for_hf(network, folder, safe_serialization=True)
+    return network, {x.name: x.read_bytes() for x in folder.iterdir()}
+
+
 @pytest.mark.parametrize(
-    "builder, name, shape",
+    "library, builder, name, shape",
     [
-        ("ResNet18", "resnet18", (225, 225)),
-        ("ResNet50", "resnet50", (224, 224)),
-        ("WideResNet50_2", "wide_resnet50_2", (97, 65)),
+        ("timm", "ResNet18", "resnet18", (225, 225)),
+        ("torchvision", "ResNet50", "resnet50", (224, 224)),
+        ("timm", "WideResNet50_2", "wide_resnet50_2", (97, 65)),
     ],
 )
-@pytest.mark.parametrize("library", ["timm", "torchvision.models"])
 def test_imagenet_networks_of_the_hub(
-    builder, name, shape, library, server, quick_initializers
+    library,
+    builder,
+    name,
+    shape,
+    server,
+    quick_initializers,
+    monkeypatch,
+    tmp_path,
 ):
-    network = randomized(getattr(peer(library), name)())
-    config = {
-        "architecture": name,
-        "num_classes": 1000,
-        "pretrained_cfg": CONFIG | {"input_size": [3, *shape]},
-    }
-    push(server, numpy_state(network.state_dict()), config)
+    for waiting in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, waiting, 60)  # the Hub digests 276 MB
+    network, files = published(library, name, shape, tmp_path / "network")
+    server.push(REPOSITORY, files)
+    told = library == "timm"  # how images are normalised
     model = getattr(keras_resfam, builder)(
-        weights=f"hf://{REPOSITORY}", classifier_activation=None
+        weights=f"hf://{REPOSITORY}",
+        classifier_activation=None,
+        include_preprocessing=True if told else (MEAN, STD),
     )
     assert model.input_shape == (None, *shape, 3)
     images = photos(*shape)
@@ -661,9 +682,8 @@ def test_torchvision_and_timm_load_what_is_written(quick_initializers):
         for key, values in to_torch_state_dict(backbone).items()
     }
     images = photos(224, 224)
-    for library in ("timm", "torchvision.models"):
-        network = peer(library).resnet18() if "." in library else None
-        network = network or peer(library).create_model("resnet18")
+    for library in ("timm.models", "torchvision.models"):
+        network = peer(library).resnet18()
         network.load_state_dict(state)
         network.eval()
         assert_alike(model, images, network(normalized(images)))
