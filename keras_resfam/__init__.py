@@ -1,13 +1,14 @@
 """Deep image classifiers from four papers, for Keras 3.
 
 Builders of networks are functions that return a functional `keras.Model`;
-the numbered ones are the ImageNet forms.
+the numbered ones are the ImageNet forms, but for `ResNet18CIFAR`.
 """
 
 from keras_resfam import analysis, initializers, layers, regularizers
 from keras_resfam.compiling import compiled, predictor
 from keras_resfam.datasets import decode_predictions
 from keras_resfam.graphs.counting import count_multiply_adds
+from keras_resfam.graphs.features import feature_extractor, flatten_model
 from keras_resfam.graphs.folding import fold_batch_norm
 from keras_resfam.graphs.stock import to_stock_layers
 from keras_resfam.models.dmrnet import DILNet, DMRNet, DMRNet44, DMRNet50
@@ -16,15 +17,27 @@ from keras_resfam.models.ortho_plain_net import (
     OrthoPlainNet34,
     OrthoPlainNet101,
 )
-from keras_resfam.models.resnet import ResNet, ResNet98, ResNet101
+from keras_resfam.models.resnet import (
+    ResNet,
+    ResNet18,
+    ResNet18CIFAR,
+    ResNet34,
+    ResNet50,
+    ResNet98,
+    ResNet101,
+    ResNet152,
+)
 from keras_resfam.models.wide_resnet import (
     WideResNet,
     WideResNet18,
     WideResNet34,
     WideResNet50_2,
+    WideResNet101_2,
 )
+from keras_resfam.pretrained.dialects import to_torch_state_dict
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.registry import list_weights
+from keras_resfam.pretrained.sources import class_names
 
 __version__ = "0.2.0"
 
@@ -38,16 +51,25 @@ __all__ = [
     "OrthoPlainNet34",
     "OrthoPlainNet101",
     "ResNet",
+    "ResNet18",
+    "ResNet18CIFAR",
+    "ResNet34",
+    "ResNet50",
     "ResNet98",
     "ResNet101",
+    "ResNet152",
     "WideResNet",
     "WideResNet18",
     "WideResNet34",
     "WideResNet50_2",
+    "WideResNet101_2",
     "analysis",
+    "class_names",
     "compiled",
     "count_multiply_adds",
     "decode_predictions",
+    "feature_extractor",
+    "flatten_model",
     "fold_batch_norm",
     "initializers",
     "layers",
@@ -55,4 +77,5 @@ __all__ = [
     "predictor",
     "regularizers",
     "to_stock_layers",
+    "to_torch_state_dict",
 ]

@@ -25,6 +25,20 @@ def is_integer(value, minimum):
     )
 
 
+def are_numbers(values):
+    """Whether a value is a sequence of finite real numbers, and not empty."""
+    return (
+        isinstance(values, (list, tuple))
+        and len(values) > 0
+        and all(
+            isinstance(x, numbers.Real)
+            and not isinstance(x, bool)
+            and math.isfinite(x)
+            for x in values
+        )
+    )
+
+
 def check_integer(name, value, minimum=1):
     if not is_integer(value, minimum):
         raise ValueError(

@@ -7,6 +7,8 @@ ImageNet are fb.resnet.torch's, which everybody's ImageNet networks use.
 """
 
 import dataclasses
+import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,8 +24,7 @@ class Dataset:
         name: str. The name in `weights=` and in TensorFlow Datasets.
         title: str. The name as papers print it.
         image_shape: tuple. Height, width and channels.
-        class_names: tuple of str, in the order of the labels. Empty for
-            ImageNet, whose names come from `keras.applications`.
+        class_names: tuple of str, in the order of the labels.
         classes: int. Number of classes.
         mean: tuple of floats, per channel, 0..255.
         std: tuple of floats, per channel, 0..255.
@@ -38,11 +39,14 @@ class Dataset:
     std: tuple
 
 
-def _dataset(name, title, image_shape, class_names, mean, std, classes=None):
+def _dataset(name, title, image_shape, class_names, mean, std):
     names = tuple(class_names.split())
-    return Dataset(
-        name, title, image_shape, names, classes or len(names), mean, std
-    )
+    return Dataset(name, title, image_shape, names, len(names), mean, std)
+
+
+def _imagenet_classes():
+    path = Path(__file__).with_name("imagenet_classes.txt")
+    return re.sub("#.*", "", path.read_text(encoding="utf-8"))
 
 
 _CIFAR100_CLASSES = """
@@ -89,10 +93,9 @@ DATASETS = {
             "imagenet2012",
             "ImageNet",
             (224, 224, 3),
-            "",
+            _imagenet_classes(),
             mean=(123.675, 116.280, 103.530),
             std=(58.395, 57.120, 57.375),
-            classes=1000,
         ),
         # scikit-learn's bundled 8x8 digits, scaled from 0..16 to 0..255.
         _dataset(
@@ -106,6 +109,9 @@ DATASETS = {
     )
 }
 
+ALIASES = {"imagenet": "imagenet2012"}
+"""What `keras.applications` calls data sets."""
+
 
 def decode_predictions(predictions, dataset, top=5):
     """Turns predictions into the names of the likeliest classes.
@@ -116,7 +122,9 @@ def decode_predictions(predictions, dataset, top=5):
     Args:
         predictions: array of shape `(batch, classes)`: the probabilities (or
             any score that grows with likelihood) of a network of `dataset`.
-        dataset: str. The data set whose classes the columns are.
+        dataset: str or sequence of str. The data set whose classes the
+            columns are, or their names, such as `keras_resfam.class_names`
+            returns.
         top: int. How many classes to return for an image, at least 1; all
             of them where there are fewer. Defaults to `5`.
 
@@ -135,24 +143,29 @@ def decode_predictions(predictions, dataset, top=5):
     keras_resfam.decode_predictions(model.predict(images), "cifar10", top=1)
     ```
     """
-    check_choice("dataset", dataset, tuple(DATASETS))
-    record = DATASETS[dataset]
+    names, title = _classes(dataset)
     # Signed, for what sorts by the negative: bytes would wrap around.
     scores = keras.ops.convert_to_numpy(predictions).astype("float64")
-    if scores.ndim != 2 or scores.shape[1] != record.classes:
+    if scores.ndim != 2 or scores.shape[1] != len(names):
         raise ValueError(
-            f"`predictions` should have the shape (batch, {record.classes}), "
-            f"one column a class of {record.title}. "
+            f"`predictions` should have the shape (batch, {len(names)}), "
+            f"one column a class{title}. "
             f"Received: predictions.shape={scores.shape}"
         )
     check_integer("top", top)
-    if not record.class_names:
-        decoded = keras.applications.imagenet_utils.decode_predictions(
-            scores, top=top
-        )
-        return [[pair[1:] for pair in row] for row in decoded]
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [
-        [(record.class_names[k], float(row[k])) for k in columns]
+        [(names[k], float(row[k])) for k in columns]
         for row, columns in zip(scores, best, strict=True)
     ]
+
+
+def _classes(dataset):
+    """The names of the classes, and whose they are."""
+    if isinstance(dataset, (list, tuple)) and dataset:
+        if all(isinstance(name, str) for name in dataset):
+            return dataset, ""
+    allowed = (*DATASETS, *ALIASES)
+    check_choice("dataset", dataset, allowed)
+    record = DATASETS[ALIASES.get(dataset, dataset)]
+    return record.class_names, f" of {record.title}"

@@ -5,6 +5,7 @@ last feature map. All that the builders share is here: their common arguments
 and errors, normalisation, classifier and weights.
 """
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -17,6 +18,7 @@ import keras
 import numpy as np
 
 from keras_resfam._checks import (
+    are_numbers,
     check_choice,
     check_flag,
     check_integer,
@@ -24,6 +26,7 @@ from keras_resfam._checks import (
     plain,
 )
 from keras_resfam.datasets import DATASETS
+from keras_resfam.initializers import undrawn
 from keras_resfam.layers import Rescaling
 from keras_resfam.models import families
 from keras_resfam.models.blocks import channel_axis, full_precision
@@ -36,9 +39,13 @@ _COMMON_DOC = """\
         as `"cifar10"`, for the weights that were trained on it for the very
         architecture asked for; `"hf://organisation/repository"`, with
         `@revision` behind it or not; or the path of a folder such as those
-        of `weights/`, of a training run, or of a `.weights.h5` file. Beside
-        the file should lie the `recipe.json` of its run, which tells how
-        images were normalised; else name the data set in
+        of `weights/`, of a training run, or of a `.weights.h5` file.
+        Checkpoints of others are read where they fit: the repositories of
+        timm and transformers, or such a folder; a file of safetensors; or a
+        `.pth`, `.pt` or `.bin` file, which takes torch, by the names of
+        torchvision, timm, RobustBench, pytorchcv and their like. Beside a
+        file should lie the `recipe.json` of its run, or the `config.json` of
+        the checkpoint, which tell how images were normalised; else say so in
         `include_preprocessing`, or {title}'s moments are taken, with a
         warning. `keras_resfam.list_weights()` lists those there are. Defaults
         to `None`.
@@ -55,13 +62,15 @@ _COMMON_DOC = """\
     classifier_activation: str, callable or `None`. Activation of the
         classifier; `None` gives logits. With trained weights `"softmax"` or
         `None`. Defaults to `"softmax"`.
-    include_preprocessing: bool or str. Whether the model takes raw images, in
-        `[0, 255]`, uint8 or float, and normalises them itself: with the
-        channel moments of the weights' data set, else of {title}, or of the
-        data set named here; without weights, images of another number of
-        channels are scaled to `[-1, 1]`. With `False` it takes normalised
-        images (`keras_resfam.datasets.DATASETS` has the moments). Defaults to
-        `True`.
+    include_preprocessing: bool, str or pair. Whether the model takes raw
+        images, in `[0, 255]`, uint8 or float, and normalises them itself:
+        with the channel moments of the weights, else of {title}; of the data
+        set named here; or with those given here, as `(mean, std)`, each a
+        sequence of one number a channel, in the units of the raw images
+        (255 times what timm and torchvision print). Without weights, images
+        of another number of channels are scaled to `[-1, 1]`. With `False` it
+        takes normalised images (`keras_resfam.datasets.DATASETS` has the
+        moments). Defaults to `True`.
     name: str. The model's name. Defaults to one made of the family's.
 
 Returns:
@@ -164,22 +173,32 @@ def _build(
     _check_channels(image, source)
 
     x = _normalise(image, include_preprocessing, source, defaults)
-    x, layers = architecture(x, **arguments)
-    if include_top:
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        x = layers.dense(
-            x, classes, activation=classifier_activation, name="predictions"
+    # What is loaded need not be drawn before.
+    with undrawn() if source is not None else contextlib.nullcontext():
+        x, layers = architecture(x, **arguments)
+        x = _end(
+            layers, x, include_top, pooling, classes, classifier_activation
         )
-    elif pooling == "avg":
-        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-    elif pooling == "max":
-        x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
     model = _connect(inputs, x, name or _unique_name(family))
 
     if source is not None:
         users = keras.Model(inputs, image).layers
         source.load_into([x for x in model.layers if x not in users])
     return model
+
+
+def _end(layers, x, include_top, pooling, classes, activation):
+    """What comes behind the last feature map."""
+    if include_top:
+        x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        return layers.dense(
+            x, classes, activation=activation, name="predictions"
+        )
+    if pooling == "avg":
+        return keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if pooling == "max":
+        return keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
+    return x
 
 
 def _connect(inputs, outputs, name):
@@ -314,38 +333,66 @@ def _check_shape(argument, shape, received, defaults):
 
 
 def _warn_of_a_guess(source, taken):
-    if source is not None and source.dataset is None:
+    if source is not None and not (source.dataset or source.preprocessing):
         warnings.warn(
             "Nothing tells how images were normalised for the weights of "
             f"{source.where}, so {taken}; name the data set in "
-            "`include_preprocessing`, or keep the recipe.json of their run "
-            "beside the file.",
+            "`include_preprocessing`, or keep beside the file the recipe.json "
+            "of their run (of a checkpoint, the config.json).",
             stacklevel=5,  # the call of the builder
         )
+
+
+def _moments(include_preprocessing, source, defaults, channels):
+    """Mean and standard deviation, 0..255, and what to say of a guess."""
+    moments = source.preprocessing if source is not None else None
+    if include_preprocessing is not True:
+        moments = _check_preprocessing(include_preprocessing)
+    if isinstance(moments, tuple):
+        (mean, std), title = moments, "as given"
+    else:
+        record = DATASETS.get(moments, defaults)
+        mean, std, title = record.mean, record.std, record.title
+    if len(mean) == channels:
+        return mean, std, f"the moments of {title} are taken"
+    if moments is None:  # images of an unknown kind
+        half = [127.5] * channels
+        return half, half, "[0, 255] is scaled to [-1, 1]"
+    raise ValueError(
+        f"`include_preprocessing` has moments for {len(mean)} channels "
+        f"({title}) and images have {channels}. "
+        f"Received: include_preprocessing={include_preprocessing!r}"
+    )
+
+
+def _check_preprocessing(given):
+    """Returns a data set's name, or a pair of sequences of numbers."""
+    if isinstance(given, (tuple, list)):
+        pair = [x.tolist() if isinstance(x, np.ndarray) else x for x in given]
+        if (
+            len(pair) == 2
+            and all(map(are_numbers, pair))
+            and len(pair[0]) == len(pair[1])
+            and min(pair[1]) > 0
+        ):
+            return tuple(pair)
+        raise ValueError(
+            "`include_preprocessing` should be True, False, a data set's name "
+            "or the pair of the channels' means and of their standard "
+            "deviations, above 0, as sequences of numbers. "
+            f"Received: include_preprocessing={given!r}"
+        )
+    check_choice("include_preprocessing", given, (True, False, *DATASETS))
+    return given
 
 
 def _normalise(x, include_preprocessing, source, defaults):
     if include_preprocessing is False:
         return x
-    moments = source.preprocessing if source is not None else None
-    if include_preprocessing is not True:
-        allowed = (True, False, *DATASETS)
-        check_choice("include_preprocessing", include_preprocessing, allowed)
-        moments = include_preprocessing
-    record = DATASETS.get(moments, defaults)
     axis = channel_axis()
-    mean, std = record.mean, record.std
-    taken = f"the moments of {record.title} are taken"
-    if len(mean) != x.shape[axis]:
-        if moments is not None:
-            raise ValueError(
-                f"`include_preprocessing` has moments for {len(mean)} "
-                f"channels ({record.title}) and images have {x.shape[axis]}. "
-                f"Received: include_preprocessing={include_preprocessing!r}"
-            )
-        # Images of an unknown kind: [0, 255] to [-1, 1].
-        mean = std = [127.5] * x.shape[axis]
-        taken = "[0, 255] is scaled to [-1, 1]"
+    mean, std, taken = _moments(
+        include_preprocessing, source, defaults, x.shape[axis]
+    )
     if include_preprocessing is True:
         _warn_of_a_guess(source, taken)
     # As many axes as an image has, so that Keras need not know which is meant.

@@ -105,6 +105,11 @@ def imagenet_resnet(x, blocks, filters, convs, shortcuts=True):
     # As in the code of those whose network it is.
     layers = Layers(epsilon=1e-5 if shortcuts else 2e-5)
     x = layers.imagenet_stem(x, bn_relu=shortcuts)
+    return residual_stages(layers, x, blocks, filters, convs, shortcuts)
+
+
+def residual_stages(layers, x, blocks, filters, convs, shortcuts=True):
+    """Builds post-activation stages; the arguments are `imagenet_resnet`'s."""
     for prefix, f, strides in stages(blocks, filters):
         block = convs(f, strides)
         if shortcuts or not changes_shape(x, f, strides):
@@ -113,6 +118,59 @@ def imagenet_resnet(x, blocks, filters, convs, shortcuts=True):
             x = layers.branch(x, block, prefix=prefix)
             x = relu(x, name=f"{prefix}_relu")
     return x, layers
+
+
+@image_classifier()
+def ResNet18CIFAR(x):
+    """Residual network of 18 layers with ResNet-18's widths, for small images.
+
+    What "ResNet-18 on CIFAR" usually means: the basic blocks (2, 2, 2, 2) of
+    `64, 128, 256, 512` channels behind a 3x3 convolution of stride 1, without
+    the maximum. `ResNet(20)` is He et al.'s own for CIFAR, of 0.27M
+    parameters; this has 11.2M.
+
+    Reference: [Deep Residual Learning for Image Recognition](
+    https://arxiv.org/abs/1512.03385), table 1
+    """
+    layers = Layers()
+    x = layers.conv_bn_relu(x, 64, 3, prefix="stem")
+    return residual_stages(layers, x, (2, 2, 2, 2), BASIC_FILTERS, basic)
+
+
+@image_classifier("imagenet2012")
+def ResNet18(x):
+    """Residual network of 18 layers for ImageNet: torchvision's `resnet18`.
+
+    Basic blocks (2, 2, 2, 2).
+
+    Reference: [Deep Residual Learning for Image Recognition](
+    https://arxiv.org/abs/1512.03385), table 1
+    """
+    return imagenet_resnet(x, (2, 2, 2, 2), BASIC_FILTERS, basic)
+
+
+@image_classifier("imagenet2012")
+def ResNet34(x):
+    """Residual network of 34 layers for ImageNet: torchvision's `resnet34`.
+
+    Basic blocks (3, 4, 6, 3).
+
+    Reference: [Deep Residual Learning for Image Recognition](
+    https://arxiv.org/abs/1512.03385), table 1
+    """
+    return imagenet_resnet(x, (3, 4, 6, 3), BASIC_FILTERS, basic)
+
+
+@image_classifier("imagenet2012")
+def ResNet50(x):
+    """Residual network of 50 layers for ImageNet: torchvision's `resnet50`.
+
+    Bottleneck blocks (3, 4, 6, 3), the stride in the 3x3 convolution.
+
+    Reference: [Deep Residual Learning for Image Recognition](
+    https://arxiv.org/abs/1512.03385), table 1
+    """
+    return imagenet_resnet(x, (3, 4, 6, 3), BOTTLENECK_FILTERS, bottleneck)
 
 
 @image_classifier("imagenet2012")
@@ -143,3 +201,15 @@ def ResNet101(x):
     https://arxiv.org/abs/1512.03385), table 1
     """
     return imagenet_resnet(x, (3, 4, 23, 3), BOTTLENECK_FILTERS, bottleneck)
+
+
+@image_classifier("imagenet2012")
+def ResNet152(x):
+    """Residual network of 152 layers for ImageNet: torchvision's `resnet152`.
+
+    Bottleneck blocks (3, 8, 36, 3), the stride in the 3x3 convolution.
+
+    Reference: [Deep Residual Learning for Image Recognition](
+    https://arxiv.org/abs/1512.03385), table 1
+    """
+    return imagenet_resnet(x, (3, 8, 36, 3), BOTTLENECK_FILTERS, bottleneck)

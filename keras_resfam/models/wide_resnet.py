@@ -156,8 +156,24 @@ def WideResNet50_2(x):
     Reference: [Wide Residual Networks](https://arxiv.org/abs/1605.07146),
     table 8
     """
+    return imagenet_resnet(
+        x, (3, 4, 6, 3), BOTTLENECK_FILTERS, _wide_bottleneck
+    )
 
-    def wide_bottleneck(filters, strides):
-        return bottleneck(filters, strides, inner=filters // 2)
 
-    return imagenet_resnet(x, (3, 4, 6, 3), BOTTLENECK_FILTERS, wide_bottleneck)
+@image_classifier("imagenet2012")
+def WideResNet101_2(x):
+    """WRN-101-2-bottleneck for ImageNet: torchvision's `wide_resnet101_2`.
+
+    `WideResNet50_2` with the blocks (3, 4, 23, 3) of ResNet-101.
+
+    Reference: [Wide Residual Networks](https://arxiv.org/abs/1605.07146),
+    section 3, which has the one of 50 layers
+    """
+    return imagenet_resnet(
+        x, (3, 4, 23, 3), BOTTLENECK_FILTERS, _wide_bottleneck
+    )
+
+
+def _wide_bottleneck(filters, strides):
+    return bottleneck(filters, strides, inner=filters // 2)

@@ -72,7 +72,7 @@ def fetch(repository, revision, pins=None):
                     f"the copy in the cache is damaged: {wrong}.",
                     "unset HF_HUB_OFFLINE, and it is fetched again.",
                 )
-            _remove(paths)
+            remove(paths)
     raise HubError.about(
         repository,
         revision,
@@ -129,7 +129,7 @@ def _download(repository, revision, pins):
     return fetched, commit, wrong
 
 
-def _remove(paths):
+def remove(paths):
     """Removes files from the cache: its links, and what is in its `blobs/`.
 
     A link may lead out of the cache, to a file of the user's: it goes, and

@@ -8,10 +8,13 @@ import filelock
 
 from keras_resfam._checks import check_choice
 from keras_resfam._files import replacing
-from keras_resfam.datasets import DATASETS
+from keras_resfam.datasets import ALIASES, DATASETS
 from keras_resfam.models import families
 
 PATH = Path(__file__).with_name("registry.json")
+
+PUBLIC = Path(__file__).with_name("public.json")
+"""What others have trained and published."""
 
 NAMESPACE = "keras-resfam"
 """The organisation on the Hugging Face Hub under which they are published."""
@@ -64,6 +67,31 @@ class Network:
         return f"{self.call}: {measured}, {where}"
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
+class PublicNetwork(Network):
+    """A network that others have trained.
+
+    Its accuracy is what they state. Where its commit is `None`, the newest
+    revision is loaded, verified by the SHA-256 that the Hub itself states;
+    otherwise by that of the registry as well.
+
+    Attributes:
+        licence: str. The licence of the weights, as stated.
+        measured_at: int. The image size at which the accuracy was measured.
+    """
+
+    licence: str
+    measured_at: int
+
+    def __repr__(self):
+        revision = f"@{self.commit}" if self.commit else ", newest revision"
+        return (
+            f"{self.call}: {self.accuracy:.2f} % on {title(self.dataset)} at "
+            f"{self.measured_at} pixels by its authors' account, "
+            f"hf://{self.repository}{revision}, {self.licence}"
+        )
+
+
 def title(dataset):
     """The name of a data set as papers print it."""
     return DATASETS[dataset].title if dataset in DATASETS else dataset
@@ -73,6 +101,24 @@ def read():
     """Returns all networks of the registry, as a list of `Network`."""
     entries = json.loads(PATH.read_text())
     return [Network(name, **entry) for name, entry in entries.items()]
+
+
+def read_public():
+    """Returns the networks of others, as a list of `PublicNetwork`."""
+    record = DATASETS["imagenet2012"]
+    return [
+        PublicNetwork(
+            name=entry["repository"].partition("/")[2],
+            builder=builder,
+            arguments=families.defaults(builder),
+            dataset=record.name,
+            classes=record.classes,
+            input_shape=list(record.image_shape),
+            **entry,
+        )
+        for entry in json.loads(PUBLIC.read_text())
+        for builder in entry.pop("builders")
+    ]
 
 
 def write(networks):
@@ -142,7 +188,8 @@ def list_weights(family=None, dataset=None):
     family = getattr(family, "__name__", family)
     if family is not None:
         check_choice("family", family, families.names())
-    networks = read()
+    networks = read() + read_public()
+    dataset = ALIASES.get(dataset, dataset)
     known = {network.dataset for network in networks} | DATASETS.keys()
     if dataset is not None:
         check_choice("dataset", dataset, sorted(known))
@@ -168,6 +215,7 @@ def choose(name, family, arguments):
         A `Network`, or `None`.
     """
     wanted = families.architecture(family, arguments)
+    name = ALIASES.get(name, name)
     fitting = [
         network
         for network in list_weights(family)
@@ -191,4 +239,6 @@ def shorthand(name, dataset, family, arguments):
         arguments: dict. The builder's architecture arguments.
     """
     meant = choose(dataset, family, arguments)
-    return dataset if meant is None or meant.name == name else name
+    if meant is not None and meant.name != name:
+        return name
+    return next((x for x, y in ALIASES.items() if y == dataset), dataset)

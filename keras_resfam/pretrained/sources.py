@@ -13,9 +13,16 @@ import json
 import os
 from pathlib import Path
 
-from keras_resfam.datasets import DATASETS
+from keras_resfam.datasets import ALIASES, DATASETS
 from keras_resfam.models import families
-from keras_resfam.pretrained import fingerprint, hdf5, recipe, registry
+from keras_resfam.pretrained import (
+    dialects,
+    fingerprint,
+    foreign,
+    hdf5,
+    recipe,
+    registry,
+)
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.files import (
     FINGERPRINT,
@@ -42,16 +49,20 @@ class Source:
         where: str. What messages call them.
         layers: dict. Lists of arrays by layer name.
         dataset: str. What they were trained on, if known.
-        preprocessing: str. The data set by whose channel moments the network
-            normalises its images, if known.
+        preprocessing: str or tuple. The data set by whose channel moments the
+            network normalises its images, or they themselves, as a pair of
+            tuples: mean and standard deviation, 0..255. If known.
         input_shape: tuple. `(height, width, channels)`, if known.
+        checkpoint: `dialects.Checkpoint`. What others call them, if others
+            have trained them.
     """
 
     where: str
     layers: dict
     dataset: str = None
-    preprocessing: str = None
+    preprocessing: str | tuple = None
     input_shape: tuple = None
+    checkpoint: dialects.Checkpoint = None
 
     @property
     def classes(self):
@@ -85,6 +96,8 @@ class Source:
                 "Received: include_top=True"
             )
         with _read_as_weights(self.where):
+            if self.checkpoint is not None:
+                self.checkpoint.check(targets.values())
             fingerprint.check_names(targets, layers)
         for name, target in targets.items():
             shapes = [values.shape for values in layers[name]]
@@ -139,10 +152,10 @@ def find(weights, family, arguments):
 
     Args:
         weights: `None`; a data set's name, or that of a network of
-            `list_weights`; the path of a weights folder, of a training run or
-            of a `.weights.h5` file; `"hf://organisation/name"`, with
-            `@revision` behind it or not; or a `Source`, which is returned as
-            it is.
+            `list_weights`; the path of a weights folder, of a training run,
+            of a `.weights.h5` file or of somebody's checkpoint;
+            `"hf://organisation/name"`, with `@revision` behind it or not; or
+            a `Source`, which is returned as it is.
         family: str. The builder's name.
         arguments: dict. The builder's architecture arguments.
 
@@ -160,11 +173,20 @@ def find(weights, family, arguments):
     text = os.path.expanduser(weights)
     if text.startswith("hf://"):
         repository, _, revision = text.removeprefix("hf://").partition("@")
+        files = _fetch_checkpoint(repository, revision or "main")
+        if files is not None:
+            return _foreign(repr(text), files, family, arguments)
         files = _fetch(repository, revision or "main")
     elif isinstance(weights, str) and weights in names():
-        files = _registered_files(_choose(weights, family, arguments))
+        network = _choose(weights, family, arguments)
+        if isinstance(network, registry.PublicNetwork):
+            return _public(network, family, arguments)
+        files = _registered_files(network)
     elif _is_run(Path(text)):
         return _read_file(Path(text) / WEIGHTS, family, arguments)
+    elif foreign.is_checkpoint(text):
+        files = foreign.read_files(text)
+        return _foreign(repr(text), files, family, arguments)
     elif os.path.isdir(text):
         files = _read_folder(Path(text))
     elif _is_of_a_folder(text):
@@ -176,6 +198,66 @@ def find(weights, family, arguments):
     return _source(repr(text), files, family, arguments)
 
 
+def class_names(weights):
+    """Returns the names of the classes that weights tell apart.
+
+    Args:
+        weights: str or path, as for a builder: a data set's name, that of a
+            network of `list_weights`, a path, or
+            `"hf://organisation/name[@revision]"`.
+
+    Returns:
+        A tuple of str, in the order of the classifier's outputs. A checkpoint
+        of 1,000 classes whose config has no names is taken to be ImageNet's.
+
+    Raises:
+        ValueError: If there are no such weights, or nothing tells the names.
+        keras_resfam.HubError: If the Hub does not tell them.
+
+    Example:
+
+    ```python
+    names = keras_resfam.class_names("imagenet")
+    keras_resfam.decode_predictions(model.predict(images), names)
+    ```
+    """
+    text = os.path.expanduser(weights)
+    files = _descriptions(text)
+    if files is not None and RECIPE not in files:
+        names = foreign.class_names(repr(text), files)
+    elif files is not None:
+        names = _names_of(json.loads(files[RECIPE])["dataset"])
+    else:
+        networks = registry.read() + registry.read_public()
+        trained_on = {network.name: network.dataset for network in networks}
+        names = _names_of(trained_on.get(text, text))
+    if not names:
+        raise ValueError(
+            "`weights` should be a data set's name, or weights that tell the "
+            f"names of their classes. Received: weights={weights!r}"
+        )
+    return names
+
+
+def _names_of(dataset):
+    record = DATASETS.get(ALIASES.get(dataset, dataset))
+    return record.class_names if record is not None else ()
+
+
+def _descriptions(text):
+    """The files that say what weights are, by name; `None` for a mere name."""
+    if text.startswith("hf://"):
+        repository, _, revision = text.removeprefix("hf://").partition("@")
+        where = repository, revision or "main"
+        return _fetch_checkpoint(*where, weights=False) or _fetch(*where)
+    if foreign.is_checkpoint(text):
+        return foreign.read_files(text, weights=False)
+    for path in (Path(text, RECIPE), Path(text).with_name(RECIPE)):
+        if os.path.exists(text) and path.is_file():
+            return {RECIPE: path.read_bytes()}
+    return None
+
+
 def _fetch(repository, revision, pins=None):
     # The Hub's client is slow to import, and seldom needed.
     from keras_resfam.pretrained import hub
@@ -183,11 +265,36 @@ def _fetch(repository, revision, pins=None):
     return hub.fetch(repository, revision, pins)
 
 
+def _fetch_checkpoint(repository, revision, pins=None, weights=True):
+    from keras_resfam.pretrained import hub_checkpoints
+
+    return hub_checkpoints.fetch(repository, revision, pins, weights)
+
+
+def _public(network, family, arguments):
+    revision = network.commit or "main"
+    files = _fetch_checkpoint(network.repository, revision, network.files)
+    if files is None:
+        raise HubError.about(
+            network.repository,
+            revision,
+            "it holds another network than the registry says.",
+            f"name another in `weights`. {_offer(family)}",
+        )
+    source = _foreign(repr(network.name), files, family, arguments)
+    return dataclasses.replace(source, dataset=network.dataset)
+
+
+def _foreign(where, files, family, arguments):
+    return Source(where, **foreign.contents(where, files, family, arguments))
+
+
 def names():
     """What `weights` may be without being a path: networks and data sets."""
-    networks = registry.read()
+    networks = registry.read() + registry.read_public()
     own = {network.name for network in networks}
-    return own | {network.dataset for network in networks} | set(DATASETS)
+    own |= {network.dataset for network in networks}
+    return own | DATASETS.keys() | ALIASES.keys()
 
 
 def _is_run(folder):

@@ -96,10 +96,16 @@ IMAGENET = [
     ("WideResNet34", dict(width=1), 21_797_672, 17_024),
     ("WideResNet34", dict(width=2), 86_036_008, 34_176),
     ("WideResNet50_2", {}, 68_883_240, 68_224),
+    ("WideResNet101_2", {}, 126_886_696, None),
     ("DMRNet44", {}, 43_338_024, 98_432),
     ("DMRNet50", {}, 46_395_048, 99_840),
+    ("ResNet18", {}, 11_689_512, 9_600),
+    ("ResNet34", {}, 21_797_672, 17_024),
+    ("ResNet50", {}, 25_557_032, 53_120),
     ("ResNet98", {}, 45_047_464, None),
     ("ResNet101", {}, 44_549_160, None),
+    ("ResNet152", {}, 60_192_808, None),
+    ("ResNet18CIFAR", {}, 11_173_962, 9_600),
 ]
 CASES = IMAGENET + [
     (family, *case)
@@ -156,11 +162,3 @@ def test_imagenet_plain_nets_have_their_layers(family, depth):
     model = getattr(keras_resfam, family)()
     kernels = [v for v in model.trainable_variables if v.name == "kernel"]
     assert len(kernels) == depth
-
-
-def test_torchvision_count_of_a_wider_deeper_relative():
-    """WRN-101-2 has 126,886,696: the same blocks, as (3, 4, 23, 3)."""
-    wide = count(keras_resfam.WideResNet50_2().trainable_variables)
-    # An identity block of stage 3: 1024 -> 512 -> 512 -> 1024 channels.
-    block = 1024 * 512 * 2 + 9 * 512**2 + 2 * (512 + 512 + 1024)
-    assert wide + 17 * block == 126_886_696

@@ -51,6 +51,7 @@ ARCHITECTURES = {
         preactivation=mostly(st.booleans()),
         shortcut=mostly(st.sampled_from(["identity", "projection"])),
     ),
+    "ResNet18CIFAR": {},
 }
 COMMON = dict(
     include_top=mostly(st.booleans()),
@@ -60,7 +61,11 @@ COMMON = dict(
     pooling=mostly(st.sampled_from([None, "avg", "max"])),
     classes=mostly(st.sampled_from([None, 1, 7])),
     classifier_activation=mostly(st.sampled_from([None, "softmax"])),
-    include_preprocessing=mostly(st.sampled_from([True, False, "cifar100"])),
+    include_preprocessing=mostly(
+        st.sampled_from(
+            [True, False, "cifar100", ((120,) * 3, (60, 0, 60)), ((1.5,), (2,))]
+        )
+    ),
 )
 
 
@@ -99,7 +104,7 @@ def test_every_family_is_tried():
         name
         for name in keras_resfam.__all__
         if inspect.isfunction(getattr(keras_resfam, name))
-        and "weights"
+        and "include_top"
         in inspect.signature(getattr(keras_resfam, name)).parameters
         and not name[-1].isdigit()
     }

@@ -66,6 +66,8 @@ def client(server, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "CHECKOUT", tmp_path / "none")
     monkeypatch.setattr(registry, "PATH", tmp_path / "registry.json")
     registry.write([network])
+    monkeypatch.setattr(registry, "PUBLIC", tmp_path / "public.json")
+    registry.PUBLIC.write_text("[]")
     hub.use(server, tmp_path / "cache", monkeypatch)
     server.requests.clear()
     return network
@@ -893,7 +895,7 @@ def test_a_revision_or_a_file_that_is_not_there(client, server):
     with pytest.raises(HubError, match="no such repository"):
         find("hf://org/other")
     server.push("org/other", {"config.json": b"{}"})
-    with pytest.raises(HubError, match="a file is missing.*recipe.json"):
+    with pytest.raises(ValueError, match="fingerprint.json, or a checkpoint"):
         find("hf://org/other")
     with pytest.raises(ValueError, match="repository='a/b/c'"):
         find("hf://a/b/c")

@@ -15,17 +15,23 @@ CIFAR_FORMS = [
     ("ResNet", dict(depth=8)),
     ("ResNet", dict(depth=8, preactivation=True)),
     ("ResNet", dict(depth=8, shortcut="projection")),
+    ("ResNet18CIFAR", {}),
 ]
 IMAGENET_FORMS = [
     ("WideResNet18", {}),
     ("WideResNet34", {}),
     ("WideResNet50_2", {}),
+    ("WideResNet101_2", {}),
     ("DMRNet44", {}),
     ("DMRNet50", {}),
     ("OrthoPlainNet34", {}),
     ("OrthoPlainNet101", {}),
+    ("ResNet18", {}),
+    ("ResNet34", {}),
+    ("ResNet50", {}),
     ("ResNet98", {}),
     ("ResNet101", {}),
+    ("ResNet152", {}),
 ]
 ONE_OF_EACH = [CIFAR_FORMS[k] for k in (1, 2, 4, 5, 7)]
 FAMILIES = sorted({name for name, _ in CIFAR_FORMS + IMAGENET_FORMS})

@@ -10,7 +10,7 @@ and loading are tested as they run, with no network and nothing replaced:
         assert hub.requests == [("HEAD", "/org/name/resolve/main/…"), …]
 
 It keeps repositories in memory: a commit is a mapping of paths to bytes, and
-files whose name ends in `.h5` are stored the way Git LFS does. Only the
+files of weights are stored the way Git LFS does. Only the
 routes this project's client calls exist. Xet must be off in the client.
 """
 
@@ -86,7 +86,7 @@ class Fault:
 
 def is_lfs(path):
     """Whether the Hub keeps the file outside git."""
-    return path.endswith(".h5")
+    return path.endswith((".h5", ".safetensors", ".bin"))
 
 
 def blob_oid(contents):
@@ -340,10 +340,24 @@ def _validate_yaml(handler):
     handler.json({"errors": [], "warnings": []})
 
 
+def _blob(path, contents):
+    """What the Hub says of a file where it is asked for its metadata."""
+    blob = {"size": len(contents), "blobId": blob_oid(contents)}
+    if is_lfs(path):
+        sha256 = hashlib.sha256(contents).hexdigest()
+        lfs = {"sha256": sha256, "size": len(contents), "pointerSize": 130}
+        blob["lfs"] = lfs
+    return blob
+
+
 def _info(handler, name, revision="main"):
     commit = handler.commit(name, revision)
     if commit is not None:
         siblings = [{"rfilename": path} for path in sorted(commit.files)]
+        if "blobs=true" in urlsplit(handler.path).query.lower():
+            for sibling in siblings:
+                contents = commit.files[sibling["rfilename"]]
+                sibling |= _blob(sibling["rfilename"], contents)
         private = handler.hub.repositories[name].private
         handler.json(
             {

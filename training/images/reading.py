@@ -374,7 +374,7 @@ def class_names(name, data_dir=None):
         Sequence of strings; `None` for arrays of a data set not known here.
     """
     if name in DATASETS:
-        return DATASETS[name].class_names or None
+        return DATASETS[name].class_names
     if npz_path(name, data_dir):
         return None
     return tfds_builder(name, data_dir).info.features["label"].names
