@@ -2,8 +2,10 @@
 
 import math
 import numbers
+import os
 import warnings
 
+import keras
 import numpy as np
 
 
@@ -63,30 +65,78 @@ def check_flag(name, value):
         )
 
 
-def check_images(images, shape, moments=None):
+def check_text(name, value):
+    """Checks for a string that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(
+            f"`{name}` should be a string that is not empty. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def check_path(name, value):
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ValueError(
+            f"`{name}` should be a path. Received: {name}={value!r}"
+        )
+
+
+def as_numbers(value):
+    """The NumPy array of numbers that a value is, or `None`."""
+    try:
+        array = keras.ops.convert_to_numpy(value)
+        numeric = array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"
+    except Exception:  # of what is no tensor each backend says something else
+        return None
+    return array if numeric else None
+
+
+def as_array(name, value):
+    """An argument as a NumPy array of numbers, whatever tensor it is."""
+    array = as_numbers(value)
+    if array is None:
+        raise ValueError(
+            f"`{name}` should be an array of numbers. Received: "
+            f"{name}={value!r}"
+        )
+    return array
+
+
+def check_images(name, images, shape, moments=None):
     """Checks an array of images against what a network takes.
 
     It warns of images that were scaled, to 0..1 or by their moments, where the
     network would do so once more: all would then be nearly one colour.
 
     Args:
+        name: str. The argument's name.
         images: array, the batch axis first.
         shape: tuple without the batch axis; a size of `None` may be any.
         moments: pair of arrays, the means and the standard deviations by which
             the network normalises images. Defaults to `None`: it does not.
 
     Raises:
-        ValueError: If they are of another shape.
+        ValueError: If they are of another shape, or not of finite numbers.
     """
     sizes = zip(shape, images.shape[1:], strict=False)
     if images.ndim != len(shape) + 1 or any(
         own not in (None, size) for own, size in sizes
     ):
         raise ValueError(
-            f"Images should be of the shape {tuple(shape)}, which the network "
-            f"takes. Received: images of shape {images.shape[1:]}"
+            f"The images of `{name}` should be of the shape {tuple(shape)}, "
+            "which the network takes. Received: images of shape "
+            f"{images.shape[1:]}"
         )
-    if moments is not None and np.max(np.abs(images)) < np.min(moments[1]) / 10:
+    # Outputs do not tell: some kernels turn NaN into zero.
+    broken = np.count_nonzero(~np.isfinite(images))
+    if broken:
+        raise ValueError(
+            f"The images of `{name}` should be of finite numbers. "
+            f"Received: {broken} of {images.size} that are not"
+        )
+    if moments is None or not images.size:
+        return
+    if np.max(np.abs(images)) < np.min(moments[1]) / 10:
         warnings.warn(
             "Images should be as they were before they were scaled, such as 0 "
             "to 255, since the network normalises them, by the means "
@@ -99,6 +149,24 @@ def check_images(images, shape, moments=None):
 
 def _rounded(values):
     return ", ".join(f"{value:.4g}" for value in values)
+
+
+def check_outputs(outputs, network):
+    """Checks that the outputs of a classifier are finite.
+
+    To `argmax` NaN is the largest number, and so is the first of several
+    infinities: either would count as a class.
+
+    Args:
+        outputs: array of shape `(images, classes)`.
+        network: str. What the text calls the network.
+    """
+    broken = np.count_nonzero(~np.isfinite(outputs).all(axis=-1))
+    if broken:
+        raise ValueError(
+            "The outputs of `model` should be finite numbers. Received: "
+            f"{network} with others for {broken} of {len(outputs)} images"
+        )
 
 
 def check_number(

@@ -10,10 +10,9 @@ import dataclasses
 import re
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from keras_resfam._checks import check_choice, check_integer
+from keras_resfam._checks import as_array, check_choice, check_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +132,8 @@ def decode_predictions(predictions, dataset, top=5):
         the likeliest first.
 
     Raises:
-        ValueError: If the shape does not fit the data set, or `top` is below
-            1.
+        ValueError: If the shape does not fit the data set, if a score is NaN
+            or infinite, or if `top` is below 1.
 
     Example:
 
@@ -145,12 +144,19 @@ def decode_predictions(predictions, dataset, top=5):
     """
     names, title = _classes(dataset)
     # Signed, for what sorts by the negative: bytes would wrap around.
-    scores = keras.ops.convert_to_numpy(predictions).astype("float64")
+    scores = as_array("predictions", predictions).astype("float64")
     if scores.ndim != 2 or scores.shape[1] != len(names):
         raise ValueError(
             f"`predictions` should have the shape (batch, {len(names)}), "
             f"one column a class{title}. "
             f"Received: predictions.shape={scores.shape}"
+        )
+    # The logarithm of a probability may be minus infinity.
+    broken = np.count_nonzero(~(scores < np.inf).all(axis=1))
+    if broken:
+        raise ValueError(
+            "`predictions` should be numbers, none of them NaN or infinite. "
+            f"Received: predictions of {broken} images with such"
         )
     check_integer("top", top)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]

@@ -2,48 +2,44 @@
 
 import hashlib
 
-import keras
 import numpy as np
 
 from keras_resfam import graphs
-from keras_resfam._checks import check_images
+from keras_resfam._checks import as_numbers, check_images
 
 
-def arrays(data, model, chain):
-    """Images, and labels as the numbers of the classes of a model's chain."""
-    images, labels = read_data(data)
-    check_fit(images, model)
-    return images, class_numbers(labels, chain)
-
-
-def check_fit(images, model):
+def check_fit(name, images, model):
     """Checks that images are such as a model of one input takes."""
     shape = model.inputs[0].shape[1:]
-    check_images(images, shape, graphs.image_moments(model))
+    check_images(name, images, shape, graphs.image_moments(model))
 
 
-def class_numbers(labels, chain):
+def class_numbers(name, labels, chain):
     """Labels as integers, which may be one-hot rows.
+
+    Args:
+        name: str. The argument that holds them.
+        labels: array of numbers.
+        chain: `Chain` of the network whose classes they are.
 
     Raises:
         ValueError: If they are something else, or not of the classes.
     """
     classes = chain.graph.outputs[0].shape[-1]
-    if labels.ndim == 2 and labels.shape[1] == classes:
-        labels = labels.argmax(-1)
     numbers = labels.reshape(-1)
-    if numbers.dtype.kind not in "biuf":
+    if labels.ndim == 2 and labels.shape[1] == classes:
+        numbers = labels.argmax(-1)
+        # To `argmax` NaN is the largest, and of equals the first.
+        valid = (labels == labels.max(-1, keepdims=True)).sum(-1) == 1
+    else:
+        valid = (0 <= numbers) & (numbers < classes)
+        valid &= numbers == np.floor(numbers)
+    if len(numbers) != len(labels) or not np.all(valid):
         raise ValueError(
-            f"Labels should be integers within 0 and {classes - 1}. Received: "
-            f"labels of type {labels.dtype}"
-        )
-    if len(numbers) != len(labels) or not np.all(
-        (0 <= numbers) & (numbers < classes) & (numbers == np.floor(numbers))
-    ):
-        raise ValueError(
-            f"Labels should be integers within 0 and {classes - 1}, the "
-            "classes of `model`, or one-hot rows of as many. Received: labels "
-            f"of shape {labels.shape} from {labels.min()} to {labels.max()}"
+            f"The labels of `{name}` should be integers within 0 and "
+            f"{classes - 1}, the classes of `model`, or one-hot rows of as "
+            f"many. Received: labels of shape {labels.shape} from "
+            f"{labels.min()} to {labels.max()}"
         )
     return numbers.astype("int64")
 
@@ -56,24 +52,35 @@ def read_data(data):
         if not np.iterable(data):
             raise _refusal(f"data={data!r}")
         batches = [_read_batch(batch) for batch in data]
+        shapes = {(x.shape[1:], y.shape[1:]) for x, y in batches}
+        if len(shapes) > 1:
+            raise _refusal(f"batches of the shapes {sorted(shapes)}")
         images, labels = (
             np.concatenate([batch[k] for batch in batches] or [[]])
             for k in range(2)
         )
+    check_counts("`data`", images, labels)
+    return images, labels
+
+
+def check_counts(where, images, labels):
+    """Refuses other than one label for each image."""
     if not len(images) or len(images) != len(labels):
         raise ValueError(
-            "There should be as many images as labels, at least one. "
-            f"Received: {len(images)} images, {len(labels)} labels"
+            f"There should be as many images as labels in {where}, at least "
+            f"one. Received: {len(images)} images, {len(labels)} labels"
         )
-    return images, labels
 
 
 def _read_batch(batch):
     if not isinstance(batch, tuple | list) or len(batch) < 2:
         raise _refusal(f"batches, of which one is a {type(batch).__name__}")
-    images, labels = (keras.ops.convert_to_numpy(part) for part in batch[:2])
-    if not np.ndim(labels):
-        raise _refusal(f"an array of shape {images.shape} and one label")
+    arrays = images, labels = [as_numbers(part) for part in batch[:2]]
+    for array, part in zip(arrays, batch, strict=False):
+        if array is None:
+            raise _refusal(f"a {type(part).__name__} that holds no numbers")
+    if not images.ndim or not labels.ndim:
+        raise _refusal(f"arrays of the shapes {images.shape}, {labels.shape}")
     return images, labels
 
 

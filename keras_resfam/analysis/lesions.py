@@ -3,7 +3,14 @@
 import keras
 import numpy as np
 
-from keras_resfam._checks import check_flag, check_integer
+from keras_resfam._checks import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_outputs,
+    check_path,
+    check_text,
+)
 from keras_resfam.analysis import surgery
 from keras_resfam.analysis.data import (
     check_classifier,
@@ -111,11 +118,16 @@ def lesion_study(
     ):
         check_integer(argument, value, minimum)
     check_flag("branches", branches)
+    check_choice("verbose", verbose, (0, 1))
+    if output is not None:
+        check_path("output", output)
+    if name is not None:
+        check_text("name", name)
     images, labels = read_data(data)
     chain = chain_of(model, images.shape[1:])
-    check_fit(images, model)
+    check_fit("data", images, model)
     check_classifier(chain)
-    labels = class_numbers(labels, chain)
+    labels = class_numbers("data", labels, chain)
     common = {
         "network": name or model.name,
         "weights": digest(model.get_weights()),
@@ -158,10 +170,10 @@ def measured(todo, scorer, common, output, verbose):
     tally = Tally(output, identity, lesions)
     with Writer(output) as write:
         for plan in others:
-            error = scorer.error(plan["layout"], bar)
+            error = scorer.error(plan, bar)
             yield write(record(plan, error, common))
         if singles:
-            errors = scorer.single_errors(lesions, bar, tally)
+            errors = scorer.single_errors(singles, bar, tally)
             for plan, error in zip(singles, errors, strict=True):
                 yield write(record(plan, error, common))
         tally.remove()
@@ -284,20 +296,24 @@ class Scorer:
         self.dtype = chain.graph.inputs[0].dtype
         self.batches = -(-len(labels) // self.batch_size)
 
-    def error(self, layout, bar):
+    def error(self, plan, bar):
         wrong = 0
         for images, labels in self:
-            outputs = self.runner.predict(images, layout)
-            wrong += mistakes(outputs, labels)
+            outputs = self.runner.predict(images, plan["layout"])
+            wrong += mistakes(outputs, labels, plan)
             bar.add(1)
         return percent(wrong, self.labels)
 
-    def single_errors(self, lesions, bar, tally):
+    def single_errors(self, plans, bar, tally):
+        lesions = [plan["lesion"] for plan in plans]
         done, wrong = tally.read()
         for number, (images, labels) in enumerate(self, start=1):
             if number > done:
                 outputs = self.runner.predict_single_deletions(images, lesions)
-                found = (mistakes(y, labels) for y in outputs)
+                found = (
+                    mistakes(y, labels, plan)
+                    for y, plan in zip(outputs, plans, strict=True)
+                )
                 wrong = [a + b for a, b in zip(wrong, found, strict=True)]
                 tally.write(number, wrong)
             bar.add(len(self.runner.chain.units))
@@ -315,8 +331,11 @@ class Scorer:
             yield keras.ops.convert_to_tensor(images, self.dtype), labels
 
 
-def mistakes(outputs, labels):
+def mistakes(outputs, labels, plan):
+    """How many outputs of a plan, a dict of `plans`, are of another class."""
     outputs = keras.ops.convert_to_numpy(outputs)[: len(labels)]
+    done = f"{plan['study']} {plan['blocks']}".rstrip()
+    check_outputs(outputs, f"a network ({done})")
     return int(np.sum(np.argmax(outputs, axis=-1) != labels))
 
 

@@ -9,8 +9,18 @@ import numpy as np
 from keras import ops
 
 from keras_resfam import graphs
-from keras_resfam._checks import check_integer, is_integer
-from keras_resfam.analysis.data import arrays, check_classifier
+from keras_resfam._checks import (
+    as_array,
+    check_choice,
+    check_integer,
+    is_integer,
+)
+from keras_resfam.analysis.data import (
+    check_classifier,
+    check_counts,
+    check_fit,
+    class_numbers,
+)
 from keras_resfam.analysis.finding import residual_chain
 from keras_resfam.backends.inference import input_gradient
 
@@ -82,13 +92,18 @@ def gradient_by_path_length(
     """
     check_integer("batch_size", batch_size)
     check_integer("seed", seed, 0)
-    if samples != "all" and not is_integer(samples, 1):
+    check_choice("verbose", verbose, (0, 1))
+    every = isinstance(samples, str) and samples == "all"
+    if not every and not is_integer(samples, 1):
         raise ValueError(
             "`samples` should be an integer of at least 1, or 'all'. "
             f"Received: samples={samples!r}"
         )
     gradient = PathGradient(model)
-    images, labels = arrays((x, y), model, gradient.chain)
+    images, labels = as_array("x", x), as_array("y", y)
+    check_fit("x", images, model)
+    check_counts("`x` and `y`", images, labels)
+    labels = class_numbers("y", labels, gradient.chain)
     gradient.check_logits(images[:2])
     n = gradient.blocks
     lengths = range(n + 1) if lengths is None else lengths

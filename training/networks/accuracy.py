@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_resfam import graphs
-from keras_resfam._checks import check_images
+from keras_resfam._checks import check_images, check_outputs
 from training.images import evaluation, reading
 
 BINS = 15  # of the calibration error
@@ -37,16 +37,11 @@ def evaluate(model, batches, class_names=None):
     moments = graphs.image_moments(model)
     outputs, answers = [], []
     for x, y in batches:
-        check_images(x, model.input_shape[1:], moments)
+        check_images("batches", x, model.input_shape[1:], moments)
         outputs.append(np.asarray(model.predict_on_batch(x), "float64"))
         answers.append(np.asarray(y).reshape(-1))
     outputs, answers = np.concatenate(outputs), np.concatenate(answers)
-    broken = int(np.sum(~np.isfinite(outputs).all(axis=1)))
-    if broken:
-        raise ValueError(
-            "The network should give finite logits. Received: others for "
-            f"{broken} of {len(outputs)} images"
-        )
+    check_outputs(outputs, model.name)
     reading.check_labels("the data set", answers, outputs.shape[-1])
     outputs = outputs - outputs.max(axis=1, keepdims=True)
     logs = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
