@@ -11,7 +11,9 @@ network, make up one block.
 
 import collections
 import dataclasses
+import functools
 import itertools
+import operator
 
 import keras
 
@@ -207,17 +209,22 @@ def number_stages(units):
 class Ancestry:
     """Which steps each tensor comes from, and how long its shortest way is.
 
-    Sets of steps are ints, one bit for each step.
+    Sets of steps are ints, one bit for each step: in networks of a thousand
+    layers nearly all tensors come from nearly all steps, and whole sets are
+    joined and cut at once.
     """
 
     def __init__(self, graph):
         self.graph = graph
+        self.places = {id(step): k for k, step in enumerate(graph.steps)}
         self.steps = {id(x): 0 for x in graph.inputs}
         self.distance = {id(x): 0 for x in graph.inputs}
-        for position, step in enumerate(graph.steps):
-            ancestors = 1 << position
+        self.readers = collections.defaultdict(int)
+        for place, step in enumerate(graph.steps):
+            ancestors = 1 << place
             for x in step.inputs:
                 ancestors |= self.steps[id(x)]
+                self.readers[id(x)] |= 1 << place
             # A factor, as of a gate, is no way for what it multiplies.
             shortest = min if passes_all(step) else max
             ways = (self.distance[id(x)] for x in step.inputs)
@@ -232,24 +239,30 @@ class Ancestry:
 
     def shared(self, tensors):
         """What all of the tensors are made of."""
-        common = ~0
-        for x in tensors:
-            common &= self.steps[id(x)]
-        return common
+        return functools.reduce(
+            operator.and_, (self.steps[id(x)] for x in tensors)
+        )
+
+    def members(self, ancestors):
+        """The steps of a set, in order."""
+        found = []
+        while ancestors:
+            first = ancestors & -ancestors
+            found.append(self.graph.steps[first.bit_length() - 1])
+            ancestors ^= first
+        return found
+
+    def set_of(self, steps):
+        return union(1 << self.places[id(step)] for step in steps)
 
     def within(self, steps, ancestors):
         """Those of the steps that are in the set."""
-        members = {
-            id(step)
-            for position, step in enumerate(self.graph.steps)
-            if ancestors >> position & 1
-        }
-        return [step for step in steps if id(step) in members]
+        return self.members(self.set_of(steps) & ancestors)
 
     def stream(self, join, entry):
         """Which of the entry's tensors the join's first branch comes from."""
         own = self.of(join.branches[:1]) & ~self.of(join.shortcuts)
-        taken = graphs.reads(self.within(self.graph.steps, own))
+        taken = graphs.reads(self.members(own))
         taken = {id(x) for x in taken}
         return next(
             (k for k, x in enumerate(entry) if id(x) in taken), len(entry)
@@ -266,10 +279,7 @@ def passes_all(step):
 
 
 def union(sets):
-    total = 0
-    for members in sets:
-        total |= members
-    return total
+    return functools.reduce(operator.or_, sets, 0)
 
 
 def join_at(step, family):
@@ -278,7 +288,7 @@ def join_at(step, family):
     shared = family.shared(tensors)
 
     def own(x):
-        return family.within(family.graph.steps, family.steps[id(x)] & ~shared)
+        return family.members(family.steps[id(x)] & ~shared)
 
     def kernels(x):
         return sum(graphs.count_kernels(step.operation) for step in own(x))
@@ -408,7 +418,7 @@ def is_projection(join, family):
         type(step.operation).__name__.startswith(kinds)
         and getattr(step.operation, "activation", None)
         in (None, keras.activations.linear)
-        for step in family.within(family.graph.steps, own)
+        for step in family.members(own)
     )
 
 
@@ -431,7 +441,7 @@ def side_by_side(graph, family):
 
 def cut_at(graph, family, groups):
     """Cuts the graph into a unit for each group of joins, and the head."""
-    units, rest = [], list(graph.steps)
+    units, rest = [], family.set_of(graph.steps)
     every = [join for joins in groups for join in joins]
     takers = sole_readers(graph)
     activations = {id(join): activations_after(join, takers) for join in every}
@@ -439,29 +449,27 @@ def cut_at(graph, family, groups):
     activated = all(activations.values())
     for joins in groups:
         ends = [x for join in joins for x in join.step.outputs]
-        own = family.within(rest, family.of(ends))
+        own = rest & family.of(ends)
         shared = family.of(
             [x for join in joins for x in join.branches]
         ) & family.of([x for join in joins for x in join.shortcuts])
-        rest = without(rest, own)
+        rest &= ~own
         # What later steps read too comes before the block.
-        read = {id(x) for step in rest for x in step.inputs}
-        read -= {id(x) for x in ends}
+        made = [x for step in family.members(own) for x in step.outputs]
         shared |= family.of(
-            x for step in own for x in step.outputs if id(x) in read
+            x for x in without(made, ends) if family.readers[id(x)] & rest
         )
-        lead = family.within(own, shared)
-        body = without(own, lead)
+        body = family.members(own & ~shared)
         if activated:
             for join in joins:
                 body += activations[id(join)]
-        rest = without(rest, body)
-        units.append(Unit(lead, body, joins))
-    return units, rest
+        rest &= ~family.set_of(body)
+        units.append(Unit(family.members(own & shared), body, joins))
+    return units, family.members(rest)
 
 
 def without(steps, others):
-    """The steps that are not among the others."""
+    """The steps, or tensors, that are not among the others."""
     gone = {id(step) for step in others}
     return [step for step in steps if id(step) not in gone]
 

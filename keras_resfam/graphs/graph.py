@@ -21,7 +21,7 @@ class Step:
     kwargs: dict
     outputs: list
 
-    @property
+    @functools.cached_property  # Keras walks slowly through structures
     def inputs(self):
         return tensors_in((self.args, self.kwargs))
 
@@ -64,7 +64,12 @@ def read(model, like=None):
     Returns:
         A `Graph`.
     """
-    view, steps, readings = shell(model), [], {}
+    return _read(shell(model), like)
+
+
+def _read(view, like):
+    """Reads a graph as `read` does, of a model without a compiled state."""
+    steps, readings = [], {}
     if like is not None:
         inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in like]
         like = keras.tree.pack_sequence_as(view.input, inputs)
@@ -79,7 +84,7 @@ def read(model, like=None):
     clone = keras.models.clone_model(
         view, like, clone_function=lambda layer: layer, call_function=record
     )
-    return Graph(clone.inputs, clone.outputs, steps, model.name)
+    return Graph(clone.inputs, clone.outputs, steps, view.name)
 
 
 class Reading(keras.Operation):
@@ -209,6 +214,8 @@ def renamed(steps, names):
             args=keras.tree.map_structure(name, step.args),
             kwargs=keras.tree.map_structure(name, step.kwargs),
         )
+        if any(id(x) in names for x in step.inputs)
+        else step
         for step in steps
     ]
 
@@ -253,7 +260,7 @@ def read_single(model, sizes=None):
         pairs = zip(image.shape[1:], sizes, strict=True)
         shape = (image.shape[0], *(own or size for own, size in pairs))
         like = [keras.KerasTensor(shape, image.dtype)]
-    graph = flat(read(keras.Model(image, answer, name=model.name), like))
+    graph = flat(_read(keras.Model(image, answer, name=model.name), like))
     # A model among the layers may have outputs that nothing reads.
     graph.steps = needed(graph.steps, graph.outputs)
     check_names(graph)
