@@ -14,7 +14,7 @@ from keras_resfam._checks import (
     is_integer,
     plain,
 )
-from keras_resfam.analysis.finding import residual_chain, without
+from keras_resfam.analysis.finding import check_blocks, residual_chain, without
 from keras_resfam.backends.conditions import run_if
 
 SCALINGS = (None, "training", "inference")
@@ -82,6 +82,7 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
             f"Received: model={graph.name}"
         )
     chain = residual_chain(graph)
+    check_blocks(chain)
     survival = checked_survival(len(chain.units), active, survival, scale)
     inputs, values = graphs.fresh_input(chain.graph)
     switches = BlockSwitches(
@@ -143,10 +144,6 @@ def linear_survival(blocks, last=0.5):
 
 
 def checked_survival(blocks, active, survival, scale):
-    if not blocks:
-        raise ValueError(
-            "`model` should have residual blocks. Received: one without"
-        )
     if (active is None) == (survival is None):
         raise ValueError(
             "Just one of `active` and `survival` should be given. "

@@ -197,6 +197,16 @@ def residual_chain(graph):
     return chain
 
 
+def check_blocks(chain):
+    """Refuses a model in which no residual block was found."""
+    if not chain.units:
+        raise ValueError(
+            "`model` should have residual blocks, which end in additions "
+            "(`keras.layers.Add` or `keras.ops.add`). Received: model="
+            f"{chain.graph.name}, in which no block was found"
+        )
+
+
 def number_stages(units):
     """Counts the stages, of which one ends where the channels change."""
     stage, channels = 0, None
@@ -220,6 +230,7 @@ class Ancestry:
         self.steps = {id(x): 0 for x in graph.inputs}
         self.distance = {id(x): 0 for x in graph.inputs}
         self.readers = collections.defaultdict(int)
+        self.additions = self.kernels = 0
         for place, step in enumerate(graph.steps):
             ancestors = 1 << place
             for x in step.inputs:
@@ -229,7 +240,10 @@ class Ancestry:
             shortest = min if passes_all(step) else max
             ways = (self.distance[id(x)] for x in step.inputs)
             way = shortest(ways, default=0)
-            way += graphs.count_kernels(step.operation)
+            kernels = graphs.count_kernels(step.operation)
+            way += kernels
+            self.additions |= graphs.is_addition(step) << place
+            self.kernels |= bool(kernels) << place
             for x in step.outputs:
                 self.steps[id(x)] = ancestors
                 self.distance[id(x)] = way
@@ -284,7 +298,8 @@ def union(sets):
 
 def join_at(step, family):
     """The residual addition that a step is, or `None`."""
-    tensors = list({id(x): x for x in step.inputs}.values())
+    every = list({id(x): x for x in step.inputs}.values())
+    tensors = parted_last(every, family)
     shared = family.shared(tensors)
 
     def own(x):
@@ -309,13 +324,36 @@ def join_at(step, family):
     for length in (kernels if identity else distance, parameters):
         lengths = [length(x) for x in tensors]
         if min(lengths) < max(lengths):
-            pairs = list(zip(tensors, lengths, strict=True))
-            return Join(
-                step,
-                [x for x, way in pairs if way == min(lengths)],
-                [x for x, way in pairs if way > min(lengths)],
-            )
+            pairs = zip(tensors, lengths, strict=True)
+            branches = [x for x, way in pairs if way > min(lengths)]
+            return Join(step, without(every, branches), branches)
     return None
+
+
+def parted_last(tensors, family):
+    """Those of the tensors that an addition joins whose ways parted last.
+
+    Of `x + f(x) + image`, with the model's input or another early tensor once
+    more, they are `x` and `f(x)`: what was there before `x` is no way round
+    `f`, and stays with the block whatever branch is lost. `f` and `x` part
+    where more has been computed and added up than where the image leaves.
+    """
+
+    def parting(pair):
+        a, b = (family.steps[id(x)] for x in pair)
+        common = a & b
+        nested = common in (a, b) and bool(common & family.kernels)
+        return nested, (common & family.additions).bit_count()
+
+    pairs = list(itertools.combinations(tensors, 2))
+    partings = [parting(pair) for pair in pairs]
+    last = {
+        id(x)
+        for pair, found in zip(pairs, partings, strict=True)
+        if found == max(partings)
+        for x in pair
+    }
+    return [x for x in tensors if id(x) in last]
 
 
 def with_sums_joined(graph):

@@ -21,7 +21,7 @@ from keras_resfam.analysis.data import (
     check_fit,
     class_numbers,
 )
-from keras_resfam.analysis.finding import residual_chain
+from keras_resfam.analysis.finding import check_blocks, residual_chain
 from keras_resfam.backends.inference import input_gradient
 
 
@@ -300,10 +300,7 @@ class PathGradient:
 
     def __init__(self, model):
         chain = residual_chain(graphs.read_single(model))
-        if not chain.units:
-            raise ValueError(
-                f"`model` should have residual blocks. Received: {model.name}"
-            )
+        check_blocks(chain)
         check_classifier(chain)
         check_floats(chain.graph)
         self.chain = chain

@@ -7,7 +7,11 @@ import numpy as np
 
 from keras_resfam import graphs
 from keras_resfam._checks import check_choice
-from keras_resfam.analysis.finding import passes_all, residual_chain
+from keras_resfam.analysis.finding import (
+    check_blocks,
+    passes_all,
+    residual_chain,
+)
 
 
 def path_lengths(model, unit="blocks"):
@@ -45,6 +49,10 @@ def path_lengths(model, unit="blocks"):
     Returns:
         A dict of two arrays: `length` (ints, ascending, those that occur)
         and `probability` (floats, the share of all paths).
+
+    Raises:
+        ValueError: If no residual block is found, as in a plain network, or
+            where branches are joined by something else than additions.
     """
     counts = count_paths(model, unit)
     total = sum(counts.values())
@@ -59,6 +67,7 @@ def count_paths(model, unit="blocks"):
     """The number of paths of each length, as a dict of Python ints."""
     check_choice("unit", unit, ("blocks", "layers"))
     chain = residual_chain(graphs.read_single(model))
+    check_blocks(chain)
     joins = {
         id(join.step): join for place in chain.units for join in place.joins
     }

@@ -509,3 +509,51 @@ def test_an_addition_by_an_operation_counts_as_one_by_a_layer():
 
     by_operation = blocks_and_paths(lambda tensors: tensors[0] + tensors[1])
     assert by_operation == blocks_and_paths(layers.Add())
+
+
+@pytest.mark.parametrize("stem", [True, False])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_an_early_tensor_is_no_shortcut_of_a_late_block(stem, order):
+    """`x + f(x) + image` in each block, from the first on."""
+    inputs = early = x = keras.Input((4,), name="image")
+    if stem:
+        x = layers.Dense(4, name="stem")(x)
+    else:  # the first block has no other tensor to go round
+        x = layers.Add(name="zero_add")([x, layers.Dense(4, name="zero")(x)])
+    for k in range(3):
+        f = layers.Dense(4, "relu", name=f"block{k}_in")(x)
+        f = layers.Dense(4, name=f"block{k}_out")(f)
+        tensors = [x, f, early]
+        tensors = [tensors[place] for place in order]
+        x = layers.Add(name=f"block{k}_add")(tensors)
+    model = keras.Model(inputs, x)
+    blocks = residual_blocks(model)
+    found = {b.name: list(b.branches.values()) for b in blocks[-3:]}
+    assert found == {
+        f"block{k}": [(f"block{k}_in", f"block{k}_out")] for k in range(3)
+    }
+    data = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    lesioned = delete_blocks(model, ["block0", "block1", "block2"])
+    first = model.get_layer("stem" if stem else "zero_add").output
+    expected = keras.Model(inputs, first + 3 * early)(data)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(lesioned(data)),
+        keras.ops.convert_to_numpy(expected),
+        rtol=1e-5,
+    )
+
+
+def test_a_branch_of_a_branch_goes_round_the_same_shortcut():
+    """`x + f(x) + f(f(x))`, PolyNet's poly-2."""
+    x = inputs = keras.Input((4,))
+    x = layers.Dense(4, name="stem")(x)
+    x = layers.Add(name="one_add")([x, layers.Dense(4, name="one_f")(x)])
+    first = layers.Dense(4, "relu", name="two_first")(x)
+    second = layers.Dense(4, "relu", name="two_second")(first)
+    x = layers.Add(name="two_add")([x, first, second])
+    one, two = residual_blocks(keras.Model(inputs, x))
+    assert list(one.branches.values()) == [("one_f",)]
+    assert sorted(two.branches.values()) == [
+        ("two_first",),
+        ("two_first", "two_second"),
+    ]

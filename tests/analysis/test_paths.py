@@ -120,3 +120,27 @@ def test_a_branch_that_is_added_twice_is_two_paths():
 def test_units_are_blocks_or_layers():
     with pytest.raises(ValueError, match="Received: unit='modules'"):
         path_lengths(dense_nets.build(2), unit="modules")
+
+
+JOINS = {
+    "difference": lambda x, f: x - f,
+    "average": lambda x, f: keras.layers.Average()([x, f]),
+    "maximum": lambda x, f: keras.layers.Maximum()([x, f]),
+    "no join": lambda x, f: f,
+}
+
+
+@pytest.mark.parametrize("join", JOINS)
+def test_a_model_without_a_block_is_refused(join):
+    x = inputs = keras.Input((4,))
+    for _ in range(2):
+        x = JOINS[join](x, keras.layers.Dense(4, "relu")(x))
+    model = keras.Model(inputs, x)
+    with pytest.raises(ValueError, match="`model`.*no block was found"):
+        path_lengths(model)
+
+
+def test_counts_of_a_deep_network_are_exact():
+    """Of a depth whose counts no float holds, by sets of 64 bits and more."""
+    counts = count_paths(dense_nets.build(130))
+    assert counts == {k: math.comb(130, k) for k in range(131)}
