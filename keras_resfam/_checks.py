@@ -81,6 +81,25 @@ def check_path(name, value):
         )
 
 
+def check_file(name, value):
+    """Checks for the path of a file, which may be yet to come."""
+    check_path(name, value)
+    if os.path.isdir(value):
+        raise ValueError(
+            f"`{name}` should be a file, and is a folder. "
+            f"Received: {name}={value}"
+        )
+
+
+def is_iterable(value):
+    """Whether a value can be gone through; a symbolic tensor cannot."""
+    try:
+        iter(value)
+    except (TypeError, NotImplementedError):
+        return False
+    return True
+
+
 def as_numbers(value):
     """The NumPy array of numbers that a value is, or `None`."""
     try:

@@ -12,7 +12,7 @@ import math
 import keras
 import numpy as np
 
-from keras_resfam._checks import check_number
+from keras_resfam._checks import check_integer, check_number, is_integer
 
 
 def column_groups(fan_in, filters):
@@ -29,6 +29,8 @@ def column_groups(fan_in, filters):
     Returns:
         A list of `(start, stop)` column ranges.
     """
+    check_integer("fan_in", fan_in)
+    check_integer("filters", filters)
     return [
         (start, min(start + fan_in, filters))
         for start in range(0, filters, fan_in)
@@ -55,13 +57,15 @@ class _Drawn:
     """Draws with NumPy in place of the Keras initializer it stands before."""
 
     def __call__(self, shape, dtype=None):
-        if len(shape) < 2 or min(shape) < 1:
+        sizes = isinstance(shape, (tuple, list))
+        sizes = sizes and all(is_integer(size, 1) for size in shape)
+        if not sizes or len(shape) < 2:
             raise ValueError(
                 "`shape` should have at least two axes, none of them empty, "
                 "of which the last counts the filters. "
-                f"Received: shape={tuple(shape)}"
+                f"Received: shape={shape!r}"
             )
-        dtype = dtype or keras.config.floatx()
+        dtype = _checked_dtype(dtype)
         if _undrawn.get():
             return keras.ops.zeros(shape, dtype)
         seed = self.seed
@@ -75,6 +79,17 @@ class _Drawn:
 
     def _draw_kernel(self, generator, shape):
         return self._draw(generator, math.prod(shape[:-1]), shape[-1])
+
+
+def _checked_dtype(dtype):
+    """A type's name as Keras spells it; `None` is its usual one."""
+    try:
+        return keras.backend.standardize_dtype(dtype)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            "`dtype` should be the name of a type of numbers. "
+            f"Received: dtype={dtype!r}"
+        ) from error
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")

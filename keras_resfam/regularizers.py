@@ -23,11 +23,12 @@ class _KernelRegularizer(keras.regularizers.Regularizer):
         self.factor = float(factor)
 
     def __call__(self, x):
-        if not 2 <= len(x.shape) <= 5:
+        shape = tuple(getattr(x, "shape", ()))
+        if not 2 <= len(shape) <= 5 or not all(shape):
             raise ValueError(
                 "`x` should be the kernel of a Dense layer (rank 2) or of a "
                 "Conv1D, Conv2D or Conv3D layer (rank 3, 4 or 5). "
-                f"Received: x.shape={tuple(x.shape)}"
+                f"Received: x.shape={shape}"
             )
         if keras.backend.standardize_dtype(x.dtype) != "float64":
             x = ops.cast(x, "float32")

@@ -54,6 +54,13 @@ def test_decode_predictions_of_any_type(dtype):
     assert decoded == [[(str(k), 1.0)] for k in range(10)]
 
 
+def test_a_probability_of_zero_may_have_its_logarithm():
+    with np.errstate(divide="ignore"):
+        scores = np.log(np.eye(10))
+    decoded = keras_resfam.decode_predictions(scores, "digits", top=1)
+    assert decoded == [[(str(k), 0.0)] for k in range(10)]
+
+
 @pytest.mark.parametrize("name", ["cifar100", "svhn_cropped", "digits"])
 def test_decode_predictions_of_other_data_sets(name):
     classes = DATASETS[name].class_names
@@ -92,6 +99,9 @@ def test_decode_predictions_by_names():
             dict(predictions=np.ones((2, 10)), dataset=("cat", "dog")),
             r"\(batch, 2\), one column a class\.",
         ),
+        (dict(predictions=np.full((2, 10), np.nan)), "of 2 images with such"),
+        (dict(predictions=np.diag([np.inf] * 10)), "of 10 images with such"),
+        (dict(predictions="cat"), "predictions='cat'"),
     ],
 )
 def test_errors(arguments, match):

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 from keras_resfam import graphs
-from keras_resfam._checks import as_numbers, check_images
+from keras_resfam._checks import as_numbers, check_images, is_iterable
 
 
 def check_fit(name, images, model):
@@ -49,7 +49,7 @@ def read_data(data):
     if _is_pair(data):
         images, labels = _read_batch(data)
     else:
-        if not np.iterable(data):
+        if not is_iterable(data):
             raise _refusal(f"data={data!r}")
         batches = [_read_batch(batch) for batch in data]
         shapes = {(x.shape[1:], y.shape[1:]) for x, y in batches}
@@ -102,6 +102,24 @@ def _is_pair(data):
     return arrays or (
         isinstance(data, tuple) and len(data) == 2 and not batches
     )
+
+
+def check_columns(name, columns, wanted):
+    """Refuses other than a dict with arrays as long as each other.
+
+    Args:
+        name: str. The argument's name.
+        columns: what an instrument should have returned.
+        wanted: tuple of str. The keys that are needed.
+    """
+    found = columns if isinstance(columns, dict) else {}
+    arrays = [as_numbers(found.get(key)) for key in wanted]
+    shapes = {array is not None and array.shape for array in arrays}
+    if len(shapes) > 1 or not all(shape and shape[0] for shape in shapes):
+        raise ValueError(
+            f"`{name}` should be a dict with arrays of one length as "
+            f"{', '.join(map(repr, wanted))}. Received: {name}={columns!r}"
+        )
 
 
 def check_classifier(chain):

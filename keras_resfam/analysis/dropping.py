@@ -3,7 +3,6 @@
 import numbers
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_resfam import graphs
@@ -12,6 +11,7 @@ from keras_resfam._checks import (
     check_integer,
     check_number,
     is_integer,
+    is_iterable,
     plain,
 )
 from keras_resfam.analysis.finding import check_blocks, residual_chain, without
@@ -157,7 +157,7 @@ def checked_survival(blocks, active, survival, scale):
                 f"number of blocks. Received: active={active!r}"
             )
         return [active / blocks] * blocks
-    chances = list(survival) if np.iterable(survival) else [survival]
+    chances = list(survival) if is_iterable(survival) else [survival]
     fits = len(chances) == blocks and all(
         isinstance(p, numbers.Real) and 0 <= p <= 1 for p in chances
     )

@@ -119,23 +119,29 @@ class Chain:
     units: list
     head: list
 
-    def find(self, name):
+    def find(self, name, argument="blocks"):
         """The position of the block of that name and its branch, if it is one.
+
+        Args:
+            name: str or `Block`.
+            argument: str. What the user has given it as. Defaults to
+                `"blocks"`.
 
         Returns:
             `(position, None)` for a block, `(position, branch name)` for one
             of several branches.
         """
         name = getattr(name, "name", name)
-        for position, unit in enumerate(self.units):
+        known = self.units if isinstance(name, str) else ()
+        for position, unit in enumerate(known):
             if name == unit.block.name:
                 return position, None
             if name in unit.block.branches:
                 return position, name
         names = [unit.block.name for unit in self.units]
         raise ValueError(
-            f"`blocks` should be blocks of the model `{self.graph.name}`: "
-            f"{names}. Received: {name!r}"
+            f"`{argument}` should be blocks of the model "
+            f"`{self.graph.name}`: {names}. Received: {name!r}"
         )
 
 

@@ -5,10 +5,10 @@ import numpy as np
 
 from keras_resfam._checks import (
     check_choice,
+    check_file,
     check_flag,
     check_integer,
     check_outputs,
-    check_path,
     check_text,
 )
 from keras_resfam.analysis import surgery
@@ -120,7 +120,7 @@ def lesion_study(
     check_flag("branches", branches)
     check_choice("verbose", verbose, (0, 1))
     if output is not None:
-        check_path("output", output)
+        check_file("output", output)
     if name is not None:
         check_text("name", name)
     images, labels = read_data(data)

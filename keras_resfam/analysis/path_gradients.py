@@ -14,9 +14,11 @@ from keras_resfam._checks import (
     check_choice,
     check_integer,
     is_integer,
+    is_iterable,
 )
 from keras_resfam.analysis.data import (
     check_classifier,
+    check_columns,
     check_counts,
     check_fit,
     class_numbers,
@@ -100,14 +102,14 @@ def gradient_by_path_length(
             f"Received: samples={samples!r}"
         )
     gradient = PathGradient(model)
-    images, labels = as_array("x", x), as_array("y", y)
+    images, labels = as_array("x", x), np.atleast_1d(as_array("y", y))
     check_fit("x", images, model)
     check_counts("`x` and `y`", images, labels)
     labels = class_numbers("y", labels, gradient.chain)
     gradient.check_logits(images[:2])
     n = gradient.blocks
     lengths = range(n + 1) if lengths is None else lengths
-    lengths = list(lengths) if np.iterable(lengths) else [lengths]
+    lengths = list(lengths) if is_iterable(lengths) else [lengths]
     if not lengths or not all(is_integer(k, 0) and k <= n for k in lengths):
         raise ValueError(
             f"`lengths` should be integers within 0 and {n}, the number of "
@@ -260,13 +262,14 @@ def effective_lengths(result, mass=0.95):
         raise ValueError(
             f"`mass` should be above 0 and at most 1. Received: mass={mass!r}"
         )
+    check_columns("result", result, ("length", "share"))
     lengths, total = result["length"], np.cumsum([0, *result["share"]])
     if np.any(np.diff(lengths) != 1):
         raise ValueError(
             "`result` should be of lengths without gaps. "
             f"Received: lengths={list(lengths)}"
         )
-    if not total[-1]:
+    if not 0 < total[-1] < math.inf:
         raise ValueError(
             "`result` should have a gradient at some length. "
             f"Received: result={result}"

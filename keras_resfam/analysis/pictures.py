@@ -8,7 +8,10 @@ the authors' numbers apply, `published=True` draws them too.
 
 import numpy as np
 
+from keras_resfam._checks import check_flag, check_text
 from keras_resfam.analysis import published as authors
+from keras_resfam.analysis.data import check_columns
+from keras_resfam.analysis.records import check_records
 
 TAU = "Kendall's tau of the blocks' order"
 
@@ -25,6 +28,7 @@ def plot_deletion(records):
     Returns:
         A `matplotlib.figure.Figure`.
     """
+    check_records(records)
     figure, axes = canvas("deleted block", "error (%)")
     for name, rows in by_network(records):
         ours = select(rows, "deletion")
@@ -57,6 +61,7 @@ def plot_deletions(records, published=False):
     Returns:
         A `matplotlib.figure.Figure`.
     """
+    check_flag("published", published)
     theirs = authors.DELETIONS if published else {}
     label = "blocks deleted at random"
     return plot_counts(records, "deletions", label, theirs)
@@ -73,6 +78,7 @@ def plot_repetitions(records, published=False):
     Returns:
         A `matplotlib.figure.Figure`.
     """
+    check_flag("published", published)
     theirs = authors.REPETITIONS if published else {}
     return plot_counts(records, "repetitions", "blocks run twice", theirs)
 
@@ -88,6 +94,8 @@ def plot_swaps(records, published=False):
     Returns:
         A `matplotlib.figure.Figure`.
     """
+    check_records(records)
+    check_flag("published", published)
     figure, axes = canvas(TAU, "error (%)")
     for name, rows in by_network(records):
         ours = select(rows, "swaps")
@@ -114,6 +122,8 @@ def plot_path_lengths(lengths, name="paths"):
     Returns:
         A `matplotlib.figure.Figure`.
     """
+    check_columns("lengths", lengths, ("length", "probability"))
+    check_text("name", name)
     figure, axes = canvas("path length", "share of all paths")
     axes.bar(lengths["length"], lengths["probability"], label=as_it_is(name))
     return finish(figure, axes)
@@ -129,6 +139,8 @@ def plot_gradients(result, name="measured"):
     Returns:
         A `matplotlib.figure.Figure`.
     """
+    check_columns("result", result, ("length", "log10_gradient"))
+    check_text("name", name)
     figure, axes = canvas("path length (blocks)", "log10 of gradient norm")
     axes.plot(
         result["length"],
@@ -152,6 +164,9 @@ def plot_contributions(result, name="measured", published=False):
     Returns:
         A `matplotlib.figure.Figure`.
     """
+    check_columns("result", result, ("length", "share"))
+    check_text("name", name)
+    check_flag("published", published)
     figure, axes = canvas("path length (blocks)", "share of the gradient")
     axes.bar(result["length"], result["share"], label=as_it_is(name))
     if published:
@@ -168,6 +183,7 @@ def plot_contributions(result, name="measured", published=False):
 
 def plot_counts(records, study, xlabel, theirs):
     """Every trial as a dot, the medians of each count as a line."""
+    check_records(records)
     figure, axes = canvas(xlabel, "error (%)")
     for name, rows in by_network(records):
         ours = select(rows, study)

@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 
+from keras_resfam._checks import check_path
 from keras_resfam._files import replacing
 
 TYPES = {
@@ -32,19 +33,40 @@ def read_records(path):
         A list of dicts, as `lesion_study` returns it.
 
     Raises:
-        ValueError: If the file has other columns.
+        ValueError: If the file has other columns, or other than records.
+        FileNotFoundError: If there is none.
     """
+    check_path("path", path)
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(
+            f"`path` should be a file that exists. Received: path={path}"
+        )
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
-        if rows.fieldnames not in (None, list(TYPES)):
+        try:
+            if rows.fieldnames not in (None, list(TYPES)):
+                raise ValueError(f"the columns {', '.join(rows.fieldnames)}")
+            return [
+                {name: kind(row[name]) for name, kind in TYPES.items()}
+                for row in rows
+            ]
+        except (ValueError, TypeError, csv.Error) as error:
             raise ValueError(
-                f"`path` should be a file with the columns {', '.join(TYPES)}. "
-                f"Received: {path} with {', '.join(rows.fieldnames)}"
-            )
-        return [
-            {name: kind(row[name]) for name, kind in TYPES.items()}
-            for row in rows
-        ]
+                "`path` should be a file of records with the columns "
+                f"{', '.join(TYPES)}. Received: {path} with {error}"
+            ) from error
+
+
+def check_records(records):
+    """Refuses other than a list of records, or what is part of each."""
+    wanted = TYPES.keys()
+    if not isinstance(records, list) or not all(
+        isinstance(row, dict) and wanted <= row.keys() for row in records
+    ):
+        raise ValueError(
+            "`records` should be a list of dicts, as `lesion_study` or "
+            f"`read_records` returns it. Received: records={records!r}"
+        )
 
 
 def key(row):
@@ -99,7 +121,8 @@ class Tally:
     """
 
     def __init__(self, output, study, lesions):
-        self.path = output and pathlib.Path(f"{output}.partial")
+        path = output and pathlib.Path(output)
+        self.path = path and path.with_name(f"{path.name}.partial")
         study = json.dumps({**study, "lesions": lesions}, default=int)
         self.study = json.loads(study)
 

@@ -6,11 +6,10 @@ as a pair of its position in the model and the names of the residual branches
 that are kept (`None` for all).
 """
 
-from collections.abc import Iterable
-
 import keras
 
 from keras_resfam import graphs
+from keras_resfam._checks import is_iterable
 from keras_resfam.analysis.finding import Block
 from keras_resfam.analysis.plain import chain_of
 
@@ -60,7 +59,7 @@ def permute_blocks(model, order):
     """
     check_list("order", order)
     chain = chain_of(model)
-    positions = [position(chain, block) for block in order]
+    positions = [position(chain, block, "order") for block in order]
     if sorted(positions) != list(range(len(chain.units))):
         raise ValueError(
             "`order` should hold each block of the model once: "
@@ -86,24 +85,24 @@ def duplicate_blocks(model, blocks):
     """
     check_list("blocks", blocks)
     chain = chain_of(model)
-    positions = [position(chain, block) for block in blocks]
+    positions = [position(chain, block, "blocks") for block in blocks]
     return build(chain, duplication(chain, positions), f"{model.name}_repeated")
 
 
 def check_list(argument, blocks):
-    if isinstance(blocks, (str, Block)) or not isinstance(blocks, Iterable):
+    if isinstance(blocks, (str, bytes, Block)) or not is_iterable(blocks):
         raise ValueError(
             f"`{argument}` should be a list of blocks or of their names. "
             f"Received: {argument}={blocks!r}"
         )
 
 
-def position(chain, block):
-    place, branch = chain.find(block)
+def position(chain, block, argument):
+    place, branch = chain.find(block, argument)
     if branch is not None:
         raise ValueError(
-            "A single branch can only be deleted; whole blocks are permuted "
-            f"and repeated. Received: {branch!r}"
+            f"`{argument}` should be whole blocks: a single branch can only "
+            f"be deleted. Received: {branch!r}"
         )
     return place
 

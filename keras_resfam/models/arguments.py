@@ -23,5 +23,7 @@ def blocks_from_depth(depth, layers_outside, formula):
 
 def widened(width, *channels):
     """Returns `channels` times the widening factor `width`, as integers."""
-    check_number("width", width, 1 / min(channels))  # no stage without any
+    # No stage without any, and none of more than arrays have places.
+    fewest, most = 1 / min(channels), 2**31 / max(channels)
+    check_number("width", width, fewest, below=most)
     return tuple(int(width * channel) for channel in channels)

@@ -490,7 +490,8 @@ def test_data_that_do_not_fit_are_refused(model):
         np.where(y, y, np.nan),
         np.stack([y, y], 1),
         np.eye(7)[y],
-        y.astype(str),
+        np.eye(4)[y] * np.nan,
+        np.eye(4)[y] * (y > 0)[:, None],
     ):
         with pytest.raises(ValueError, match="within 0 and 3.*Received: lab"):
             lesion_study(model, (x, labels), **FEW)
@@ -502,15 +503,49 @@ def test_data_that_do_not_fit_are_refused(model):
         (None, "data=None"),
         ([{"image": x, "label": y}], "batches, of which one is a dict"),
         ({"image": x, "label": y}, "batches, of which one is a str"),
-        (list(zip(x, y, strict=True)), r"shape \(5,\) and one label"),
+        (list(zip(x, y, strict=True)), r"shapes \(5,\), \(\)"),
+        ((x, y.astype(str)), "a ndarray that holds no numbers"),
+        ([(x, y), (x[:, 1:], y)], r"of the shapes \[\(\(4,"),
     ):
         with pytest.raises(ValueError, match=f"or batches of such.*{told}"):
             lesion_study(model, wrong, **FEW)
     for wrong in (x[:, :-1], x[..., None]):
         with pytest.raises(ValueError, match="Received: images of shape"):
             lesion_study(model, (wrong, y), **FEW)
+    for wrong in (np.nan, np.inf):
+        broken = np.where(np.arange(20)[:, None] == 3, wrong, x)
+        with pytest.raises(ValueError, match="`data`.*5 of 100 that are not"):
+            lesion_study(model, (broken, y), **FEW)
     with pytest.raises(ValueError, match="branches='no'"):
         lesion_study(model, (x, y), branches="no", **FEW)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_outputs_that_are_no_numbers_are_no_class(wrong, tmp_path):
+    model = dense_nets.build(3, activation=None)
+    top = model.get_layer("predictions")
+    top.activation = keras.activations.linear
+    top.set_weights([top.get_weights()[0] * wrong])
+    path = tmp_path / "lesions.csv"
+    with pytest.raises(ValueError, match=r"\(intact\) .* for 8 of 8 images"):
+        lesion_study(model, dense_nets.data(), output=path, **FEW)
+    assert read_records(path) == []
+
+
+def test_a_lesion_that_overflows_is_named():
+    """Without the first block, `x - x`, the others meet no zeros."""
+    h = inputs = keras.Input((4,))
+    for name, factor in (("first", -1.0), ("second", 1e30)):
+        branch = keras.layers.Dense(4, use_bias=False, name=f"{name}_f")
+        h = keras.layers.Add(name=f"{name}_add")([h, branch(h)])
+        branch.set_weights([factor * np.eye(4)])
+    top = keras.layers.Dense(4, use_bias=False)
+    model = keras.Model(inputs, top(h))
+    top.set_weights([1e30 * np.eye(4)])
+    data = np.ones((3, 4), "float32"), np.zeros(3, int)
+    few = FEW | {"max_deletions": 0, "max_repetitions": 0}
+    with pytest.raises(ValueError, match=r"\(deletion first\) .* for 3 of 3"):
+        lesion_study(model, data, **few)
 
 
 def test_data_of_another_type_are_the_same(model, records, tmp_path):
