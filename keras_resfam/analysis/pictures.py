@@ -28,7 +28,7 @@ def plot_deletion(records):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    check_records(records)
+    check_records(records, "deletion")
     figure, axes = canvas("deleted block", "error (%)")
     for name, rows in by_network(records):
         ours = select(rows, "deletion")
@@ -94,7 +94,7 @@ def plot_swaps(records, published=False):
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    check_records(records)
+    check_records(records, "swaps")
     check_flag("published", published)
     figure, axes = canvas(TAU, "error (%)")
     for name, rows in by_network(records):
@@ -183,7 +183,7 @@ def plot_contributions(result, name="measured", published=False):
 
 def plot_counts(records, study, xlabel, theirs):
     """Every trial as a dot, the medians of each count as a line."""
-    check_records(records)
+    check_records(records, study)
     figure, axes = canvas(xlabel, "error (%)")
     for name, rows in by_network(records):
         ours = select(rows, study)

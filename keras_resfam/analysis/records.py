@@ -57,8 +57,13 @@ def read_records(path):
             ) from error
 
 
-def check_records(records):
-    """Refuses other than a list of records, or what is part of each."""
+def check_records(records, study):
+    """Refuses other than a list of records, and one without those of a study.
+
+    Args:
+        records: what `lesion_study` should have returned.
+        study: str. One of its studies.
+    """
     wanted = TYPES.keys()
     if not isinstance(records, list) or not all(
         isinstance(row, dict) and wanted <= row.keys() for row in records
@@ -66,6 +71,12 @@ def check_records(records):
         raise ValueError(
             "`records` should be a list of dicts, as `lesion_study` or "
             f"`read_records` returns it. Received: records={records!r}"
+        )
+    studies = sorted({row["study"] for row in records})
+    if study not in studies:
+        raise ValueError(
+            f"`records` should have some of the study {study!r}. "
+            f"Received: records of the studies {studies}"
         )
 
 

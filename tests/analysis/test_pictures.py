@@ -140,7 +140,7 @@ def test_command_writes_csv_pictures_and_one_page(tmp_path, capsys):
     page = (out / "index.html").read_text()
     assert "<h1>run</h1>" in page and "DMRNet" in page
     assert f"{records[0]['error']:.2f}" in page
-    assert page.count('src="data:image/svg+xml;base64,') == 7
+    assert page.count('src="data:image/svg+xml;base64,') == 5
     assert "http" not in page.replace("http://www.w3.org", "")
     assert (out / "gradients.svg").read_text().startswith("<?xml")
     written = (out / "lesions.csv").stat().st_mtime_ns
@@ -170,6 +170,14 @@ def test_the_authors_stand_beside_residual_networks(builder, tmp_path):
     gradients = residual and gradient_by_path_length(model, x, y, samples=1)
     pages.write_pages(model, recipe, records, lengths, gradients, tmp_path)
     page = (tmp_path / "index.html").read_text()
+    # Of three blocks, none but the first keeps the shape.
+    drawn = {"deletion", "deletions"}
+    if residual:
+        drawn |= {"path_lengths", "gradients", "contributions"}
+    assert {path.stem for path in tmp_path.glob("*.svg")} == drawn
+    assert "Blocks in another order: not measured. The network has no" in page
+    assert "Several random blocks run twice: not measured." in page
+    assert "deleted: not measured" not in page
     assert ("Veit et al." in page) == ("6.03" in page) == residual
 
 

@@ -58,8 +58,10 @@ def keep_freed_memory():
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        # A library that refuses the first has to do without the second: that
+        # alone would have all large tensors mapped anew, each time.
+        if libc.mallopt(M_MMAP_THRESHOLD, 2**30):
+            libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def accelerator(backend):

@@ -39,7 +39,7 @@ def page(title, lead, parts):
     Args:
         title: str.
         lead: str. The sentence below the title.
-        parts: list of strings, from `table` and `picture`.
+        parts: list of strings, from `table`, `picture` and `note`.
 
     Returns:
         The page, a str.
@@ -58,6 +58,11 @@ def picture(svg, caption):
         f'<img alt="{caption}" src="data:image/svg+xml;base64,{data}">'
         "</figure>"
     )
+
+
+def note(text):
+    """A sentence or more as a piece of HTML."""
+    return f"<p>{html.escape(text)}</p>"
 
 
 def table(caption, header, rows):

@@ -9,6 +9,30 @@ from keras_resfam.analysis.published import (
 )
 from training.studies import html
 
+RANDOM_STUDIES = {
+    "deletions": (
+        draw.plot_deletions,
+        "Several random blocks deleted",
+        "The study was left out (--deletions 0).",
+    ),
+    "swaps": (
+        draw.plot_swaps,
+        "Blocks in another order",
+        "The network has no two blocks that can be swapped, or the study was "
+        "left out (--swaps 0). Blocks are swapped within a stage; the first "
+        "block of the network and those that change the shape stay in place.",
+    ),
+    "repetitions": (
+        draw.plot_repetitions,
+        "Several random blocks run twice",
+        "The network has no block that can run twice, or the study was left "
+        "out (--repetitions 0). The first block of the network and those that "
+        "change the shape run once.",
+    ),
+}
+"""The studies of random blocks: how they are drawn, the caption of the picture,
+and why there can be nothing to draw."""
+
 
 def write_pages(model, description, records, lengths, gradients, out):
     """Writes the pictures, and the page that shows them."""
@@ -29,6 +53,7 @@ def write_pages(model, description, records, lengths, gradients, out):
         path = out / f"{stem}.svg"
         figure.savefig(path)
         parts.append(html.picture(path.read_bytes(), caption))
+    parts += [html.note(text) for text in not_measured(records)]
     lead = (
         f"{description['builder']} with {description['arguments']}: "
         f"{model.count_params():,} parameters, "
@@ -53,23 +78,23 @@ def path_table(lengths, gradients, published):
     return html.table("Paths, in blocks", ["", "measured", "Veit et al."], rows)
 
 
+def not_measured(records):
+    """What the page says of the studies that have no records, a text each."""
+    there = {row["study"] for row in records}
+    return [
+        f"{caption}: not measured. {reason}"
+        for study, (_, caption, reason) in RANDOM_STUDIES.items()
+        if study not in there
+    ]
+
+
 def pictures(records, lengths, gradients, name, published):
-    """All figures by name, with their captions."""
-    figures = {
-        "deletion": (draw.plot_deletion(records), "Each block deleted"),
-        "deletions": (
-            draw.plot_deletions(records, published),
-            "Several random blocks deleted",
-        ),
-        "swaps": (
-            draw.plot_swaps(records, published),
-            "Blocks in another order",
-        ),
-        "repetitions": (
-            draw.plot_repetitions(records, published),
-            "Several random blocks run twice",
-        ),
-    }
+    """The figures of what was measured, by name, with their captions."""
+    there = {row["study"] for row in records}
+    figures = {"deletion": (draw.plot_deletion(records), "Each block deleted")}
+    for study, (plot, caption, _) in RANDOM_STUDIES.items():
+        if study in there:
+            figures[study] = plot(records, published), caption
     if lengths:
         figures |= {
             "path_lengths": (

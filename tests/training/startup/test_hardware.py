@@ -91,6 +91,22 @@ def test_a_real_run_notes_it(on, tmp_path, capsys, monkeypatch):
     assert "no instructions for bfloat16" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("answer, calls", [(0, 1), (1, 2)])
+def test_a_c_library_that_refuses_is_left_alone(answer, calls, monkeypatch):
+    made = []
+
+    class Library:
+        def mallopt(self, parameter, value):
+            made.append(parameter)
+            return answer
+
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.30"))
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: Library())
+    hardware.keep_freed_memory()
+    asked = [hardware.M_MMAP_THRESHOLD, hardware.M_TRIM_THRESHOLD]
+    assert made == asked[:calls]
+
+
 FREED = """
 import resource, sys
 from training.startup import hardware
