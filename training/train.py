@@ -215,6 +215,7 @@ def note_precision(precision):
 
 def train(run, verbose):
     """Trains to the end; what may stop a run ends in a line."""
+    from training.images import reading
     from training.run import loop, run_folder
     from training.run.description import (
         check_same_run,
@@ -231,7 +232,10 @@ def train(run, verbose):
                 run.restore()
                 if first:
                     note_other_environment(run)
-            run.train(verbose)
+            recipe = run.trainer.recipe
+            splits = f"{recipe.train_split} or {recipe.test_split}"
+            with reading.naming_files(recipe.dataset, splits):
+                run.train(verbose)
     except loop.Interrupted as stop:
         print(f"\n{stop}", file=sys.stderr)
         sys.exit(128 + stop.signal)

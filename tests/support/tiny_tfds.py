@@ -3,7 +3,17 @@
 import tensorflow_datasets as tfds
 
 
-def write_images(data_dir, name, images, labels, classes, sized=True, shards=1):
+def write_images(
+    data_dir,
+    name,
+    images,
+    labels,
+    classes,
+    sized=True,
+    shards=1,
+    image=None,
+    label=None,
+):
     """Writes a data set; its "test" is its "train" again.
 
     Args:
@@ -16,17 +26,19 @@ def write_images(data_dir, name, images, labels, classes, sized=True, shards=1):
             are.
         shards: Integer. With more than one, the data set is shuffled among
             them, and has no "test".
+        image, label: TFDS features. Default to PNG and the classes.
     """
     shape = images[0].shape if sized else (None, None, 3)
     features = tfds.features.FeaturesDict(
         {
-            "image": tfds.features.Image(shape=shape, encoding_format="png"),
-            "label": tfds.features.ClassLabel(num_classes=classes),
+            "image": image
+            or tfds.features.Image(shape=shape, encoding_format="png"),
+            "label": label or tfds.features.ClassLabel(num_classes=classes),
         }
     )
+    pairs = zip(images, labels, strict=True)
     examples = [
-        (key, {"image": image, "label": int(label)})
-        for key, (image, label) in enumerate(zip(images, labels, strict=True))
+        (key, {"image": x, "label": y}) for key, (x, y) in enumerate(pairs)
     ]
     splits = {"train": examples, "test": examples}
     if shards > 1:

@@ -2,12 +2,14 @@
 
 import numpy as np
 
+from keras_resfam.datasets import DATASETS
 from training.images import reading
 
 
 def test_split(dataset):
     """The split of a data set that no network is trained on."""
-    return "validation" if dataset == "imagenet2012" else "test"
+    imagenet = reading.record_of(dataset) is DATASETS["imagenet2012"]
+    return "validation" if imagenet else "test"
 
 
 def own_split(description, dataset, data_dir):
@@ -38,10 +40,16 @@ def load_data(dataset, split, description, data_dir):
         from training.images import streams
 
         batches = streams.in_order(builder, split, description["image_size"])
-        return batches.as_numpy_iterator(), names
+        return _named(batches.as_numpy_iterator(), dataset, split), names
     images, labels = reading.load(dataset, split, data_dir)
     reading.check_not_empty(dataset, split, len(labels))
     return in_batches(images, labels), names
+
+
+def _named(batches, dataset, split):
+    """Yields the batches of a split, or says which it is that is damaged."""
+    with reading.naming_files(dataset, split):
+        yield from batches
 
 
 def check_classes(model, dataset, names):

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import pathlib
 import re
+import sys
 import zipfile
 import zlib
 
@@ -17,6 +18,16 @@ from keras_resfam.datasets import DATASETS
 from training.startup import backend
 
 PART = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")  # of a split
+
+
+def record_of(name):
+    """The `Dataset` that a name means, or `None` for one of others.
+
+    Args:
+        name: String. As TensorFlow Datasets takes it, with a version or a
+            configuration behind it or not: "cifar10:3.0.2" is "cifar10".
+    """
+    return DATASETS.get(re.split("[:/]", name)[0])
 
 
 def load(name, split, data_dir=None):
@@ -58,10 +69,11 @@ def load(name, split, data_dir=None):
             f"channels). Received: {path} with {images.dtype} of shape "
             f"{images.shape}"
         )
-    if name in DATASETS and images.shape[1:] != DATASETS[name].image_shape:
+    record = record_of(name)
+    if record and images.shape[1:] != record.image_shape:
         raise ValueError(
             f"The images of {name} should be of the shape "
-            f"{DATASETS[name].image_shape}; name other data by "
+            f"{record.image_shape}; name other data by "
             f"`--set dataset=...`. Received: {path} with images of shape "
             f"{images.shape[1:]}"
         )
@@ -75,7 +87,7 @@ def has_split(name, split, data_dir=None):
         return parts <= {"train", "test"}
     path = npz_path(name, data_dir)
     if path is None:  # TFDS has every split of the data sets known here
-        return name in DATASETS or parts <= set(
+        return bool(record_of(name)) or parts <= set(
             tfds_builder(name, data_dir).info.splits
         )
     with _open_npz(path) as file:
@@ -216,7 +228,8 @@ def _tfds(name, split, data_dir):
 
     with naming_split(name, split):
         dataset = builder.as_dataset(split=split, batch_size=4096)
-    batches = list(tfds.as_numpy(dataset))
+    with naming_files(name, split):
+        batches = list(tfds.as_numpy(dataset))
     images = np.concatenate([batch["image"] for batch in batches])
     labels = np.concatenate([batch["label"] for batch in batches])
     return images, labels.astype("int32")
@@ -230,6 +243,27 @@ def naming_split(name, split):
     except (ValueError, AssertionError) as error:
         raise ValueError(
             f"{name} should have the split. Received: split={split}: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def naming_files(name, split):
+    """Says which data set and split it is whose files TFDS cannot read.
+
+    Raises:
+        OSError: For what TensorFlow says of a damaged or missing file.
+    """
+    try:
+        yield
+    except Exception as error:
+        tf = sys.modules.get("tensorflow")  # or it has raised nothing
+        damage = tf and (tf.errors.DataLossError, tf.errors.NotFoundError)
+        if not isinstance(error, damage or ()):
+            raise
+        reason = re.sub(r"\{\{.*?\}\}|\[.*", "", error.message).strip()
+        raise OSError(
+            f"{name} should have files that can be read, of the split {split}. "
+            f"Received: {reason.splitlines()[-1]}"
         ) from error
 
 
@@ -266,6 +300,7 @@ def tfds_builder(name, data_dir=None):
             "A data set to classify should have the features image and label; "
             f"{name} has {', '.join(features)}. Received: dataset={name}"
         )
+    check_features(name, features)
     try:
         builder.download_and_prepare()
     except Exception as error:  # TFDS has no class of errors of its own
@@ -274,6 +309,29 @@ def tfds_builder(name, data_dir=None):
             f"Received: dataset={name}"
         ) from error
     return builder
+
+
+def check_features(name, features):
+    """Refuses images and labels that are not such as an .npz file may hold.
+
+    Args:
+        name: String. The data set's.
+        features: dict of what TFDS says of them.
+    """
+    import tensorflow_datasets as tfds
+
+    image, label = features["image"], features["label"]
+    if image.np_dtype != np.uint8 or len(image.shape) != 3:
+        raise ValueError(
+            f"The images of {name} should be uint8, 0 to 255, of shape "
+            "(height, width, channels). Received: images of "
+            f"{np.dtype(image.np_dtype)} of shape {image.shape}"
+        )
+    if not isinstance(label, tfds.features.ClassLabel):
+        raise ValueError(
+            f"The labels of {name} should be a ClassLabel, which counts the "
+            f"classes. Received: a {type(label).__name__}"
+        )
 
 
 def classes_of(name, labels, data_dir=None):
@@ -290,8 +348,8 @@ def classes_of(name, labels, data_dir=None):
         ValueError: If there are labels of more classes than the data set has,
             or if arrays have less than two classes or a class without images.
     """
-    if name in DATASETS:
-        classes = DATASETS[name].classes
+    if record_of(name):
+        classes = record_of(name).classes
     elif npz_path(name, data_dir):
         classes = int(labels.max()) + 1
         check_every_class(name, labels, classes)
@@ -373,8 +431,8 @@ def class_names(name, data_dir=None):
     Returns:
         Sequence of strings; `None` for arrays of a data set not known here.
     """
-    if name in DATASETS:
-        return DATASETS[name].class_names
+    if record_of(name):
+        return record_of(name).class_names
     if npz_path(name, data_dir):
         return None
     return tfds_builder(name, data_dir).info.features["label"].names

@@ -75,15 +75,30 @@ class Stream:
 
 
 def count_examples(builder, split):
-    """Returns how many images a split has.
+    """Returns how many images a split has, all of which can be read.
 
     Raises:
-        ValueError: If there is no such split, or it has no images.
+        ValueError: If there is no such split, or none in it, if a file of it
+            is missing, or if images are stored as arrays.
     """
     with reading.naming_split(builder.name, split):
-        count = builder.info.splits[split].num_examples
-    reading.check_not_empty(builder.name, split, count)
-    return count
+        info = builder.info.splits[split]
+    reading.check_not_empty(builder.name, split, info.num_examples)
+    if not isinstance(builder.info.features["image"], tfds.features.Image):
+        raise ValueError(
+            f"The images of {builder.name} should be encoded, as JPEG or PNG, "
+            "to be cut to a size; others are trained on with "
+            "`--set image_size=None`. Received: image_size with a "
+            f"{type(builder.info.features['image']).__name__}"
+        )
+    # Not only when an epoch has come to it, after hours perhaps.
+    for file in info.filepaths:
+        if not file.exists():
+            raise ValueError(
+                f"{builder.name} should have all files of the split {split}. "
+                f"Received: none at {file}"
+            )
+    return info.num_examples
 
 
 def in_order(builder, split, size, devices=None, batch_size=100):

@@ -3,8 +3,8 @@
 import keras_resfam
 from keras_resfam import graphs
 from keras_resfam.analysis import drop_blocks
-from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
+from training.images import reading
 
 
 def preprocessing_of(recipe, source, channels):
@@ -16,8 +16,9 @@ def preprocessing_of(recipe, source, channels):
     """
     if source is not None:
         return source.preprocessing or True
-    if recipe.dataset in DATASETS:
-        return recipe.dataset
+    record = reading.record_of(recipe.dataset)
+    if record is not None:
+        return record.name
     return "imagenet2012" if channels == 3 else True
 
 

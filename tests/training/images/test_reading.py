@@ -10,7 +10,9 @@ from sklearn.datasets import load_digits
 
 from keras_resfam.datasets import DATASETS
 from tiny_tfds import write_images
+from training import recipes
 from training.images import reading
+from training.run import network
 
 RNG = np.random.default_rng(0)
 
@@ -202,6 +204,103 @@ def test_tfds_arrays_are_what_its_files_hold(tmp_path):
     assert reading.classes_of("more_classes", labels % 3, tmp_path) == 4
     with pytest.raises(ValueError, match=r"split=test\[12:\].*no data"):
         reading.load("tiny_pictures", "test[12:]", tmp_path)
+
+
+def kinds():
+    """What features are refused, and what is said of them."""
+    from tensorflow_datasets import features
+
+    def png(dtype):
+        return features.Image(
+            shape=(8, 8, 1), dtype=dtype, encoding_format="png"
+        )
+
+    return {
+        "floats in 0..1": (
+            {"image": features.Tensor(shape=(8, 8, 1), dtype=np.float32)},
+            lambda x: (x / 255).astype("float32"),
+            lambda y: y,
+            "The images of kind should be uint8.*Received: images of float32",
+        ),
+        "uint16": (
+            {"image": png(np.uint16)},
+            lambda x: x.astype("uint16") * 257,
+            lambda y: y,
+            "The images of kind should be uint8.*Received: images of uint16",
+        ),
+        "numbers": (
+            {"label": features.Scalar(np.int64)},
+            lambda x: x,
+            lambda y: y,
+            "The labels of kind should be a ClassLabel.*a Scalar",
+        ),
+        "texts": (
+            {"label": features.Text()},
+            lambda x: x,
+            lambda y: f"class {y}",
+            "The labels of kind should be a ClassLabel.*a Text",
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["floats in 0..1", "uint16", "numbers", "texts"]
+)
+def test_tfds_of_another_kind_is_refused(kind, tmp_path):
+    given, change, rename, message = kinds()[kind]
+    x = change(RNG.integers(0, 256, (8, 8, 8, 1), dtype="uint8"))
+    y = [rename(k % 4) for k in range(8)]
+    write_images(tmp_path, "kind", list(x), y, 4, **given)
+    for read in (
+        lambda: reading.load("kind", "train", tmp_path),
+        lambda: reading.tfds_builder("kind", tmp_path),  # of the streams
+    ):
+        with pytest.raises(ValueError, match=message):
+            read()
+
+
+def damage(tmp_path, kind):
+    """Damages or removes the files of a data set's training split."""
+    for path in tmp_path.glob("**/*-train.tfrecord-*"):
+        if kind == "missing":
+            path.unlink()
+        else:
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 255
+            path.write_bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["damaged", "missing"])
+def test_files_that_cannot_be_read_are_named(kind, tmp_path):
+    images = RNG.integers(0, 256, (40, 8, 8, 3), dtype="uint8")
+    write_images(tmp_path, "broken", images, range(40), 40)
+    damage(tmp_path, kind)
+    message = "broken should have files that can be read, of the split train. "
+    with pytest.raises(OSError, match=message + r"Received: .*(record|tfrec)"):
+        reading.load("broken", "train", tmp_path)
+    assert len(reading.load("broken", "test", tmp_path)[1]) == 40
+
+
+@pytest.mark.parametrize(
+    "name, record",
+    [
+        ("cifar10", "cifar10"),
+        ("cifar10:3.0.2", "cifar10"),
+        ("imagenet2012:5.*.*", "imagenet2012"),
+        ("svhn_cropped/plain:3.1.0", "svhn_cropped"),
+        ("cifar10_1/v4", None),
+        ("cifar", None),
+    ],
+)
+def test_a_version_is_no_part_of_a_name(name, record):
+    assert reading.record_of(name) is DATASETS.get(record)
+    recipe = recipes.find("digits").replace(dataset=name)
+    taken = network.preprocessing_of(recipe, None, 3)
+    assert taken == (record or "imagenet2012")
+    if record:
+        assert reading.class_names(name) == reading.class_names(record)
+        found = reading.classes_of(name, np.arange(2))
+        assert found == DATASETS[record].classes
 
 
 def test_cifar10_through_mocked_tfds():

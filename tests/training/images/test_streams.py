@@ -12,7 +12,7 @@ import keras_resfam
 from keras_resfam.datasets import DATASETS
 from tiny_tfds import write_images
 from training import recipes
-from training.images import reading, streams
+from training.images import evaluation, reading, streams
 from training.run import loop, session
 from training.run.distribution import Devices
 from training.run.network import colour_of_zero
@@ -113,6 +113,26 @@ def test_splits_that_are_none_end_in_a_line(builder, split, reason):
         streams.Stream(builder, RECIPE.replace(train_split=split), seed=0)
     with pytest.raises(ValueError, match=reason):
         streams.in_order(builder, split, 8)
+
+
+def test_files_that_are_not_there_or_damaged_are_named(tmp_path):
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (40, 12, 12, 3), dtype="uint8")
+    write_images(tmp_path, "broken", images, range(40), 40)
+    builder = reading.tfds_builder("broken", tmp_path)
+    (path,) = tmp_path.glob("**/*-train.tfrecord-*")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data)
+    recipe = {"image_size": 8}
+    batches, _ = evaluation.load_data("broken", "train", recipe, tmp_path)
+    with pytest.raises(OSError, match="of the split train. Received: corrupt"):
+        list(batches)
+    path.unlink()
+    with pytest.raises(ValueError, match="split train.*none at .*tfrecord"):
+        streams.in_order(builder, "train", 8)
+    with pytest.raises(ValueError, match="split train.*none at .*tfrecord"):
+        streams.Stream(builder, RECIPE, seed=0)
 
 
 def test_a_second_look_sees_the_same(builder):
