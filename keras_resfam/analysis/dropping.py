@@ -17,7 +17,7 @@ from keras_resfam._checks import (
 from keras_resfam.analysis.finding import check_blocks, residual_chain, without
 from keras_resfam.backends.conditions import run_if
 
-SCALINGS = (None, "training", "inference")
+_SCALINGS = (None, "training", "inference")
 
 
 def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
@@ -83,7 +83,7 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
         )
     chain = residual_chain(graph)
     check_blocks(chain)
-    survival = checked_survival(len(chain.units), active, survival, scale)
+    survival = _checked_survival(len(chain.units), active, survival, scale)
     inputs, values = graphs.fresh_input(chain.graph)
     switches = BlockSwitches(
         survival,
@@ -109,13 +109,13 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
                     graphs.Step(gate, ([*given, switches],), {}, [end])
                 )
                 steps = without(steps, own)
-            steps = with_gates(steps, join, gates)
+            steps = _with_gates(steps, join, gates)
     graphs.run(steps, values)
     outputs = values[id(chain.graph.outputs[0])]
     return keras.Model(inputs, outputs, name=f"{model.name}_dropping")
 
 
-def with_gates(steps, join, gates):
+def _with_gates(steps, join, gates):
     """Has a join read gates, and it alone: others may read the branches."""
     pairs = zip(join.branches, gates, strict=True)
     gated = {id(x): gate.outputs[0] for x, gate in pairs}
@@ -143,13 +143,13 @@ def linear_survival(blocks, last=0.5):
     return [1 - k / blocks * (1 - last) for k in range(1, blocks + 1)]
 
 
-def checked_survival(blocks, active, survival, scale):
+def _checked_survival(blocks, active, survival, scale):
     if (active is None) == (survival is None):
         raise ValueError(
             "Just one of `active` and `survival` should be given. "
             f"Received: active={active}, survival={survival}"
         )
-    check_choice("scale", scale, SCALINGS)
+    check_choice("scale", scale, _SCALINGS)
     if active is not None:
         if not is_integer(active, 0) or active > blocks:
             raise ValueError(

@@ -159,17 +159,17 @@ class BlockRunner:
             places = [[x is y for y in sources].index(True) for x in results]
             return lambda state: [state[place] for place in places]
         model = keras.Model(sources, results)
-        kind = signature(steps, inputs, outputs, model)
+        kind = _signature(steps, inputs, outputs, model)
         if kind not in self._compiled:
             self._compiled[kind] = shared_inference(model)
         return self._compiled[kind](model)
 
 
-def unique(tensors):
+def _unique(tensors):
     return list({id(x): x for x in tensors}.values())
 
 
-def signature(steps, inputs, outputs, model):
+def _signature(steps, inputs, outputs, model):
     """What two pieces have in common if one compiled function serves both."""
     numbers = {id(x): k for k, x in enumerate(inputs)}
     layers = {}  # which call is of which: one layer may run repeatedly
@@ -183,7 +183,7 @@ def signature(steps, inputs, outputs, model):
         for x in step.outputs:
             numbers[id(x)] = len(numbers)
         layer = layers.setdefault(id(step.operation), len(layers))
-        calls.append((layer, described(step.operation), repr(arguments)))
+        calls.append((layer, _kind_of(step.operation), repr(arguments)))
     return repr(
         (
             calls,
@@ -194,7 +194,7 @@ def signature(steps, inputs, outputs, model):
     )
 
 
-def described(operation):
+def _kind_of(operation):
     """An operation's class and configuration, whatever its name.
 
     Of a layer that is not Keras's own or ours the configuration may not say

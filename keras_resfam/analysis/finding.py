@@ -71,6 +71,7 @@ class Join:
 
     def added(self, tensors):
         """Those tensors as often as the step adds them."""
+        # `Add()([x, f, f])` has two paths through `f`.
         wanted = {id(x) for x in tensors}
         return [x for x in self.step.inputs if id(x) in wanted]
 
@@ -97,17 +98,20 @@ class Unit:
         """
         if kept is None:
             return self.body
+        # A layer of a plain network has no shortcut: what it takes passes on.
         if not self.joins:
             pairs = zip(self.entry, self.exit, strict=True)
             return [graphs.alias(x, y) for x, y in pairs]
+        # Branches are named in the order of the joins, as `_describe` does.
         names = iter(self.block.branches)
         reduced = {
-            id(join.step): reduced_join(
+            id(join.step): _reduced_join(
                 join, [x for x in join.branches if next(names) in kept]
             )
             for join in self.joins
         }
         steps = [reduced.get(id(step), step) for step in self.body]
+        # Without this the lost branch would be computed for nothing.
         return graphs.needed(steps, self.exit)
 
 
@@ -145,13 +149,15 @@ class Chain:
         )
 
 
-def reduced_join(join, branches):
+def _reduced_join(join, branches):
     """The step that adds up the shortcut and fewer branches, or copies it."""
     tensors = join.added([*join.shortcuts, *branches])
+    # Keras's Add refuses a single tensor.
     if len(tensors) == 1:
         return graphs.alias(tensors[0], join.step.outputs[0])
     if len(tensors) == len(join.step.inputs):
         return join.step
+    # Of a layer: `keras.ops.add` has two tensors, of which one would be left.
     return dataclasses.replace(join.step, args=(tensors,), kwargs={})
 
 
@@ -186,18 +192,21 @@ def residual_blocks(model):
 
 
 def residual_chain(graph):
-    graph = with_sums_joined(graph)
-    family = Ancestry(graph)
-    chain = Chain(graph, *cut_at(graph, family, side_by_side(graph, family)))
+    graph = _with_sums_joined(graph)
+    family = Ancestry(graph)  # anew: the steps are others than the sums saw
+    chain = Chain(graph, *_cut_at(graph, family, _side_by_side(graph, family)))
     carried = []
     for unit in chain.units:
-        unit.entry = ordered(graphs.reads(unit.body), carried)
+        # Streams keep their order from block to block, so that one block can
+        # take the place of another.
+        unit.entry = _ordered(graphs.reads(unit.body), carried)
         unit.joins.sort(key=lambda join: family.stream(join, unit.entry))
-        unit.exit = [last_of(unit.body, join) for join in unit.joins]
+        unit.exit = [_last_of(unit.body, join) for join in unit.joins]
         carried = unit.exit
-        unit.block = describe(unit, family)
+        unit.block = _describe(unit, family)
+    # How a block counts depends on the next one: after all are described.
     for unit, following in itertools.pairwise([*chain.units, None]):
-        count_copies(unit, following)
+        _count_copies(unit, following)
     number_stages(chain.units)
     make_unique(chain.units)
     return chain
@@ -217,8 +226,8 @@ def number_stages(units):
     """Counts the stages, of which one ends where the channels change."""
     stage, channels = 0, None
     for unit in units:
-        if channel_count(unit.exit[0]) != channels:
-            stage, channels = stage + 1, channel_count(unit.exit[0])
+        if _channel_count(unit.exit[0]) != channels:
+            stage, channels = stage + 1, _channel_count(unit.exit[0])
         unit.block = dataclasses.replace(unit.block, stage=stage)
 
 
@@ -238,6 +247,7 @@ class Ancestry:
         self.readers = collections.defaultdict(int)
         self.additions = self.kernels = 0
         for place, step in enumerate(graph.steps):
+            # Steps come in the order of running: all they read is known.
             ancestors = 1 << place
             for x in step.inputs:
                 ancestors |= self.steps[id(x)]
@@ -255,7 +265,7 @@ class Ancestry:
                 self.distance[id(x)] = way
 
     def of(self, tensors):
-        return union(self.steps[id(x)] for x in tensors)
+        return _union(self.steps[id(x)] for x in tensors)
 
     def shared(self, tensors):
         """What all of the tensors are made of."""
@@ -267,13 +277,13 @@ class Ancestry:
         """The steps of a set, in order."""
         found = []
         while ancestors:
-            first = ancestors & -ancestors
+            first = ancestors & -ancestors  # the lowest bit
             found.append(self.graph.steps[first.bit_length() - 1])
             ancestors ^= first
         return found
 
     def set_of(self, steps):
-        return union(1 << self.places[id(step)] for step in steps)
+        return _union(1 << self.places[id(step)] for step in steps)
 
     def within(self, steps, ancestors):
         """Those of the steps that are in the set."""
@@ -281,6 +291,7 @@ class Ancestry:
 
     def stream(self, join, entry):
         """Which of the entry's tensors the join's first branch comes from."""
+        # By the branch: the shortcuts of streams that merge come from all.
         own = self.of(join.branches[:1]) & ~self.of(join.shortcuts)
         taken = graphs.reads(self.members(own))
         taken = {id(x) for x in taken}
@@ -291,6 +302,7 @@ class Ancestry:
 
 def passes_all(step):
     """Whether the ways of all inputs lead on through a step."""
+    # Not through a product, whose factors scale each other.
     return (
         isinstance(step.operation, keras.layers.Average)
         or graphs.is_a(step.operation, keras.layers.Concatenate, "Concatenate")
@@ -298,14 +310,15 @@ def passes_all(step):
     )
 
 
-def union(sets):
+def _union(sets):
     return functools.reduce(operator.or_, sets, 0)
 
 
-def join_at(step, family):
+def _join_at(step, family):
     """The residual addition that a step is, or `None`."""
+    # A tensor that is added twice has no way shorter than its own.
     every = list({id(x): x for x in step.inputs}.values())
-    tensors = parted_last(every, family)
+    tensors = _parted_last(every, family)
     shared = family.shared(tensors)
 
     def own(x):
@@ -327,16 +340,17 @@ def join_at(step, family):
 
     # A side input, as of a gate, may bring a branch near the model's input.
     identity = any(family.steps[id(x)] == shared for x in tensors)
+    # Parameters decide between a projection and a branch of one layer each.
     for length in (kernels if identity else distance, parameters):
         lengths = [length(x) for x in tensors]
         if min(lengths) < max(lengths):
             pairs = zip(tensors, lengths, strict=True)
             branches = [x for x, way in pairs if way > min(lengths)]
             return Join(step, without(every, branches), branches)
-    return None
+    return None  # ways as long as each other, as of two equal branches
 
 
-def parted_last(tensors, family):
+def _parted_last(tensors, family):
     """Those of the tensors that an addition joins whose ways parted last.
 
     Of `x + f(x) + image`, with the model's input or another early tensor once
@@ -362,7 +376,7 @@ def parted_last(tensors, family):
     return [x for x in tensors if id(x) in last]
 
 
-def with_sums_joined(graph):
+def _with_sums_joined(graph):
     """The graph with sums of several branches as one: a block of as many.
 
     `x + (f + g)` becomes `f + g + x`. The inner sum has nothing of a shortcut:
@@ -373,20 +387,22 @@ def with_sums_joined(graph):
     """
     sums = Sums(graph)
     steps, gone = [], set()
+    # From the end: the outermost of nested sums takes in all others.
     for step in reversed(graph.steps):
         if any(id(x) in gone for x in step.outputs):
             continue
         inner = sums.within(step)
+        # An addition of three or more is a block as it stands.
         if inner and len(step.inputs) == 2:
             (other,) = [x for x in step.inputs if x is not inner[0]]
             parts, opened = sums.opened(inner[0])
             gone.update(map(id, opened))
-            step = addition_of([*parts, other], step)
+            step = _addition_of([*parts, other], step)
         steps.append(step)
     return dataclasses.replace(graph, steps=steps[::-1])
 
 
-def addition_of(parts, step):
+def _addition_of(parts, step):
     """A step that adds up the parts, in the place of another addition."""
     add = step.operation
     if not isinstance(add, keras.layers.Add):  # keras.ops adds two
@@ -406,7 +422,7 @@ class Sums:
         """The inputs of a residual addition that are sums to join with it."""
         if not graphs.is_addition(step):
             return []
-        join = join_at(step, self.family)
+        join = _join_at(step, self.family)
         if join is None:
             return []
         inner = [x for x in join.branches if self.is_inner(x)]
@@ -432,19 +448,21 @@ class Sums:
         if step is None:
             return False
         ways = [self.family.steps[id(y)] for y in step.inputs]
+        # If one part is made of another, it is a block within the branch.
         if not all(a & ~b for a, b in itertools.permutations(ways, 2)):
             return False
-        join = join_at(step, self.family)
-        return not join or not is_projection(join, self.family)
+        join = _join_at(step, self.family)
+        return not join or not _is_projection(join, self.family)
 
     def is_begun(self, x, step):
         """Whether an addition goes on with what begins at the same place."""
         inner = self.addition(x)
         if inner is None:
             return False
+        # `g` of `x + f + g` too is made of what `x` and `f` have in common.
         before = self.family.shared(inner.inputs)
         goes_on = not before & ~self.family.shared(step.inputs)
-        return goes_on and join_at(inner, self.family) is not None
+        return goes_on and _join_at(inner, self.family) is not None
 
     def addition(self, x):
         """What adds up a tensor that nothing else reads, or `None`."""
@@ -454,8 +472,9 @@ class Sums:
         return step
 
 
-def is_projection(join, family):
+def _is_projection(join, family):
     """Whether only linear layers lie on the shortcut of a join."""
+    # By name, which layers of Keras, ours and those of `keras.ops` share.
     kinds = "Conv", "Dense", "BatchNorm", "AveragePool", "MaxPool", "ZeroPad"
     own = family.of(join.shortcuts) & ~family.of(join.branches)
     return all(
@@ -466,34 +485,37 @@ def is_projection(join, family):
     )
 
 
-def side_by_side(graph, family):
+def _side_by_side(graph, family):
     """The residual additions in groups that no branch separates, in order."""
     groups = collections.defaultdict(list)
+    # Additions of one level stand side by side: none is made of another.
     level = {id(x): 0 for x in graph.inputs}
     for step in graph.steps:
         height = max((level[id(x)] for x in step.inputs), default=0)
-        join = join_at(step, family) if graphs.is_addition(step) else None
+        join = _join_at(step, family) if graphs.is_addition(step) else None
         if join:
             height += 1
             groups[height].append(join)
         level.update((id(x), height) for x in step.outputs)
+    # Streams in the order of their names, whatever order Keras runs them in.
     return [
         sorted(groups[height], key=lambda join: natural(join.step.name))
         for height in sorted(groups)
     ]
 
 
-def cut_at(graph, family, groups):
+def _cut_at(graph, family, groups):
     """Cuts the graph into a unit for each group of joins, and the head."""
     units, rest = [], family.set_of(graph.steps)
     every = [join for joins in groups for join in joins]
-    takers = sole_readers(graph)
-    activations = {id(join): activations_after(join, takers) for join in every}
+    takers = _sole_readers(graph)
+    activations = {id(join): _activations_after(join, takers) for join in every}
     # An activation after the last block only is the head's.
     activated = all(activations.values())
     for joins in groups:
         ends = [x for join in joins for x in join.step.outputs]
         own = rest & family.of(ends)
+        # What branch and shortcut are both made of comes before they part.
         shared = family.of(
             [x for join in joins for x in join.branches]
         ) & family.of([x for join in joins for x in join.shortcuts])
@@ -504,6 +526,8 @@ def cut_at(graph, family, groups):
             x for x in without(made, ends) if family.readers[id(x)] & rest
         )
         body = family.members(own & ~shared)
+        # A post-activation block ends behind the ReLU, so that blocks can be
+        # swapped with nothing between them.
         if activated:
             for join in joins:
                 body += activations[id(join)]
@@ -518,7 +542,7 @@ def without(steps, others):
     return [step for step in steps if id(step) not in gone]
 
 
-def sole_readers(graph):
+def _sole_readers(graph):
     """The step that reads a tensor, by the tensor's id, if it alone does."""
     count = graphs.readers(graph)
     return {
@@ -529,7 +553,7 @@ def sole_readers(graph):
     }
 
 
-def activations_after(join, takers):
+def _activations_after(join, takers):
     """The steps that alone follow a join, have no weights, keep the shape."""
     found, step = [], takers.get(id(join.step.outputs[0]))
     while (
@@ -551,7 +575,7 @@ def shapes(tensors):
     return tuple(tuple(x.shape) for x in tensors)
 
 
-def last_of(steps, join):
+def _last_of(steps, join):
     """The tensor that a join's output has become at the end of the steps."""
     tensor = join.step.outputs[0]
     for step in steps:
@@ -560,22 +584,22 @@ def last_of(steps, join):
     return tensor
 
 
-def ordered(tensors, carried):
+def _ordered(tensors, carried):
     """The tensors in the order in which the block before gave them."""
     places = {id(x): k for k, x in enumerate(carried)}
     return sorted(tensors, key=lambda x: places.get(id(x), len(places)))
 
 
-def channel_count(tensor):
+def _channel_count(tensor):
     first = keras.config.image_data_format() == "channels_first"
     return tensor.shape[1 if first and len(tensor.shape) > 3 else -1]
 
 
-def describe(unit, family):
+def _describe(unit, family):
     """The public record of a residual unit, but for its stage."""
     shortcuts = [x for join in unit.joins for x in join.shortcuts]
     ways = family.within(unit.body, family.of(shortcuts))
-    merge = next((s for s in ways if is_merge(s)), None)
+    merge = next((s for s in ways if _is_merge(s)), None)
     branches = [
         tuple(
             step.name
@@ -588,6 +612,7 @@ def describe(unit, family):
     ]
     additions = tuple(join.step.name for join in unit.joins)
     everything = [name for names in branches for name in names]
+    # The addition may be called otherwise than the layers, or by Keras.
     name = common(everything + list(additions)) or common(everything)
     name = name or additions[0]
     return Block(
@@ -602,11 +627,11 @@ def describe(unit, family):
     )
 
 
-def is_merge(step):
+def _is_merge(step):
     return isinstance(step.operation, keras.layers.Average)
 
 
-def count_copies(unit, following):
+def _count_copies(unit, following):
     """Counts the merge once for every stream that it stands for.
 
     Where all streams are equal (the first block) nothing has to be averaged,

@@ -24,7 +24,7 @@ from keras_resfam.analysis.execution import BlockRunner
 from keras_resfam.analysis.plain import chain_of
 from keras_resfam.analysis.records import TYPES, Tally, Writer, key, resume
 
-STUDIES = ("intact", "deletion", "branch", "deletions", "swaps", "repetitions")
+_STUDIES = ("intact", "deletion", "branch", "deletions", "swaps", "repetitions")
 
 
 def lesion_study(
@@ -100,7 +100,7 @@ def lesion_study(
         A list of dicts with the keys `network`, `weights` and `data` (the
         start of their SHA-256), `study`, `count`, `trial`, `blocks` (names
         with spaces between; of swaps, pair by pair; of a branch, its block's
-        and its own), `kendall_tau` (of the
+        and its own), `_kendall_tau` (of the
         blocks' order against the network's own; 1.0 unless swapped), `error`
         (top-1, in percent), `examples` and `seed`.
 
@@ -139,7 +139,7 @@ def lesion_study(
     if done:  # goes by the name that the file has
         common["network"] = next(iter(done.values()))["network"]
     asked = list(
-        plans(
+        _plans(
             chain,
             max_deletions=max_deletions,
             max_swaps=max_swaps,
@@ -150,15 +150,15 @@ def lesion_study(
         )
     )
     for plan in asked:
-        check_blocks(plan, done.get(key(plan), plan), output)
+        _check_blocks(plan, done.get(key(plan), plan), output)
     todo = [plan for plan in asked if key(plan) not in done]
     scorer = Scorer(chain, images, labels, batch_size)
-    for row in measured(todo, scorer, common, output, verbose):
+    for row in _measure_plans(todo, scorer, common, output, verbose):
         done[key(row)] = row
-    return sorted((done[key(plan)] for plan in asked), key=key_order)
+    return sorted((done[key(plan)] for plan in asked), key=_key_order)
 
 
-def measured(todo, scorer, common, output, verbose):
+def _measure_plans(todo, scorer, common, output, verbose):
     """Yields the record of each plan, which `output` has by then."""
     singles = [plan for plan in todo if "lesion" in plan]
     others = [plan for plan in todo if "layout" in plan]
@@ -171,49 +171,49 @@ def measured(todo, scorer, common, output, verbose):
     with Writer(output) as write:
         for plan in others:
             error = scorer.error(plan, bar)
-            yield write(record(plan, error, common))
+            yield write(_record_of(plan, error, common))
         if singles:
             errors = scorer.single_errors(singles, bar, tally)
             for plan, error in zip(singles, errors, strict=True):
-                yield write(record(plan, error, common))
+                yield write(_record_of(plan, error, common))
         tally.remove()
 
 
-def key_order(row):
-    return STUDIES.index(row["study"]), row["count"], row["trial"]
+def _key_order(row):
+    return _STUDIES.index(row["study"]), row["count"], row["trial"]
 
 
-def record(plan, error, common):
+def _record_of(plan, error, common):
     row = {name: plan[name] for name in TYPES if name in plan}
     row = {**row, **common, "error": error}
     return {name: row[name] for name in TYPES}
 
 
-def plans(chain, *, seed, trials, branches, **most):
+def _plans(chain, *, seed, trials, branches, **most):
     """All that a study measures: dicts of what is done and how it is known."""
     units = chain.units
-    yield plan("intact", 0, 0, (), layout=surgery.intact(chain))
+    yield _plan("intact", 0, 0, (), layout=surgery.intact(chain))
     for k, unit in enumerate(units):
-        yield plan("deletion", 1, k, [unit.block.name], lesion=(k, ()))
+        yield _plan("deletion", 1, k, [unit.block.name], lesion=(k, ()))
     if branches:
-        yield from single_branches(units)
+        yield from _single_branches(units)
     for study, draw, candidates in (
-        ("deletions", draw_deletions, range(len(units))),
-        ("swaps", draw_swaps, swappable(units)),
-        ("repetitions", draw_repetitions, movable(units)),
+        ("deletions", _draw_deletions, range(len(units))),
+        ("swaps", _draw_swaps, _swappable(units)),
+        ("repetitions", _draw_repetitions, _movable(units)),
     ):
         limit = most[f"max_{study}"] if candidates else 0
         if study != "swaps":
             limit = min(limit, len(candidates))
         for count in range(1, limit + 1):
             for trial in range(trials):
-                entropy = [seed, STUDIES.index(study), count, trial]
+                entropy = [seed, _STUDIES.index(study), count, trial]
                 random = np.random.default_rng(entropy)
                 drawn = draw(chain, candidates, count, random)
-                yield plan(study, count, trial, **drawn)
+                yield _plan(study, count, trial, **drawn)
 
 
-def plan(study, count, trial, blocks, tau=1.0, **work):
+def _plan(study, count, trial, blocks, tau=1.0, **work):
     return {
         "study": study,
         "count": count,
@@ -224,24 +224,24 @@ def plan(study, count, trial, blocks, tau=1.0, **work):
     }
 
 
-def single_branches(units):
+def _single_branches(units):
     trial = 0
     for k, unit in enumerate(units):
         names = list(unit.block.branches)
         for name in names if len(names) > 1 else ():
             kept = tuple(other for other in names if other != name)
             blocks = [unit.block.name, name]
-            yield plan("branch", 1, trial, blocks, lesion=(k, kept))
+            yield _plan("branch", 1, trial, blocks, lesion=(k, kept))
             trial += 1
 
 
-def draw_deletions(chain, candidates, count, random):
+def _draw_deletions(chain, candidates, count, random):
     chosen = random.choice(candidates, count, replace=False)
     names = [chain.units[k].block.name for k in sorted(chosen)]
     return {"blocks": names, "layout": surgery.deletion(chain, names)}
 
 
-def draw_repetitions(chain, candidates, count, random):
+def _draw_repetitions(chain, candidates, count, random):
     chosen = sorted(random.choice(candidates, count, replace=False))
     return {
         "blocks": [chain.units[k].block.name for k in chosen],
@@ -249,7 +249,7 @@ def draw_repetitions(chain, candidates, count, random):
     }
 
 
-def draw_swaps(chain, candidates, count, random):
+def _draw_swaps(chain, candidates, count, random):
     order = list(range(len(chain.units)))
     sizes = np.array([len(group) for group in candidates])
     swapped = []
@@ -260,26 +260,26 @@ def draw_swaps(chain, candidates, count, random):
         order[a], order[b] = order[b], order[a]
     return {
         "blocks": swapped,
-        "tau": kendall_tau(order),
+        "tau": _kendall_tau(order),
         "layout": surgery.permutation(order),
     }
 
 
-def movable(units):
+def _movable(units):
     """The positions of all blocks that keep the shape but the first."""
     return [k for k, unit in enumerate(units) if k and unit.block.keeps_shape]
 
 
-def swappable(units):
+def _swappable(units):
     """Groups of the positions of blocks that could take each other's place."""
     groups = {}
-    for k in movable(units):
+    for k in _movable(units):
         like = units[k].block.stage, units[k].block.input_shapes
         groups.setdefault(like, []).append(k)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def kendall_tau(order):
+def _kendall_tau(order):
     """Kendall's rank correlation of a permutation with the sorted order."""
     order = np.asarray(order)
     later, earlier = np.tril_indices(len(order), -1)
@@ -300,9 +300,9 @@ class Scorer:
         wrong = 0
         for images, labels in self:
             outputs = self.runner.predict(images, plan["layout"])
-            wrong += mistakes(outputs, labels, plan)
+            wrong += _mistakes(outputs, labels, plan)
             bar.add(1)
-        return percent(wrong, self.labels)
+        return _percent(wrong, self.labels)
 
     def single_errors(self, plans, bar, tally):
         lesions = [plan["lesion"] for plan in plans]
@@ -311,13 +311,13 @@ class Scorer:
             if number > done:
                 outputs = self.runner.predict_single_deletions(images, lesions)
                 found = (
-                    mistakes(y, labels, plan)
+                    _mistakes(y, labels, plan)
                     for y, plan in zip(outputs, plans, strict=True)
                 )
                 wrong = [a + b for a, b in zip(wrong, found, strict=True)]
                 tally.write(number, wrong)
             bar.add(len(self.runner.chain.units))
-        return [percent(count, self.labels) for count in wrong]
+        return [_percent(count, self.labels) for count in wrong]
 
     def __iter__(self):
         """Yields batches of one size: the last is filled up with copies."""
@@ -331,19 +331,19 @@ class Scorer:
             yield keras.ops.convert_to_tensor(images, self.dtype), labels
 
 
-def mistakes(outputs, labels, plan):
-    """How many outputs of a plan, a dict of `plans`, are of another class."""
+def _mistakes(outputs, labels, plan):
+    """How many outputs of a plan, a dict of `_plans`, are of another class."""
     outputs = keras.ops.convert_to_numpy(outputs)[: len(labels)]
     done = f"{plan['study']} {plan['blocks']}".rstrip()
     check_outputs(outputs, f"a network ({done})")
     return int(np.sum(np.argmax(outputs, axis=-1) != labels))
 
 
-def percent(wrong, labels):
+def _percent(wrong, labels):
     return round(100.0 * int(wrong) / len(labels), 6)
 
 
-def check_blocks(plan, row, output):
+def _check_blocks(plan, row, output):
     if row["blocks"] != plan["blocks"]:
         raise ValueError(
             "`output` should hold records of the same blocks, "

@@ -23,8 +23,8 @@ def named(branches, block):
     if len(branches) == 1:
         return {block: branches[0]}
     names = [common(layers) for layers in branches]
-    told = all(name.startswith(f"{block}_") for name in names)
-    if not told or len(set(names)) < len(names):
+    prefixed = all(name.startswith(f"{block}_") for name in names)
+    if not prefixed or len(set(names)) < len(names):
         names = [f"{block}_branch{k}" for k in range(1, len(names) + 1)]
     return dict(zip(names, branches, strict=True))
 
@@ -43,15 +43,15 @@ def make_unique(units):
         if len(set(names)) == len(group) > 1:
             for unit, (addition,) in zip(group, names, strict=True):
                 branches = list(unit.block.branches.values())
-                rename(unit, addition, named(branches, addition))
+                _rename(unit, addition, named(branches, addition))
             continue
         for turn, unit in enumerate(group[1:], start=2):
             branches = {
                 f"{branch}_run{turn}": layers
                 for branch, layers in unit.block.branches.items()
             }
-            rename(unit, f"{name}_run{turn}", branches)
+            _rename(unit, f"{name}_run{turn}", branches)
 
 
-def rename(unit, name, branches):
+def _rename(unit, name, branches):
     unit.block = dataclasses.replace(unit.block, name=name, branches=branches)

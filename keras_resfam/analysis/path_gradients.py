@@ -106,7 +106,7 @@ def gradient_by_path_length(
     check_fit("x", images, model)
     check_counts("`x` and `y`", images, labels)
     labels = class_numbers("y", labels, gradient.chain)
-    gradient.check_logits(images[:2])
+    gradient.check_logits(images[:2])  # two tell, and cost little
     n = gradient.blocks
     lengths = range(n + 1) if lengths is None else lengths
     lengths = list(lengths) if is_iterable(lengths) else [lengths]
@@ -119,17 +119,22 @@ def gradient_by_path_length(
     bar = keras.utils.Progbar(len(lengths), verbose=verbose)
     decay = Decay()
     for k in lengths:
-        masks = draws(n, k, len(images), samples, [seed, k])
+        # By seed and length alone: a study of fewer lengths draws the same.
+        masks = _masks(n, k, len(images), samples, [seed, k])
         expected = decay.expected(k)
-        logs = measure(gradient, images, labels, masks, expected, batch_size)
-        decay.add(k, log_mean(logs))
+        logs = _log2_norms(
+            gradient, images, labels, masks, expected, batch_size
+        )
+        # The mean of the norms, not of their logarithms: figure 6's.
+        decay.add(k, _log_mean(logs))
         bar.add(1)
-    return summary(n, lengths, [decay.known[k] for k in lengths])
+    return _summary(n, lengths, [decay.known[k] for k in lengths])
 
 
-SOFTMAX = keras.activations.softmax, keras.ops.softmax
-SMALL = 2.0**-20  # of norms: far above what float32 loses
-MOST_OF_A_GATE = 100  # largest exponent of the factor of one switch
+# Functions and layers hold either of the two.
+_SOFTMAX = keras.activations.softmax, keras.ops.softmax
+_SMALL = 2.0**-20  # of norms: far above what float32 loses
+_MOST_OF_A_GATE = 100  # largest exponent of the factor of one switch
 
 
 class Decay:
@@ -142,6 +147,7 @@ class Decay:
         self.known[length] = log2_norm
 
     def expected(self, length):
+        # A length without any gradient, -inf, tells nothing of the next.
         found = [(k, v) for k, v in self.known.items() if math.isfinite(v)]
         if not found:
             return 0.0
@@ -149,11 +155,12 @@ class Decay:
         if len(found) == 1:
             return norm
         before, previous = found[-2]
+        # Norms fall about exponentially with the length (figure 6b).
         slope = (norm - previous) / (last - before)
         return norm + slope * (length - last)
 
 
-def measure(gradient, images, labels, masks, expected, batch_size):
+def _log2_norms(gradient, images, labels, masks, expected, batch_size):
     """The log2 norms at the input, one for each image and mask.
 
     The scale is that at which the norm is expected near 1. Where the
@@ -164,31 +171,37 @@ def measure(gradient, images, labels, masks, expected, batch_size):
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             batch = images[part], labels[part], image_masks[part]
-            found, exponent = rescued(gradient, batch, exponent)
+            # The next batch begins with the scale at which this one showed.
+            found, exponent = _rescale_until_finite(gradient, batch, exponent)
             logs.append(found)
     return np.concatenate(logs)
 
 
-def rescued(gradient, batch, exponent):
+def _rescale_until_finite(gradient, batch, exponent):
     """Log2 norms of a batch, and the scale's exponent at which they show.
 
     The scale is moved until the largest norm is not small: then what is lost
     below float32's range does not matter to it. What is zero as far up as all
     stays finite is zero.
     """
+    # Each block on the path has a gate, and so has the loss; all masks of a
+    # batch have as many ones.
     gates = 1 + np.count_nonzero(batch[-1][0])
-    low, high = -MOST_OF_A_GATE * gates, MOST_OF_A_GATE * gates
+    low, high = -_MOST_OF_A_GATE * gates, _MOST_OF_A_GATE * gates
     exponent, found = int(np.clip(exponent, low + 1, high - 1)), None
     while high - low > 1:
-        norms = norms_of(gradient(*batch, exponent))
+        norms = _norms(gradient(*batch, exponent))
+        # Bisection: what overflows bounds the scale from above, what is small
+        # from below.
         if not np.all(np.isfinite(norms)):
             high = exponent
             exponent = (low + high) // 2
             continue
         found, low = (norms, exponent), exponent
         most = np.max(norms)
-        if most >= SMALL:
+        if most >= _SMALL:
             break
+        # The largest norm shows how far to go, unless it was lost altogether.
         upwards = -round(math.log2(most)) if most else (high - low) // 2
         exponent = min(low + upwards, high - 1)
     if found is None:
@@ -201,20 +214,22 @@ def rescued(gradient, batch, exponent):
         return np.log2(norms) - exponent, exponent
 
 
-def norms_of(gradients):
+def _norms(gradients):
+    # The square of a float32 norm may be too small for float32.
     gradients = np.asarray(gradients, "float64")
     return np.sqrt(np.sum(gradients.reshape(len(gradients), -1) ** 2, -1))
 
 
-def log_mean(logs):
+def _log_mean(logs):
     """log2 of the mean of numbers given by their log2."""
+    # Relative to the largest, of which no power of two underflows.
     most = np.max(logs)
     if not np.isfinite(most):
         return float(most)
     return float(most + np.log2(np.mean(np.exp2(logs - most))))
 
 
-def draws(n, k, images, samples, entropy):
+def _masks(n, k, images, samples, entropy):
     """Yields masks of shape (images, n), `k` ones in each row."""
     if samples == "all":
         for chosen in itertools.combinations(range(n), k):
@@ -223,12 +238,15 @@ def draws(n, k, images, samples, entropy):
             yield mask
         return
     random = np.random.default_rng(entropy)
+    # There is one choice of no block, and one of all.
     for _ in range(samples if 0 < k < n else 1):
+        # The blocks of the k lowest ranks: each choice of k is as likely.
         ranks = random.random((images, n)).argsort(-1).argsort(-1)
         yield (ranks < k).astype("float32")
 
 
-def summary(n, lengths, log2_norms):
+def _summary(n, lengths, log2_norms):
+    # Python's integers and their logarithm have no largest number.
     paths = np.array([math.log10(math.comb(n, k)) for k in lengths])
     gradients = np.array(log2_norms) * math.log10(2)
     contributions = paths + gradients
@@ -305,15 +323,15 @@ class PathGradient:
         chain = residual_chain(graphs.read_single(model))
         check_blocks(chain)
         check_classifier(chain)
-        check_floats(chain.graph)
+        _check_floats(chain.graph)
         self.chain = chain
         self.blocks = len(chain.units)
-        self._gated, self._told = with_path_switches(chain)
-        self._gradient = input_gradient(self._gated, cross_entropy)
+        self._gated, self._softmax_found = _with_path_switches(chain)
+        self._gradient = input_gradient(self._gated, _cross_entropy)
 
     def __call__(self, images, labels, masks, exponent=0):
         labels = ops.convert_to_tensor(np.asarray(labels), "int32")
-        inputs = self._inputs(images, scaled(masks, exponent))
+        inputs = self._inputs(images, _scaled_masks(masks, exponent))
         return ops.convert_to_numpy(self._gradient(inputs, labels))
 
     def _inputs(self, images, switches):
@@ -325,9 +343,9 @@ class PathGradient:
 
     def check_logits(self, images):
         """Refuses a model whose softmax the graph does not show."""
-        if self._told:
+        if self._softmax_found:
             return
-        masks = scaled(np.zeros((len(images), self.blocks)), 0)
+        masks = _scaled_masks(np.zeros((len(images), self.blocks)), 0)
         outputs = self._gated(self._inputs(images, masks), training=False)
         outputs = ops.convert_to_numpy(outputs).astype("float64")
         sums = outputs.sum(-1)
@@ -339,7 +357,7 @@ class PathGradient:
             )
 
 
-def check_floats(graph):
+def _check_floats(graph):
     """Refuses a quantized model: no error travels through integers."""
     quantized = [
         step.operation.name
@@ -353,19 +371,20 @@ def check_floats(graph):
         )
 
 
-def scaled(masks, exponent):
+def _scaled_masks(masks, exponent):
     """Masks with a last column for the loss, times powers of two.
 
     The exponents of a row add up to `exponent`, evenly shared.
     """
     masks = np.asarray(masks, "float64")
     gates = np.concatenate([masks, np.ones((len(masks), 1))], axis=1)
+    # The first gates take the remainder, so that the sum is exact.
     rank = np.cumsum(gates, axis=1)
     share, more = np.divmod(exponent, rank[:, -1:])
     return gates * np.exp2(share + (rank <= more))
 
 
-def cross_entropy(logits, labels):
+def _cross_entropy(logits, labels):
     """Summed over the images, so that each has a gradient of its own."""
     return ops.sum(
         keras.losses.sparse_categorical_crossentropy(
@@ -374,7 +393,7 @@ def cross_entropy(logits, labels):
     )
 
 
-def with_path_switches(chain):
+def _with_path_switches(chain):
     """The chain's logits, with switches at additions and gates behind blocks.
 
     They are a second input: a column for each block, and one for the loss. A
@@ -385,6 +404,7 @@ def with_path_switches(chain):
         A `keras.Model`, and whether a softmax was found and taken away.
     """
     (source,) = chain.graph.inputs
+    # No gradient goes back to integers, such as uint8 images.
     floats = "float" in source.dtype
     images = keras.Input(
         batch_shape=source.shape,
@@ -397,13 +417,14 @@ def with_path_switches(chain):
         for join in unit.joins:
             skips = join.added(join.shortcuts)
             switch = PathSwitch(k, len(skips), dtype=join.step.outputs[0].dtype)
+            # Shortcuts first, where the switch looks for them.
             tensors = [*skips, *join.added(join.branches), masks]
             switches[id(join.step)] = graphs.Step(
                 switch, (tensors,), {}, join.step.outputs
             )
     pieces = [[*unit.lead, *unit.body] for unit in chain.units] + [chain.head]
     every = [step for piece in pieces for step in piece]
-    steps = without_softmax(every)
+    steps = _without_softmax(every)
     values = {id(source): images, id(masks): masks}
     done = 0
     for k, piece in enumerate(pieces):
@@ -420,25 +441,26 @@ def with_path_switches(chain):
     return keras.Model([images, masks], logits), steps != every
 
 
-def without_softmax(steps):
+def _without_softmax(steps):
     """The steps of a classifier, its softmax taken away."""
     last = len(steps) - 1
-    while is_identity(steps[last].operation):
+    # In mixed precision an identity behind the softmax may change the type.
+    while _is_identity(steps[last].operation):
         last -= 1
     operation = steps[last].operation
     activation = getattr(operation, "activation", None)
     # What is behind `keras.ops.sigmoid` has no public name.
     if type(operation).__name__ in ("Sigmoid", "HardSigmoid"):
         activation = keras.activations.sigmoid
-    if activation not in (None, keras.activations.linear, *SOFTMAX):
+    if activation not in (None, keras.activations.linear, *_SOFTMAX):
         raise ValueError(
             "`model` should end in a softmax layer, or in logits. Received: "
             f"model with {steps[last].name}, of the activation {activation}"
         )
-    return [*steps[:last], before_softmax(steps[last]), *steps[last + 1 :]]
+    return [*steps[:last], _before_softmax(steps[last]), *steps[last + 1 :]]
 
 
-def is_identity(operation):
+def _is_identity(operation):
     """Whether an operation does nothing, such as changing the type."""
     linear = getattr(operation, "activation", None) is keras.activations.linear
     return isinstance(operation, keras.layers.Identity) or (
@@ -446,10 +468,10 @@ def is_identity(operation):
     )
 
 
-def before_softmax(step):
+def _before_softmax(step):
     """The last step of a classifier without its softmax."""
     layer = step.operation
-    softmax = getattr(layer, "activation", None) in SOFTMAX
+    softmax = getattr(layer, "activation", None) in _SOFTMAX
     # The operation behind `keras.ops.softmax` has no public name.
     if type(layer).__name__ == "Softmax" or (
         softmax and isinstance(layer, keras.layers.Activation)
@@ -488,11 +510,12 @@ class PathSwitch(keras.layers.Layer):
     def call(self, inputs):
         *tensors, masks = inputs
         tensors = [ops.cast(x, self.compute_dtype) for x in tensors]
-        skip = total(tensors[: self.shortcuts])
-        residual = total(tensors[self.shortcuts :])
-        column = column_of(masks, self.block, skip)
+        # The value is that of the whole block; only the error chooses a way.
+        skip = _sum(tensors[: self.shortcuts])
+        residual = _sum(tensors[self.shortcuts :])
+        column = _column_of(masks, self.block, skip)
         return ops.stop_gradient(skip + residual) + ops.where(
-            column == 0, without_value(skip), without_value(residual)
+            column == 0, _gradient_only(skip), _gradient_only(residual)
         )
 
     def compute_output_shape(self, input_shape):
@@ -513,27 +536,28 @@ class Gate(keras.layers.Layer):
 
     def call(self, inputs):
         x, masks = inputs
-        factor = column_of(masks, self.column, x)
+        factor = _column_of(masks, self.column, x)
+        # Of a block that is passed by, the mask is 0 and the error stays.
         factor = ops.where(factor == 0, ops.ones_like(factor), factor)
         factor = ops.cast(factor, x.dtype)
-        return ops.stop_gradient(x) + factor * without_value(x)
+        return ops.stop_gradient(x) + factor * _gradient_only(x)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0]
 
 
-def column_of(masks, column, x):
+def _column_of(masks, column, x):
     """A column of the masks, to be joined with a tensor image by image."""
     return ops.reshape(masks[:, column], [-1] + [1] * (len(x.shape) - 1))
 
 
-def total(tensors):
+def _sum(tensors):
     first, *others = tensors
     for x in others:
         first = first + x
     return first
 
 
-def without_value(x):
+def _gradient_only(x):
     """Zero, with the gradient of `x`."""
     return x - ops.stop_gradient(x)

@@ -54,7 +54,7 @@ def path_lengths(model, unit="blocks"):
         ValueError: If no residual block is found, as in a plain network, or
             where branches are joined by something else than additions.
     """
-    counts = count_paths(model, unit)
+    counts = _count_paths(model, unit)
     total = sum(counts.values())
     lengths = sorted(counts)
     return {
@@ -63,7 +63,7 @@ def path_lengths(model, unit="blocks"):
     }
 
 
-def count_paths(model, unit="blocks"):
+def _count_paths(model, unit="blocks"):
     """The number of paths of each length, as a dict of Python ints."""
     check_choice("unit", unit, ("blocks", "layers"))
     chain = residual_chain(graphs.read_single(model))
@@ -91,28 +91,28 @@ def follow(steps, paths, joins, unit="blocks", shortcuts=()):
     for step in steps:
         arriving = [paths[id(x)] for x in step.inputs]
         if id(step) in joins:
-            found = through_join(joins[id(step)], paths, unit == "blocks")
+            found = _through_join(joins[id(step)], paths, unit == "blocks")
         elif passes_all(step):
-            found = summed(arriving)
+            found = _summed(arriving)
         else:
-            found = longest(arriving)
-        if silences(step):
+            found = _longest(arriving)
+        if _multiplies_by_zero(step):
             found = {}
         if unit == "layers" and step.name not in shortcuts:
-            found = shifted(found, graphs.count_kernels(step.operation))
+            found = _shifted(found, graphs.count_kernels(step.operation))
         paths.update((id(x), found) for x in step.outputs)
 
 
-def through_join(join, paths, count_branches):
+def _through_join(join, paths, count_branches):
     skips = [paths[id(x)] for x in join.added(join.shortcuts)] * join.copies
     branches = [
-        shifted(paths[id(x)], int(count_branches))
+        _shifted(paths[id(x)], int(count_branches))
         for x in join.added(join.branches)
     ]
-    return summed(skips + branches)
+    return _summed(skips + branches)
 
 
-def silences(step):
+def _multiplies_by_zero(step):
     layer = step.operation
     return (
         isinstance(layer, keras.layers.Rescaling)
@@ -121,16 +121,16 @@ def silences(step):
     )
 
 
-def summed(polynomials):
+def _summed(polynomials):
     total = collections.Counter()
     for polynomial in polynomials:
         total.update(polynomial)
     return dict(total)
 
 
-def shifted(polynomial, length):
+def _shifted(polynomial, length):
     return {k + length: count for k, count in polynomial.items()}
 
 
-def longest(polynomials):
+def _longest(polynomials):
     return max(polynomials, key=lambda p: max(p, default=-1), default={0: 1})

@@ -13,7 +13,7 @@ from keras_resfam.analysis import published as authors
 from keras_resfam.analysis.data import check_columns
 from keras_resfam.analysis.records import check_records
 
-TAU = "Kendall's tau of the blocks' order"
+_TAU = "Kendall's tau of the blocks' order"
 
 
 def plot_deletion(records):
@@ -29,14 +29,14 @@ def plot_deletion(records):
         A `matplotlib.figure.Figure`.
     """
     check_records(records, "deletion")
-    figure, axes = canvas("deleted block", "error (%)")
-    for name, rows in by_network(records):
-        ours = select(rows, "deletion")
+    figure, axes = _canvas("deleted block", "error (%)")
+    for name, rows in _by_network(records):
+        ours = _select(rows, "deletion")
         numbers = [row["trial"] + 1 for row in ours]
         errors = [row["error"] for row in ours]
         (line,) = axes.plot(numbers, errors, "o-", ms=3, lw=1, label=name)
-        single = select(rows, "branch")
-        places = positions_of_branches(ours, single)
+        single = _select(rows, "branch")
+        places = _positions_of_branches(ours, single)
         axes.plot(
             places,
             [row["error"] for row in single],
@@ -45,9 +45,9 @@ def plot_deletion(records):
             color=line.get_color(),
             label=f"{name}, one branch" if single else None,
         )
-        draw_intact(axes, rows, line.get_color())
+        _draw_intact(axes, rows, line.get_color())
     axes.set_ylim(0, 100)
-    return finish(figure, axes)
+    return _finish(figure, axes)
 
 
 def plot_deletions(records, published=False):
@@ -64,7 +64,7 @@ def plot_deletions(records, published=False):
     check_flag("published", published)
     theirs = authors.DELETIONS if published else {}
     label = "blocks deleted at random"
-    return plot_counts(records, "deletions", label, theirs)
+    return _plot_counts(records, "deletions", label, theirs)
 
 
 def plot_repetitions(records, published=False):
@@ -80,7 +80,7 @@ def plot_repetitions(records, published=False):
     """
     check_flag("published", published)
     theirs = authors.REPETITIONS if published else {}
-    return plot_counts(records, "repetitions", "blocks run twice", theirs)
+    return _plot_counts(records, "repetitions", "blocks run twice", theirs)
 
 
 def plot_swaps(records, published=False):
@@ -96,20 +96,20 @@ def plot_swaps(records, published=False):
     """
     check_records(records, "swaps")
     check_flag("published", published)
-    figure, axes = canvas(TAU, "error (%)")
-    for name, rows in by_network(records):
-        ours = select(rows, "swaps")
+    figure, axes = _canvas(_TAU, "error (%)")
+    for name, rows in _by_network(records):
+        ours = _select(rows, "swaps")
         taus = [row["kendall_tau"] for row in ours]
         errors = [row["error"] for row in ours]
         (line,) = axes.plot(taus, errors, "o", ms=3, alpha=0.6, label=name)
-        draw_intact(axes, rows, line.get_color())
+        _draw_intact(axes, rows, line.get_color())
     if published:
         middles = [tau + 0.005 for tau in authors.SWAPS_BY_TAU]
         medians = list(authors.SWAPS_BY_TAU.values())
-        draw_published(axes, middles, medians)
+        _draw_published(axes, middles, medians)
     axes.invert_xaxis()
     axes.set_ylim(0, 100)
-    return finish(figure, axes)
+    return _finish(figure, axes)
 
 
 def plot_path_lengths(lengths, name="paths"):
@@ -124,9 +124,9 @@ def plot_path_lengths(lengths, name="paths"):
     """
     check_columns("lengths", lengths, ("length", "probability"))
     check_text("name", name)
-    figure, axes = canvas("path length", "share of all paths")
-    axes.bar(lengths["length"], lengths["probability"], label=as_it_is(name))
-    return finish(figure, axes)
+    figure, axes = _canvas("path length", "share of all paths")
+    axes.bar(lengths["length"], lengths["probability"], label=_as_it_is(name))
+    return _finish(figure, axes)
 
 
 def plot_gradients(result, name="measured"):
@@ -141,15 +141,15 @@ def plot_gradients(result, name="measured"):
     """
     check_columns("result", result, ("length", "log10_gradient"))
     check_text("name", name)
-    figure, axes = canvas("path length (blocks)", "log10 of gradient norm")
+    figure, axes = _canvas("path length (blocks)", "log10 of gradient norm")
     axes.plot(
         result["length"],
         result["log10_gradient"],
         "o-",
         ms=3,
-        label=as_it_is(name),
+        label=_as_it_is(name),
     )
-    return finish(figure, axes)
+    return _finish(figure, axes)
 
 
 def plot_contributions(result, name="measured", published=False):
@@ -167,8 +167,8 @@ def plot_contributions(result, name="measured", published=False):
     check_columns("result", result, ("length", "share"))
     check_text("name", name)
     check_flag("published", published)
-    figure, axes = canvas("path length (blocks)", "share of the gradient")
-    axes.bar(result["length"], result["share"], label=as_it_is(name))
+    figure, axes = _canvas("path length (blocks)", "share of the gradient")
+    axes.bar(result["length"], result["share"], label=_as_it_is(name))
     if published:
         first, last = authors.EFFECTIVE_LENGTHS
         axes.axvspan(
@@ -178,15 +178,15 @@ def plot_contributions(result, name="measured", published=False):
             zorder=0,
             label=authors.NETWORK,
         )
-    return finish(figure, axes)
+    return _finish(figure, axes)
 
 
-def plot_counts(records, study, xlabel, theirs):
+def _plot_counts(records, study, xlabel, theirs):
     """Every trial as a dot, the medians of each count as a line."""
     check_records(records, study)
-    figure, axes = canvas(xlabel, "error (%)")
-    for name, rows in by_network(records):
-        ours = select(rows, study)
+    figure, axes = _canvas(xlabel, "error (%)")
+    for name, rows in _by_network(records):
+        ours = _select(rows, study)
         counts = np.array([row["count"] for row in ours])
         errors = np.array([row["error"] for row in ours])
         (dots,) = axes.plot(counts, errors, "o", ms=3, alpha=0.4)
@@ -194,14 +194,14 @@ def plot_counts(records, study, xlabel, theirs):
         medians = [np.median(errors[counts == count]) for count in each]
         colour = dots.get_color()
         axes.plot(each, medians, "-", color=colour, label=f"{name}, median")
-        draw_intact(axes, rows, colour)
+        _draw_intact(axes, rows, colour)
     if theirs:
-        draw_published(axes, list(theirs), list(theirs.values()))
+        _draw_published(axes, list(theirs), list(theirs.values()))
     axes.set_ylim(0, 100)
-    return finish(figure, axes)
+    return _finish(figure, axes)
 
 
-def canvas(xlabel, ylabel):
+def _canvas(xlabel, ylabel):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")
@@ -209,34 +209,34 @@ def canvas(xlabel, ylabel):
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.get_major_locator().set_params(integer=xlabel != TAU)
+    axes.xaxis.get_major_locator().set_params(integer=xlabel != _TAU)
     return figure, axes
 
 
-def finish(figure, axes):
+def _finish(figure, axes):
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize="small")
     return figure
 
 
-def by_network(records):
+def _by_network(records):
     """Pairs of a network's name and its records."""
     groups = {}
     for row in records:
         groups.setdefault((row["network"], row["weights"]), []).append(row)
-    return [(as_it_is(name), rows) for (name, _), rows in groups.items()]
+    return [(_as_it_is(name), rows) for (name, _), rows in groups.items()]
 
 
-def as_it_is(name):
+def _as_it_is(name):
     """A network's name for Matplotlib, which takes `$` for mathematics."""
     return name.replace("$", r"\$")
 
 
-def select(rows, study):
+def _select(rows, study):
     return [row for row in rows if row["study"] == study]
 
 
-def positions_of_branches(deletions, branches):
+def _positions_of_branches(deletions, branches):
     """The number of the block, from 1, that each branch belongs to."""
     return [
         next(
@@ -251,10 +251,10 @@ def positions_of_branches(deletions, branches):
     ]
 
 
-def draw_intact(axes, rows, colour):
-    for row in select(rows, "intact"):
+def _draw_intact(axes, rows, colour):
+    for row in _select(rows, "intact"):
         axes.axhline(row["error"], color=colour, lw=0.8, ls=":")
 
 
-def draw_published(axes, x, y):
+def _draw_published(axes, x, y):
     axes.plot(x, y, "s--", ms=3, lw=1, color="0.4", label=authors.NETWORK)

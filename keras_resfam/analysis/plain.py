@@ -37,7 +37,7 @@ def plain_layers(model):
             f"layers' place. Received: model={graph.name} with {len(blocks)} "
             "residual blocks"
         )
-    chain = plain_chain(graph)
+    chain = _plain_chain(graph)
     return [unit.block for unit in chain.units]
 
 
@@ -50,7 +50,7 @@ def chain_of(model, sizes=None):
     """
     graph = graphs.read_single(model, sizes)
     chain = residual_chain(graph)
-    chain = chain if chain.units else plain_chain(graph)
+    chain = chain if chain.units else _plain_chain(graph)
     if not chain.units:
         raise ValueError(
             "`model` should have residual blocks, or layers that keep the "
@@ -59,10 +59,10 @@ def chain_of(model, sizes=None):
     return chain
 
 
-def plain_chain(graph):
+def _plain_chain(graph):
     """The graph cut at the layers of a plain network that keep the shape."""
     units, lead = [], []
-    for layer in plain_pieces(graph):
+    for layer in _plain_pieces(graph):
         entry, exits = graphs.reads(layer), layer[-1].outputs
         kept = shapes(entry) == shapes(exits)
         heavy = [s for s in layer if graphs.count_kernels(s.operation)]
@@ -87,7 +87,7 @@ def plain_chain(graph):
     return Chain(graph, units, lead)
 
 
-def plain_pieces(graph):
+def _plain_pieces(graph):
     """The steps in pieces of one layer, cut where one tensor carries all.
 
     Scalars that run along, as between the layers of `GradientModulation`, do

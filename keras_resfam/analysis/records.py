@@ -102,7 +102,7 @@ def resume(path, common, named=True):
 
     if path is None or not pathlib.Path(path).exists():
         return {}
-    drop_half_line(pathlib.Path(path))
+    _drop_half_line(pathlib.Path(path))
     rows = read_records(path)
     for row in rows:
         if identity(row) != identity(common):
@@ -114,7 +114,7 @@ def resume(path, common, named=True):
     return {key(row): row for row in rows}
 
 
-def drop_half_line(path):
+def _drop_half_line(path):
     """Removes what a full disk or a power cut left of a record."""
     text, header = path.read_bytes(), ",".join(TYPES).encode()
     whole = text[: text.rfind(b"\n") + 1]

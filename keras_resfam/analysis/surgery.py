@@ -38,9 +38,9 @@ def delete_blocks(model, blocks):
     Returns:
         A `keras.Model` of the other layers, shared with `model`.
     """
-    check_list("blocks", blocks)
+    _check_list("blocks", blocks)
     chain = chain_of(model)
-    return build(chain, deletion(chain, blocks), f"{model.name}_deleted")
+    return _build(chain, deletion(chain, blocks), f"{model.name}_deleted")
 
 
 def permute_blocks(model, order):
@@ -57,16 +57,16 @@ def permute_blocks(model, order):
     Raises:
         ValueError: If a block does not take the shape that it would get.
     """
-    check_list("order", order)
+    _check_list("order", order)
     chain = chain_of(model)
-    positions = [position(chain, block, "order") for block in order]
+    positions = [_position(chain, block, "order") for block in order]
     if sorted(positions) != list(range(len(chain.units))):
         raise ValueError(
             "`order` should hold each block of the model once: "
             f"{[unit.block.name for unit in chain.units]}. "
             f"Received: order={[chain.units[k].block.name for k in positions]}"
         )
-    return build(chain, permutation(positions), f"{model.name}_permuted")
+    return _build(chain, permutation(positions), f"{model.name}_permuted")
 
 
 def duplicate_blocks(model, blocks):
@@ -83,13 +83,15 @@ def duplicate_blocks(model, blocks):
     Raises:
         ValueError: If a block does not take the shape that it gives.
     """
-    check_list("blocks", blocks)
+    _check_list("blocks", blocks)
     chain = chain_of(model)
-    positions = [position(chain, block, "blocks") for block in blocks]
-    return build(chain, duplication(chain, positions), f"{model.name}_repeated")
+    positions = [_position(chain, block, "blocks") for block in blocks]
+    return _build(
+        chain, duplication(chain, positions), f"{model.name}_repeated"
+    )
 
 
-def check_list(argument, blocks):
+def _check_list(argument, blocks):
     if isinstance(blocks, (str, bytes, Block)) or not is_iterable(blocks):
         raise ValueError(
             f"`{argument}` should be a list of blocks or of their names. "
@@ -97,7 +99,7 @@ def check_list(argument, blocks):
         )
 
 
-def position(chain, block, argument):
+def _position(chain, block, argument):
     place, branch = chain.find(block, argument)
     if branch is not None:
         raise ValueError(
@@ -135,7 +137,7 @@ def duplication(chain, positions):
     ]
 
 
-def check(chain, layout):
+def _check(chain, layout):
     """Raises ValueError where blocks that follow each other do not fit."""
     for place, blocks in zip(chain.units, layout, strict=True):
         name, shapes = "the model", place.block.input_shapes
@@ -156,15 +158,15 @@ def check(chain, layout):
             )
 
 
-def build(chain, layout, name):
+def _build(chain, layout, name):
     """The model that a layout describes, of the chain's own layers."""
-    check(chain, layout)
+    _check(chain, layout)
     inputs, values = graphs.fresh_input(chain.graph)
     for place, blocks in zip(chain.units, layout, strict=True):
         graphs.run(place.lead, values)
         state = [values[id(x)] for x in place.entry]
         for k, kept in blocks:
-            state = run_block(chain.units[k], kept, state, values)
+            state = _run_block(chain.units[k], kept, state, values)
         values.update(
             (id(x), y) for x, y in zip(place.exit, state, strict=True)
         )
@@ -172,7 +174,7 @@ def build(chain, layout, name):
     return keras.Model(inputs, values[id(chain.graph.outputs[0])], name=name)
 
 
-def run_block(unit, kept, state, values):
+def _run_block(unit, kept, state, values):
     """Runs one block on a state, in a room of its own."""
     inner = {id(x): y for x, y in zip(unit.entry, state, strict=True)}
     graphs.run(unit.steps(kept), inner)

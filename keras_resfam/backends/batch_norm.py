@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_resfam.backends.memory import channels_first, channels_last
 
-FLOATS = "float16", "bfloat16", "float32"
+_FLOATS = "float16", "bfloat16", "float32"
 
 
 def fuses_batch_norm(x):
@@ -25,7 +25,7 @@ def fuses_batch_norm(x):
         keras.backend.backend() in _BATCH_NORMS
         and len(x.shape) == 4
         and tuple(x.shape[:-1]) != (1, 1, 1)
-        and keras.backend.standardize_dtype(x.dtype) in FLOATS
+        and keras.backend.standardize_dtype(x.dtype) in _FLOATS
     )
 
 

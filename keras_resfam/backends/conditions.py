@@ -12,7 +12,7 @@ def run_if(condition, model, inputs):
 
     Without it nothing is learned, which to an optimizer are gradients of
     zero, and the model's state, such as moving statistics, stays. Where
-    `conditions_pay`, nothing is computed then either.
+    `_branching_is_faster`, nothing is computed then either.
 
     Args:
         condition: scalar tensor of bools.
@@ -39,9 +39,9 @@ def run_if(condition, model, inputs):
     def spare():
         shape = ops.shape(first)[0], *output.shape[1:]
         zeros = ops.zeros(shape, output.dtype)
-        return [zeros_for(trainable, zeros), *state]
+        return [_zeros_for(trainable, zeros), *state]
 
-    if None not in output.shape[1:] and conditions_pay():
+    if None not in output.shape[1:] and _branching_is_faster():
         outputs, *changed = ops.cond(condition, run, spare)
     else:
         outputs, *changed = run()
@@ -57,7 +57,7 @@ def run_if(condition, model, inputs):
     return outputs
 
 
-def conditions_pay():
+def _branching_is_faster():
     """Whether layers may be under a condition, and take less time so.
 
     XLA's convolutions on processors are 18 times slower under one, so on JAX
@@ -71,7 +71,7 @@ def conditions_pay():
     return keras.backend.backend() != "jax"
 
 
-def zeros_for(weights, zeros):
+def _zeros_for(weights, zeros):
     """Zeros in place of what depends on weights.
 
     The gradients of those are zero: what has none, Keras's optimizers pass

@@ -6,7 +6,7 @@ from keras import layers
 
 from keras_resfam import graphs
 
-CONVOLUTIONS = (
+_CONVOLUTIONS = (
     layers.Conv1D,
     layers.Conv2D,
     layers.Conv3D,
@@ -15,7 +15,7 @@ CONVOLUTIONS = (
     layers.SeparableConv1D,
     layers.SeparableConv2D,
 )
-TRANSPOSED = (
+_TRANSPOSED = (
     layers.Conv1DTranspose,
     layers.Conv2DTranspose,
     layers.Conv3DTranspose,
@@ -65,7 +65,7 @@ def _multiply_adds(step):
     layer = step.operation
     if not graphs.count_kernels(layer):
         return 0
-    if not isinstance(layer, (layers.Dense, *CONVOLUTIONS, *TRANSPOSED)):
+    if not isinstance(layer, (layers.Dense, *_CONVOLUTIONS, *_TRANSPOSED)):
         raise ValueError(
             "`model` should have its kernels in dense layers and convolutions. "
             f"Received: the {type(layer).__name__} '{layer.name}'"
@@ -78,7 +78,7 @@ def _multiply_adds(step):
     )
     if isinstance(layer, layers.Dense):
         return math.prod(made.shape[1:-1]) * kernels
-    places = given if isinstance(layer, TRANSPOSED) else made
+    places = given if isinstance(layer, _TRANSPOSED) else made
     return _pixels(places, layer.data_format) * kernels
 
 

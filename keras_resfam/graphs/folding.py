@@ -12,13 +12,13 @@ from keras_resfam.layers import BatchNormalization, Conv2D
 
 # Depthwise kernels end in (inputs, multiplier), transposed ones in
 # (outputs, inputs), all others in (inputs, outputs).
-DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-TRANSPOSED = (
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+_TRANSPOSED = (
     layers.Conv1DTranspose,
     layers.Conv2DTranspose,
     layers.Conv3DTranspose,
 )
-LINEAR = (
+_LINEAR = (
     layers.Dense,
     layers.Conv1D,
     layers.Conv2D,
@@ -26,11 +26,11 @@ LINEAR = (
     layers.Conv3D,
     layers.SeparableConv1D,
     layers.SeparableConv2D,
-    *DEPTHWISE,
-    *TRANSPOSED,
+    *_DEPTHWISE,
+    *_TRANSPOSED,
 )
-NORMS = layers.BatchNormalization, BatchNormalization
-WEIGHTS = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
+_NORMS = layers.BatchNormalization, BatchNormalization
+_WEIGHTS = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
 
 
 def fold_batch_norm(model):
@@ -92,7 +92,7 @@ def fold_batch_norm(model):
 
     def fold(layer):
         config = layer.get_config()
-        if type(layer) in LINEAR:
+        if type(layer) in _LINEAR:
             # Nothing is drawn that `weights` replaces at once.
             config = copies.for_inference(config, "zeros")
             config["dtype"] = _inference_dtype(layer)
@@ -123,7 +123,7 @@ def _foldable(graph):
     pairs = {}
     for step in graph.steps:
         norm = step.operation
-        if type(norm) not in NORMS or calls[norm] > 1:
+        if type(norm) not in _NORMS or calls[norm] > 1:
             continue
         x = step.inputs[0]
         layer = maker.get(id(x))
@@ -166,9 +166,9 @@ def _inference_dtype(layer):
 def _is_linear(layer):
     """Whether a layer is y = kernel * x + bias, and no more than that."""
     return (
-        type(layer) in LINEAR
+        type(layer) in _LINEAR
         and layer.activation is keras.activations.linear
-        and WEIGHTS.issuperset(w.name for w in layer.weights)
+        and _WEIGHTS.issuperset(w.name for w in layer.weights)
     )
 
 
@@ -190,9 +190,9 @@ def _weights(layer, norm):
     bias = shift + (bias - _float64(norm.moving_mean)) * scale
 
     kernel = weights.pop()
-    if isinstance(layer, DEPTHWISE):
+    if isinstance(layer, _DEPTHWISE):
         kernel = kernel * scale.reshape(kernel.shape[-2:])
-    elif isinstance(layer, TRANSPOSED):
+    elif isinstance(layer, _TRANSPOSED):
         kernel = kernel * scale[:, None]
     else:
         kernel = kernel * scale

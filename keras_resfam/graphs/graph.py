@@ -23,7 +23,7 @@ class Step:
 
     @functools.cached_property  # Keras walks slowly through structures
     def inputs(self):
-        return tensors_in((self.args, self.kwargs))
+        return _tensors_in((self.args, self.kwargs))
 
     @property
     def name(self):
@@ -40,7 +40,7 @@ class Graph:
     name: str
 
 
-def tensors_in(structure):
+def _tensors_in(structure):
     """The KerasTensors of a nested structure, in order."""
     leaves = keras.tree.flatten(structure)
     return [x for x in leaves if isinstance(x, keras.KerasTensor)]
@@ -77,7 +77,7 @@ def _read(view, like):
     def record(operation, *args, **kwargs):
         reading = readings.setdefault(id(operation), Reading(operation))
         outputs = reading(*args, **kwargs)
-        step = Step(operation, args, kwargs, tensors_in(outputs))
+        step = Step(operation, args, kwargs, _tensors_in(outputs))
         steps.append(step)
         return outputs
 
@@ -148,16 +148,16 @@ def flat(graph):
     for step in graph.steps:
         (step,) = renamed([step], names)
         model = step.operation
-        given = given_to(model, step) if is_graph(model) else None
-        if given is None or not takes_as_it_is(model, given):
+        given = _given_to(model, step) if is_graph(model) else None
+        if given is None or not _takes_as_it_is(model, given):
             steps.append(step)
             continue
-        given, casts = cast(given, model.inputs)
+        given, casts = _cast(given, model.inputs)
         inner = flat(read(model, like=given))
         own = dict(zip(map(id, inner.inputs), given, strict=True))
         inner_steps = renamed(inner.steps, own)
         if step.kwargs.get("training") is not None:
-            inner_steps = in_mode(inner_steps, step.kwargs["training"])
+            inner_steps = _in_mode(inner_steps, step.kwargs["training"])
         steps += [*casts, *inner_steps]
         outputs = [own.get(id(x), x) for x in inner.outputs]
         names.update(zip(map(id, step.outputs), outputs, strict=True))
@@ -165,7 +165,7 @@ def flat(graph):
     return dataclasses.replace(graph, outputs=outputs, steps=steps)
 
 
-def given_to(model, step):
+def _given_to(model, step):
     """What a step gives to a model, in the order of the model's inputs.
 
     A model of a list of inputs takes them by their names as well.
@@ -176,7 +176,7 @@ def given_to(model, step):
     return step.inputs
 
 
-def cast(tensors, like):
+def _cast(tensors, like):
     """Tensors in the types of others, and the steps that make them so.
 
     As Keras casts, in mixed precision, what a model is given.
@@ -192,7 +192,7 @@ def cast(tensors, like):
     return outputs, steps
 
 
-def takes_as_it_is(model, tensors):
+def _takes_as_it_is(model, tensors):
     """Whether a model changes neither kind nor rank of what it is given."""
 
     def kind(x):
@@ -220,7 +220,7 @@ def renamed(steps, names):
     ]
 
 
-def in_mode(steps, training):
+def _in_mode(steps, training):
     """The steps, called with the `training` that Keras would hand down."""
     mode = {"training": training}
     return [

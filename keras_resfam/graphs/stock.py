@@ -7,7 +7,7 @@ from keras_resfam.backends.convolution import takes_pixels_first
 from keras_resfam.graphs.copies import checked, copy, for_inference
 from keras_resfam.layers import BatchNormalization, Conv2D, Rescaling
 
-STOCK = {
+_STOCK = {
     BatchNormalization: keras.layers.BatchNormalization,
     Conv2D: keras.layers.Conv2D,
     Rescaling: keras.layers.Rescaling,
@@ -53,7 +53,7 @@ def to_stock_layers(model):
     graph = graphs.read(checked(model))
 
     def stock(layer):
-        kind = STOCK.get(type(layer), type(layer))
+        kind = _STOCK.get(type(layer), type(layer))
         if kind.__module__.startswith("keras_resfam."):
             raise ValueError(
                 "`model` should have no layers that Keras has no like of. "

@@ -17,7 +17,7 @@ def channel_axis():
     return -1 if data_format == "channels_last" else 1
 
 
-def channels(x):
+def _channels(x):
     return x.shape[channel_axis()]
 
 
@@ -28,7 +28,7 @@ def full_precision():
 
 
 def changes_shape(x, filters, strides):
-    return strides > 1 or channels(x) != filters
+    return strides > 1 or _channels(x) != filters
 
 
 def stages(blocks, filters):
@@ -182,7 +182,7 @@ def padded_identity(x, filters, strides, *, prefix):
     if strides > 1:
         pool = keras.layers.AveragePooling2D(1, strides, name=f"{prefix}_pool")
         x = pool(x)
-    if channels(x) == filters:
+    if _channels(x) == filters:
         return x
     zeros = keras.layers.Rescaling(0.0, name=f"{prefix}_zeros")(x)
     return keras.layers.Concatenate(

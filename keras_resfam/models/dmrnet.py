@@ -25,7 +25,7 @@ from keras_resfam.models.blocks import (
 from keras_resfam.models.builder import image_classifier
 from keras_resfam.models.resnet import BOTTLENECK_FILTERS
 
-MERGE = "merge_and_run"
+_MERGE = "merge_and_run"
 
 
 def _layers():
@@ -38,7 +38,7 @@ def DMRNet(
     depth: int = 56,
     width: float = 1,
     branches: int = 2,
-    mapping: str = MERGE,
+    mapping: str = _MERGE,
 ):
     """Deep merge-and-run network for small images.
 
@@ -74,7 +74,7 @@ def DMRNet(
     n = blocks_from_depth(depth, 2, "6n + 2")
     filters = widened(width, 16, 32, 64)
     check_integer("branches", branches)
-    check_choice("mapping", mapping, (MERGE, "identity"))
+    check_choice("mapping", mapping, (_MERGE, "identity"))
 
     layers = _layers()
     x = layers.conv_bn_relu(x, filters[0], 3, prefix="stem")
@@ -83,22 +83,22 @@ def DMRNet(
     return x, layers
 
 
-def _merge_and_run(layers, x, blocks, convs, branches=2, mapping=MERGE):
+def _merge_and_run(layers, x, blocks, convs, branches=2, mapping=_MERGE):
     """From the stem's output to the last block's, which is one tensor."""
     streams = [x] * branches
     *blocks, (last, filters, strides) = blocks
     for prefix, *shape in blocks:
-        streams = merge_and_run_block(
+        streams = _merge_and_run_block(
             layers, streams, convs(*shape), prefix=prefix, mapping=mapping
         )
-    return merge_block(layers, streams, convs(filters, strides), prefix=last)
+    return _merge_block(layers, streams, convs(filters, strides), prefix=last)
 
 
-def merge_and_run_block(layers, streams, convs, *, prefix, mapping=MERGE):
+def _merge_and_run_block(layers, streams, convs, *, prefix, mapping=_MERGE):
     """Returns ReLU(H_i(x_i) + mean_j x_j) for each stream x_i."""
     names = branch_names(prefix, len(streams))
     residuals, skips = _residuals_and_skips(layers, streams, convs, names)
-    if mapping == MERGE:
+    if mapping == _MERGE:
         skips = [_average(skips, prefix=prefix)] * len(streams)
     return [
         relu(add([h, skip], prefix=name), name=f"{name}_relu")
@@ -106,7 +106,7 @@ def merge_and_run_block(layers, streams, convs, *, prefix, mapping=MERGE):
     ]
 
 
-def merge_block(layers, streams, convs, *, prefix):
+def _merge_block(layers, streams, convs, *, prefix):
     """Returns ReLU(sum_i H_i(x_i) + mean_j x_j): one tensor, at the end."""
     names = branch_names(prefix, len(streams))
     residuals, skips = _residuals_and_skips(layers, streams, convs, names)
@@ -203,6 +203,8 @@ def DMRNet50(x):
                 )
             ]
         else:
-            streams = merge_and_run_block(layers, streams, convs, prefix=prefix)
+            streams = _merge_and_run_block(
+                layers, streams, convs, prefix=prefix
+            )
     join = keras.layers.Concatenate(axis=channel_axis(), name="head_concat")
     return join(streams), layers

@@ -20,8 +20,8 @@ from keras_resfam.analysis import (
     residual_blocks,
 )
 from keras_resfam.analysis.execution import BlockRunner
-from keras_resfam.analysis.lesions import kendall_tau, plans
-from keras_resfam.analysis.pictures import positions_of_branches
+from keras_resfam.analysis.lesions import _kendall_tau, _plans
+from keras_resfam.analysis.pictures import _positions_of_branches
 from keras_resfam.analysis.plain import chain_of
 from keras_resfam.analysis.surgery import deletion, intact, permutation
 
@@ -79,7 +79,7 @@ def test_a_deleted_branch_is_the_one_of_its_row():
         assert row["error"] == pytest.approx(expected), name
     assert len({row["error"] for row in rows}) > 2
     blocks = [row for row in records if row["study"] == "deletion"]
-    assert positions_of_branches(blocks, rows) == [1, 1, 2, 2, 3, 3]
+    assert _positions_of_branches(blocks, rows) == [1, 1, 2, 2, 3, 3]
 
 
 def test_every_lesion_against_numpy(model):
@@ -180,7 +180,7 @@ def test_no_lesion_is_compiled(monkeypatch):
     most = dict.fromkeys(("max_deletions", "max_swaps", "max_repetitions"), 3)
     layouts = [
         plan["layout"]
-        for plan in plans(chain, **options, **most)
+        for plan in _plans(chain, **options, **most)
         if "layout" in plan
     ]
     assert len(layouts) == 1 + 3 * 3 * 2
@@ -323,7 +323,7 @@ def test_kendalls_tau_of_one_distant_swap():
     order = list(range(54))
     order[19], order[35] = order[35], order[19]
     # 2 * 15 + 1 of the 1431 pairs are turned round.
-    assert kendall_tau(order) == pytest.approx(1 - 2 * 31 / 1431)
+    assert _kendall_tau(order) == pytest.approx(1 - 2 * 31 / 1431)
 
 
 def test_study_goes_on_where_it_stopped(model, records, tmp_path):
