@@ -6,7 +6,7 @@ import math
 import keras
 import numpy as np
 
-from keras_resfam._checks import check_integer, check_number
+from keras_resfam._checks import as_array, check_integer, check_number
 from keras_resfam.backends.batch_norm import fused_batch_norm, fuses_batch_norm
 from keras_resfam.backends.convolution import (
     convolution,
@@ -285,7 +285,7 @@ class _Note(keras.layers.Layer):
 
     def __init__(self, numbers):
         super().__init__()
-        self.numbers = {name: np.array(x) for name, x in numbers.items()}
+        self.numbers = {name: as_array(name, x) for name, x in numbers.items()}
         self.built = True
 
     def save_own_variables(self, store):

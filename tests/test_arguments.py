@@ -155,6 +155,10 @@ CASES = {
         keras_resfam.to_stock_layers,
         lambda: {"model": residual()},
     ),
+    "count_multiply_adds": (
+        keras_resfam.count_multiply_adds,
+        lambda: {"model": residual(), "input_shape": None},
+    ),
     "list_weights": (
         keras_resfam.list_weights,
         lambda: {"family": "DMRNet", "dataset": "cifar10"},
@@ -174,6 +178,10 @@ CASES = {
     "layers.Conv2D": (
         layers.Conv2D,
         lambda: {"filters": 2, "kernel_size": 3, "zeros": 0},
+    ),
+    "layers.Rescaling": (
+        layers.Rescaling,
+        lambda: {"scale": 0.5, "offset": [0.0, 1.0]},
     ),
     "initializers.FanInNormal": (
         initializers.FanInNormal,

@@ -5,6 +5,7 @@ import math
 from keras import layers
 
 from keras_resfam import graphs
+from keras_resfam._checks import is_integer
 
 _CONVOLUTIONS = (
     layers.Conv1D,
@@ -50,6 +51,14 @@ def count_multiply_adds(model, input_shape=None):
     # 392612352
     ```
     """
+    if input_shape is not None and not (
+        isinstance(input_shape, (tuple, list))
+        and all(is_integer(size, 1) for size in input_shape)
+    ):
+        raise ValueError(
+            "`input_shape` should be a tuple of sizes, without the batch axis, "
+            f"or None. Received: input_shape={input_shape!r}"
+        )
     graph = graphs.read_single(model, input_shape)
     if None in graph.inputs[0].shape[1:]:
         raise ValueError(
