@@ -8,6 +8,7 @@ from keras_resfam import analysis, initializers, layers, regularizers
 from keras_resfam.compiling import compiled, predictor
 from keras_resfam.datasets import decode_predictions
 from keras_resfam.graphs.counting import count_multiply_adds
+from keras_resfam.graphs.exporting import export
 from keras_resfam.graphs.features import feature_extractor, flatten_model
 from keras_resfam.graphs.folding import fold_batch_norm
 from keras_resfam.graphs.stock import to_stock_layers
@@ -68,6 +69,7 @@ __all__ = [
     "compiled",
     "count_multiply_adds",
     "decode_predictions",
+    "export",
     "feature_extractor",
     "flatten_model",
     "fold_batch_norm",

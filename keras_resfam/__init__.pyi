@@ -10,11 +10,22 @@ from keras_resfam import initializers as initializers
 from keras_resfam import layers as layers
 from keras_resfam import regularizers as regularizers
 from keras_resfam.compiling import compiled as compiled
+from keras_resfam.compiling import predictor as predictor
 from keras_resfam.datasets import decode_predictions as decode_predictions
+from keras_resfam.graphs.counting import (
+    count_multiply_adds as count_multiply_adds,
+)
+from keras_resfam.graphs.exporting import export as export
+from keras_resfam.graphs.features import feature_extractor as feature_extractor
+from keras_resfam.graphs.features import flatten_model as flatten_model
 from keras_resfam.graphs.folding import fold_batch_norm as fold_batch_norm
 from keras_resfam.graphs.stock import to_stock_layers as to_stock_layers
+from keras_resfam.pretrained.dialects import (
+    to_torch_state_dict as to_torch_state_dict,
+)
 from keras_resfam.pretrained.errors import HubError as HubError
 from keras_resfam.pretrained.registry import list_weights as list_weights
+from keras_resfam.pretrained.sources import class_names as class_names
 
 __version__: str
 __all__: list[str]
@@ -75,6 +86,10 @@ def OrthoPlainNet(
     width: float = 1,
     orthonormality: float = 0.0001,
     modulation: bool = True,
+    modulation_at: str = "relu",
+    regularizer: str = "orthonormal",
+    initializer: str | None = None,
+    shift: float = 0.0,
     include_top: bool = True,
     weights: str | PathLike | None = None,
     input_tensor: Any = None,
@@ -137,6 +152,61 @@ def ResNet101(
     include_preprocessing: bool | str = True,
     name: str | None = None,
 ) -> keras.Model: ...
+def ResNet152(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet18(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet18CIFAR(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet34(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet50(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
 def ResNet98(
     include_top: bool = True,
     weights: str | PathLike | None = None,
@@ -154,6 +224,17 @@ def WideResNet(
     block: Sequence[int] = (3, 3),
     blocks: Sequence[int] | None = None,
     dropout: float = 0.0,
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def WideResNet101_2(
     include_top: bool = True,
     weights: str | PathLike | None = None,
     input_tensor: Any = None,
