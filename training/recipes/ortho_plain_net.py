@@ -177,15 +177,13 @@ def _experiment(depth, suffix):
         for field in ("modulation_epochs", "penalty_schedule")
         if field in changes
     }
-    return _cifar("orthonormal_plain", depth, augmented=False).replace(
-        name=f"orthonormal_plain_{depth}_cifar10_noaug_{suffix}",
+    modulated = "modulation" in changes
+    variant = "ortho_plain" if modulated else "orthonormal_plain"
+    base = _cifar(variant, depth, augmented=False)
+    return base.replace(
+        name=f"{base.name}_{suffix}",
         source="this project",
-        arguments={
-            "depth": depth,
-            "orthonormality": 1e-2,
-            "modulation": False,
-            **changes,
-        },
+        arguments={**base.arguments, "orthonormality": 1e-2, **changes},
         log_moments=True,
         **fields,
     )
