@@ -219,12 +219,13 @@ def test_training_modulates_under_fit(dtype):
     x, y = rng.normal(size=(16, 6)), rng.normal(size=(16, 1))
     jit = "auto" if keras.backend.backend() == "torch" else True
 
-    def step(threshold):
+    def step(threshold, trainable=True):
         keras.utils.set_random_seed(1)
         model = small_model(dtype)
         for layer in model.layers:
             if isinstance(layer, GradientModulation):
                 layer.threshold = threshold
+                layer.trainable = trainable
         before = keras.ops.convert_to_numpy(model.get_layer("low").kernel)
         model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit)
         model.fit(x, y, batch_size=16, verbose=0)
@@ -234,6 +235,7 @@ def test_training_modulates_under_fit(dtype):
     faded, modulated = step(1e12), step(1.0)
     assert 0 < faded
     assert 100 < modulated / faded < 10000
+    assert step(1.0, trainable=False) == pytest.approx(faded, rel=1e-3)
 
 
 @pytest.mark.parametrize("threshold", [0.99, 0, -2, float("nan"), "2", None])

@@ -1,11 +1,13 @@
 """Instruments to look inside any functional residual Keras model.
 
 Those of Veit, Wilber & Belongie 2016, "Residual Networks Behave Like Ensembles
-of Relatively Shallow Networks" (https://arxiv.org/abs/1605.06431).
+of Relatively Shallow Networks" (https://arxiv.org/abs/1605.06431), and a
+measurement of Xie et al. 2017 (https://arxiv.org/abs/1703.01827).
 """
 
 from keras_resfam.analysis import pictures
 from keras_resfam.analysis.dropping import drop_blocks, linear_survival
+from keras_resfam.analysis.error_moments import error_moments
 from keras_resfam.analysis.finding import Block, residual_blocks
 from keras_resfam.analysis.lesions import lesion_study
 from keras_resfam.analysis.path_gradients import (
@@ -27,6 +29,7 @@ __all__ = [
     "drop_blocks",
     "duplicate_blocks",
     "effective_lengths",
+    "error_moments",
     "gradient_by_path_length",
     "lesion_study",
     "linear_survival",

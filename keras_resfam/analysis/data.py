@@ -5,13 +5,21 @@ import hashlib
 import numpy as np
 
 from keras_resfam import graphs
-from keras_resfam._checks import as_numbers, check_images, is_iterable
+from keras_resfam._checks import as_array, as_numbers, check_images, is_iterable
 
 
 def check_fit(name, images, model):
     """Checks that images are such as a model of one input takes."""
     shape = model.inputs[0].shape[1:]
     check_images(name, images, shape, graphs.image_moments(model))
+
+
+def images_and_labels(x, y, model, chain):
+    """The arguments `x` and `y` as an array and integers that fit a model."""
+    images, labels = as_array("x", x), np.atleast_1d(as_array("y", y))
+    check_fit("x", images, model)
+    check_counts("`x` and `y`", images, labels)
+    return images, class_numbers("y", labels, chain)
 
 
 def class_numbers(name, labels, chain):

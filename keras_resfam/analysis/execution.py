@@ -42,7 +42,7 @@ def between_blocks(chain):
         live.append({id(x) for x in following})
         before = [*following, *graphs.reads(unit.body)]
         made = {id(x) for step in unit.lead for x in step.outputs}
-        given.append(unique(x for x in before if id(x) in made))
+        given.append(_unique(x for x in before if id(x) in made))
         following = [*before, *graphs.reads(unit.lead)]
     return given[::-1], live[::-1]
 

@@ -10,7 +10,6 @@ from keras import ops
 
 from keras_resfam import graphs
 from keras_resfam._checks import (
-    as_array,
     check_choice,
     check_integer,
     is_integer,
@@ -19,9 +18,7 @@ from keras_resfam._checks import (
 from keras_resfam.analysis.data import (
     check_classifier,
     check_columns,
-    check_counts,
-    check_fit,
-    class_numbers,
+    images_and_labels,
 )
 from keras_resfam.analysis.finding import check_blocks, residual_chain
 from keras_resfam.backends.inference import input_gradient
@@ -102,10 +99,7 @@ def gradient_by_path_length(
             f"Received: samples={samples!r}"
         )
     gradient = PathGradient(model)
-    images, labels = as_array("x", x), np.atleast_1d(as_array("y", y))
-    check_fit("x", images, model)
-    check_counts("`x` and `y`", images, labels)
-    labels = class_numbers("y", labels, gradient.chain)
+    images, labels = images_and_labels(x, y, model, gradient.chain)
     gradient.check_logits(images[:2])  # two tell, and cost little
     n = gradient.blocks
     lengths = range(n + 1) if lengths is None else lengths
@@ -323,7 +317,7 @@ class PathGradient:
         chain = residual_chain(graphs.read_single(model))
         check_blocks(chain)
         check_classifier(chain)
-        _check_floats(chain.graph)
+        check_floats(chain.graph)
         self.chain = chain
         self.blocks = len(chain.units)
         self._gated, self._softmax_found = _with_path_switches(chain)
@@ -357,7 +351,7 @@ class PathGradient:
             )
 
 
-def _check_floats(graph):
+def check_floats(graph):
     """Refuses a quantized model: no error travels through integers."""
     quantized = [
         step.operation.name
@@ -424,7 +418,7 @@ def _with_path_switches(chain):
             )
     pieces = [[*unit.lead, *unit.body] for unit in chain.units] + [chain.head]
     every = [step for piece in pieces for step in piece]
-    steps = _without_softmax(every)
+    steps = without_softmax(every)
     values = {id(source): images, id(masks): masks}
     done = 0
     for k, piece in enumerate(pieces):
@@ -441,7 +435,7 @@ def _with_path_switches(chain):
     return keras.Model([images, masks], logits), steps != every
 
 
-def _without_softmax(steps):
+def without_softmax(steps):
     """The steps of a classifier, its softmax taken away."""
     last = len(steps) - 1
     # In mixed precision an identity behind the softmax may change the type.

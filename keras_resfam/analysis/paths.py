@@ -54,7 +54,7 @@ def path_lengths(model, unit="blocks"):
         ValueError: If no residual block is found, as in a plain network, or
             where branches are joined by something else than additions.
     """
-    counts = _count_paths(model, unit)
+    counts = count_paths(model, unit)
     total = sum(counts.values())
     lengths = sorted(counts)
     return {
@@ -63,7 +63,7 @@ def path_lengths(model, unit="blocks"):
     }
 
 
-def _count_paths(model, unit="blocks"):
+def count_paths(model, unit="blocks"):
     """The number of paths of each length, as a dict of Python ints."""
     check_choice("unit", unit, ("blocks", "layers"))
     chain = residual_chain(graphs.read_single(model))
@@ -93,23 +93,23 @@ def follow(steps, paths, joins, unit="blocks", shortcuts=()):
         if id(step) in joins:
             found = _through_join(joins[id(step)], paths, unit == "blocks")
         elif passes_all(step):
-            found = _summed(arriving)
+            found = summed(arriving)
         else:
             found = _longest(arriving)
         if _multiplies_by_zero(step):
             found = {}
         if unit == "layers" and step.name not in shortcuts:
-            found = _shifted(found, graphs.count_kernels(step.operation))
+            found = shifted(found, graphs.count_kernels(step.operation))
         paths.update((id(x), found) for x in step.outputs)
 
 
 def _through_join(join, paths, count_branches):
     skips = [paths[id(x)] for x in join.added(join.shortcuts)] * join.copies
     branches = [
-        _shifted(paths[id(x)], int(count_branches))
+        shifted(paths[id(x)], int(count_branches))
         for x in join.added(join.branches)
     ]
-    return _summed(skips + branches)
+    return summed(skips + branches)
 
 
 def _multiplies_by_zero(step):
@@ -121,14 +121,14 @@ def _multiplies_by_zero(step):
     )
 
 
-def _summed(polynomials):
+def summed(polynomials):
     total = collections.Counter()
     for polynomial in polynomials:
         total.update(polynomial)
     return dict(total)
 
 
-def _shifted(polynomial, length):
+def shifted(polynomial, length):
     return {k + length: count for k, count in polynomial.items()}
 
 

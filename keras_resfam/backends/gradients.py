@@ -1,7 +1,8 @@
-"""A gradient of one's own for an identity with several tensors.
+"""Gradients of scalar functions, and a gradient of one's own for an identity.
 
-`keras.ops.custom_gradient` takes one output on torch, and hands several
-upstream gradients over differently on TensorFlow and JAX.
+Keras has no function for the former. For the latter its `custom_gradient`
+takes one output on torch, and hands several upstream gradients over differently
+on TensorFlow and JAX.
 """
 
 import contextlib
@@ -40,6 +41,36 @@ def replace_gradient(backward, *tensors):
         return tensors, gradient
 
     return identity(*tensors)
+
+
+def gradient(function, x):
+    """Returns the gradient of a scalar function, which is not compiled.
+
+    Args:
+        function: callable of a tensor. What it assigns to variables is lost.
+        x: tensor, where the gradient is taken.
+    """
+
+    def value(x):
+        with keras.StatelessScope():
+            return function(x)
+
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(value(x), x)[0]
+    if backend == "jax":
+        import jax
+
+        return jax.grad(value)(x)
+    import tensorflow as tf
+
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(x)
+        y = value(x)
+    return tape.gradient(y, x)
 
 
 @functools.cache  # one class for all calls, or torch.compile gives up

@@ -157,7 +157,7 @@ def flat(graph):
         own = dict(zip(map(id, inner.inputs), given, strict=True))
         inner_steps = renamed(inner.steps, own)
         if step.kwargs.get("training") is not None:
-            inner_steps = _in_mode(inner_steps, step.kwargs["training"])
+            inner_steps = in_mode(inner_steps, step.kwargs["training"])
         steps += [*casts, *inner_steps]
         outputs = [own.get(id(x), x) for x in inner.outputs]
         names.update(zip(map(id, step.outputs), outputs, strict=True))
@@ -220,7 +220,7 @@ def renamed(steps, names):
     ]
 
 
-def _in_mode(steps, training):
+def in_mode(steps, training):
     """The steps, called with the `training` that Keras would hand down."""
     mode = {"training": training}
     return [

@@ -8,7 +8,7 @@ import pytest
 import dense_nets
 import keras_resfam
 from keras_resfam.analysis import path_lengths
-from keras_resfam.analysis.paths import _count_paths
+from keras_resfam.analysis.paths import count_paths
 
 SHAPE = (8, 8, 3)
 
@@ -21,7 +21,7 @@ def moments(lengths):
 
 def test_identity_blocks_have_binomial_paths():
     model = dense_nets.build(54)
-    counts = _count_paths(model)
+    counts = count_paths(model)
     assert counts == {k: math.comb(54, k) for k in range(55)}
     lengths = path_lengths(model)
     assert lengths["length"].tolist() == list(range(55))
@@ -65,7 +65,7 @@ def test_shortcuts_do_not_count(shortcut, preactivation):
         preactivation=preactivation,
         input_shape=SHAPE,
     )
-    assert _count_paths(model) == {k: math.comb(6, k) for k in range(7)}
+    assert count_paths(model) == {k: math.comb(6, k) for k in range(7)}
     assert moments(path_lengths(model, "layers"))[0] == pytest.approx(6 + 2)
 
 
@@ -89,14 +89,14 @@ def test_merge_and_run_paths_one_by_one():
                 stream = where
             else:
                 counts[length] = counts.get(length, 0) + 1
-    found = _count_paths(model)
+    found = count_paths(model)
     ratio = counts[0] / found[0]
     assert {k: n / ratio for k, n in counts.items()} == found
 
 
 def test_streams_that_never_meet_are_residual_networks():
     model = keras_resfam.DMRNet(depth=8, mapping="identity", input_shape=SHAPE)
-    found = _count_paths(model)
+    found = count_paths(model)
     assert found[1] / found[0] == pytest.approx(2 + 1 / 2)
 
 
@@ -106,7 +106,7 @@ def test_concatenated_tensors_each_pass_on_their_paths():
         h = inputs = keras.Input((3,))
         h = keras.layers.Add()([h, keras.layers.Dense(3)(h)])
         model = keras.Model(inputs, concatenate([h, keras.layers.Dense(3)(h)]))
-        assert _count_paths(model, "layers") == {0: 1, 1: 2, 2: 1}
+        assert count_paths(model, "layers") == {0: 1, 1: 2, 2: 1}
 
 
 def test_a_branch_that_is_added_twice_is_two_paths():
@@ -142,5 +142,5 @@ def test_a_model_without_a_block_is_refused(join):
 
 def test_counts_of_a_deep_network_are_exact():
     """Of a depth whose counts no float holds, by sets of 64 bits and more."""
-    counts = _count_paths(dense_nets.build(130))
+    counts = count_paths(dense_nets.build(130))
     assert counts == {k: math.comb(130, k) for k in range(131)}

@@ -6,8 +6,19 @@ import pytest
 
 import keras_resfam
 from families import images, predict, randomize
+from keras_resfam.initializers import (
+    DeltaOrthonormal,
+    FanInNormal,
+    FanInUniform,
+    Orthonormal,
+)
 from keras_resfam.layers import GradientModulation
-from keras_resfam.regularizers import OrthonormalRegularizer
+from keras_resfam.regularizers import (
+    DoubleSoftOrthogonalityRegularizer,
+    OrthogonalConvolutionRegularizer,
+    OrthonormalRegularizer,
+    SpectralRestrictedIsometryRegularizer,
+)
 
 SHAPE = (8, 8, 3)
 
@@ -99,6 +110,76 @@ def test_threshold(modulation, threshold):
     assert [x.threshold for x in layers] == [threshold] * 7
 
 
+def test_modulation_at_convolutions():
+    model = keras_resfam.OrthoPlainNet(
+        8, modulation=1.5, modulation_at="conv", input_shape=SHAPE
+    )
+    types = [type(layer).__name__ for layer in model.layers[2:-2]]
+    triple = ["Conv2D", "GradientModulation", "BatchNormalization", "ReLU"]
+    assert types == triple * 7
+    layers = [x for x in model.layers if isinstance(x, GradientModulation)]
+    for below, above in zip(layers, layers[1:], strict=False):
+        assert above.threshold == 1.5
+        link = below.output[1]
+        assert any(t is link for t in keras.tree.flatten(above.input))
+
+
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("double", DoubleSoftOrthogonalityRegularizer),
+        ("spectral", SpectralRestrictedIsometryRegularizer),
+        ("convolutional", OrthogonalConvolutionRegularizer),
+    ],
+)
+def test_other_regularizers(name, kind):
+    model = keras_resfam.OrthoPlainNet(
+        8, orthonormality=0.5, regularizer=name, input_shape=SHAPE
+    )
+    for layer_name in kernels(model):
+        layer = model.get_layer(layer_name)
+        regularizer = layer.kernel_regularizer
+        assert type(regularizer) is kind
+        assert regularizer.factor == 0.5
+        if name == "convolutional":
+            strides = getattr(layer, "strides", (1, 1))
+            assert (regularizer.strides,) * 2 == strides
+    assert len(model.losses) == 8
+
+
+@pytest.mark.parametrize(
+    "name, orthonormality, convolutions, classifier",
+    [
+        (None, 0, FanInNormal, FanInUniform),
+        (None, 1e-4, Orthonormal, Orthonormal),
+        ("he", 1e-4, FanInNormal, FanInUniform),
+        ("orthonormal", 0, Orthonormal, Orthonormal),
+        ("delta", 0, DeltaOrthonormal, Orthonormal),
+    ],
+)
+def test_initializers(name, orthonormality, convolutions, classifier):
+    model = keras_resfam.OrthoPlainNet(
+        8,
+        orthonormality=orthonormality,
+        initializer=name,
+        input_shape=SHAPE,
+    )
+    for layer_name in kernels(model):
+        initializer = model.get_layer(layer_name).kernel_initializer
+        last = layer_name == "predictions"
+        assert type(initializer) is (classifier if last else convolutions)
+
+
+@pytest.mark.parametrize("shift", [0, 0.5])
+def test_shift(shift):
+    model = keras_resfam.OrthoPlainNet(8, shift=shift, input_shape=SHAPE)
+    norms = [x for x in model.layers if hasattr(x, "beta")]
+    assert len(norms) == 7
+    for layer in norms:
+        beta = keras.ops.convert_to_numpy(layer.beta)
+        np.testing.assert_array_equal(beta, shift)
+
+
 def test_training_keeps_kernels_near_orthonormal():
     """A large coefficient holds what the loss alone would pull away."""
     x, y = images(32, SHAPE), np.arange(32) % 10
@@ -143,6 +224,10 @@ def test_imagenet_forms_link_every_layer(quick_initializers):
         (dict(orthonormality=None), "`orthonormality`.*=None"),
         (dict(modulation=0.5), "`modulation`.*at least 1.*modulation=0.5"),
         (dict(modulation="yes"), "`modulation`.*modulation='yes'"),
+        (dict(modulation_at="bn"), "`modulation_at`.*modulation_at='bn'"),
+        (dict(regularizer="l2"), "`regularizer`.*regularizer='l2'"),
+        (dict(initializer="zeros"), "`initializer`.*initializer='zeros'"),
+        (dict(shift=-1), "`shift`.*at least 0.*shift=-1"),
     ],
 )
 def test_errors(arguments, match):

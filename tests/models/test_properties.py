@@ -44,6 +44,10 @@ ARCHITECTURES = {
         width=mostly(st.sampled_from([0.25, 0.6])),
         orthonormality=mostly(st.floats(0, 1)),
         modulation=mostly(st.sampled_from([True, False, 1.5])),
+        modulation_at=mostly(st.sampled_from(["relu", "conv"])),
+        regularizer=mostly(st.sampled_from(["double", "spectral"])),
+        initializer=mostly(st.sampled_from([None, "he", "delta"])),
+        shift=mostly(st.floats(0, 2)),
     ),
     "ResNet": dict(
         depth=mostly(st.sampled_from([8, 14])),

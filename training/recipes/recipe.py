@@ -72,6 +72,13 @@ class Recipe:
             is evaluated and saved, `0` for the weights themselves.
         drop_blocks: Dict or `None`. Arguments of
             `keras_resfam.analysis.drop_blocks`.
+        modulation_epochs: Integer or `None`. Epochs after which the network's
+            `GradientModulation` ends; with `None` it does not.
+        penalty_schedule: Tuple of pairs: epochs completed, and the factor of
+            the penalties of the weights from then on.
+        log_moments: Boolean. Log `moment_ratio`: the second moment of the
+            error at the last convolution over that at the first, of one batch
+            of training images, by `keras_resfam.analysis.error_moments`.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
         compiled: Boolean. With torch, train the network as one program, by
             `keras_resfam.compiled`. Other backends compile by themselves.
@@ -114,6 +121,9 @@ class Recipe:
     label_smoothing: float = 0.0
     average: float = 0.0
     drop_blocks: dict | None = None
+    modulation_epochs: int | None = None
+    penalty_schedule: tuple = ()
+    log_moments: bool = False
     precision: str = "float32"
     compiled: bool = False
     error: float | None = None
@@ -130,7 +140,7 @@ class Recipe:
         _check_choice("precision", self.precision, PRECISIONS)
         for field in (
             *("epochs", "batch_size", "learning_rate", "drop_factor"),
-            *("clip_norm", "image_size"),
+            *("clip_norm", "image_size", "modulation_epochs"),
         ):
             value = getattr(self, field)
             _check(value is None or value > 0, field, "above 0", self)
@@ -155,13 +165,21 @@ class Recipe:
             _check(not self.drops, "drops", "() with 'cosine'", self)
             kept = not self.restart_momentum
             _check(kept, "restart_momentum", "False with 'cosine'", self)
+        span = f"in growing order between 0 and {self.epochs}"
         for field in ("drops", "restarts"):
-            points = [0, *getattr(self, field), self.epochs]
-            growing = all(isinstance(point, int) for point in points) and all(
-                a < b for a, b in itertools.pairwise(points)
+            fits = self._grow(getattr(self, field))
+            _check(fits, field, f"epochs {span}", self)
+        pairs = self.penalty_schedule
+        fits = (
+            all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs)
+            and self._grow([epoch for epoch, _ in pairs])
+            and all(
+                isinstance(factor, int | float) and 0 <= factor < math.inf
+                for _, factor in pairs
             )
-            allowed = f"epochs in growing order between 0 and {self.epochs}"
-            _check(growing, field, allowed, self)
+        )
+        allowed = f"pairs of an epoch and a factor of at least 0, epochs {span}"
+        _check(fits, "penalty_schedule", allowed, self)
         area = [0, *self.crop_area, 1]
         fits = (
             len(area) == 4
@@ -171,6 +189,26 @@ class Recipe:
         _check(fits, "crop_area", "(least, largest) above 0, up to 1", self)
         first = [*self.restarts, self.epochs][0]
         _check(self.warmup <= first, "warmup", f"at most {first}", self)
+
+    def _grow(self, epochs):
+        points = [0, *epochs, self.epochs]
+        return all(isinstance(point, int) for point in points) and all(
+            a < b for a, b in itertools.pairwise(points)
+        )
+
+    def penalty_factor(self, epoch):
+        """What the penalties of the weights are multiplied by.
+
+        Args:
+            epoch: Integer, from 0.
+        """
+        factors = [f for start, f in self.penalty_schedule if start <= epoch]
+        return [1.0, *factors][-1]
+
+    def modulates(self, epoch):
+        """Whether `GradientModulation` acts in an epoch, from 0."""
+        end = self.modulation_epochs
+        return end is None or epoch < end
 
     def replace(self, **changes):
         """Returns a copy with some fields changed."""
@@ -187,12 +225,23 @@ class Recipe:
             return tuple(sorted(p for p in points if 0 < p < epochs))
 
         length = max(epochs, 1)  # less is refused by the field's own check
+        factors = {
+            round(point * epochs / self.epochs): factor
+            for point, factor in self.penalty_schedule
+        }
+        end = self.modulation_epochs
+        if end is not None:
+            end = max(1, round(end * epochs / self.epochs))
         return self.replace(
             epochs=epochs,
             drops=moved(self.drops),
             warmup=self.warmup * epochs / self.epochs,
             restarts=moved(self.restarts),
             average=self.average ** (self.epochs / length),
+            modulation_epochs=end,
+            penalty_schedule=tuple(
+                (p, f) for p, f in factors.items() if 0 < p < epochs
+            ),
         )
 
     def with_settings(self, settings):

@@ -1,6 +1,7 @@
 """The training loop: `fit`, an epoch at a time, and what surrounds it."""
 
 import contextlib
+import functools
 import math
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_resfam._files import replacing
+from keras_resfam.analysis import error_moments
 from keras_resfam.pretrained.files import WEIGHTS, note_digest
 from training.run import checkpoints, reports, run_folder
 from training.run.trainer import EvaluateAverages
@@ -115,6 +117,7 @@ class Run:
             while self.epoch < total:
                 batches = self.epochs.epoch(self.epoch, skip=self.batch)
                 evaluates = self.evaluates(self.epoch)
+                self.trainer.ready_for(self.epoch)
                 self.trainer.fit(
                     self.devices.spread(
                         batches, self.trainer.recipe.batch_size
@@ -131,6 +134,21 @@ class Run:
                 )
         self.save_result(WEIGHTS)
         return self.rows
+
+    def moment_ratio(self):
+        """The errors' moments at top and bottom, if the recipe asks."""
+        if not self.trainer.recipe.log_moments:
+            return {}
+        moments = error_moments(self.trainer.network, *self.first_batch)
+        *_, top = moments.values()
+        bottom, *_ = moments.values()
+        return {"moment_ratio": float(np.divide(top, bottom))}
+
+    @functools.cached_property
+    def first_batch(self):
+        """The images and labels of a batch to train on, always the same."""
+        (images, _), labels = next(iter(self.epochs.epoch(0)))
+        return images, labels
 
     def save_result(self, name):
         """Writes the averaged weights, or the weights if none are averaged.
@@ -345,6 +363,7 @@ class Progress(keras.callbacks.Callback):
                 "epoch": epoch + 1,
                 "learning_rate": rate,
                 **logs,
+                **run.moment_ratio(),
                 "seconds": round(run.seconds, 3),
             }
         )

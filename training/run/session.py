@@ -20,7 +20,7 @@ from training.run.network import (
     training_form,
 )
 from training.run.task import check_colours, load_task
-from training.run.trainer import Trainer
+from training.run.trainer import Trainer, modulation_layers
 
 
 def prepare(
@@ -88,6 +88,7 @@ def prepare(
         fill=colour_of_zero(network),
         trained=trained,
     )
+    check_schedules(recipe, network)
     trainer.workers_average_logs = devices.strategy and devices.processes > 1
     with devices.scope():
         trainer.compile_recipe(
@@ -136,8 +137,29 @@ def check_execution(steps):
         )
 
 
+def check_schedules(recipe, network):
+    """Refuses an end of what the network does not have."""
+    if recipe.modulation_epochs and not modulation_layers(network):
+        raise ValueError(
+            "A recipe's `modulation_epochs` should be None for a network "
+            "without `GradientModulation`. "
+            f"Received: modulation_epochs={recipe.modulation_epochs}"
+        )
+    if recipe.penalty_schedule and not network.losses:
+        raise ValueError(
+            "A recipe's `penalty_schedule` should be () for a network whose "
+            "weights have no regularizers. "
+            f"Received: penalty_schedule={recipe.penalty_schedule}"
+        )
+
+
 def check_devices(recipe, devices):
     """Refuses what cannot be shared out among the devices."""
+    if recipe.log_moments and devices.count > 1:
+        raise ValueError(
+            "A recipe's `log_moments` should be False on several devices. "
+            "Received: log_moments=True"
+        )
     if recipe.precision == "mixed_float16" and devices.strategy is not None:
         raise ValueError(
             "`precision` should be mixed_bfloat16 or float32 on several "

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_resfam.compiling import Compiled
+from keras_resfam.layers import GradientModulation
 from training.images import augmentation
 from training.run import optimizers
 
@@ -33,6 +34,7 @@ class Trainer(keras.Model):
         self.classes = classes
         self.fill = np.asarray(fill, "float32")
         self.averages = []
+        self.penalty_factor = 1.0
         self.workers_average_logs = False
 
     def compile_recipe(self, steps, **kwargs):
@@ -83,9 +85,33 @@ class Trainer(keras.Model):
 
     @property
     def losses(self):
+        if not self.penalty_factor:
+            return []
         # A compiled network has computed its losses during the call.
         along = isinstance(self.trained, Compiled)
-        return self.trained.losses if along else super().losses
+        losses = self.trained.losses if along else super().losses
+        if self.penalty_factor == 1:
+            return losses
+        return [self.penalty_factor * loss for loss in losses]
+
+    def ready_for(self, epoch):
+        """Sets what the recipe changes between epochs, counted from 0.
+
+        It is no variable: a step that has been compiled is compiled anew, and
+        no longer computes what has come to an end.
+        """
+        modulations = modulation_layers(self.network)
+        modulates = self.recipe.modulates(epoch)
+        factor = self.recipe.penalty_factor(epoch)
+        before = {self.penalty_factor == factor} | {
+            layer.trainable == modulates for layer in modulations
+        }
+        if before == {True}:
+            return
+        self.penalty_factor = factor
+        for layer in modulations:
+            layer.trainable = modulates
+        self.train_function = None  # `fit` makes it of the model as it is now
 
     def augment(self, images, draws):
         """The recipe's changes to a batch of training images."""
@@ -152,6 +178,11 @@ class Trainer(keras.Model):
             kept = _copy(weight)
             weight.assign(_copy(average))
             average.assign(kept)
+
+
+def modulation_layers(network):
+    """The network's layers of `GradientModulation`."""
+    return [x for x in network.layers if isinstance(x, GradientModulation)]
 
 
 def _copy(variable):

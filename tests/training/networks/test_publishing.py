@@ -13,7 +13,7 @@ from keras_resfam import DMRNet, HubError
 from keras_resfam.models import families
 from keras_resfam.pretrained import fingerprint, hdf5, registry, sources
 from keras_resfam.pretrained.files import FINGERPRINT, WEIGHTS, describe
-from training import publish, train
+from training import package, publish, train
 from training.images import reading as datasets
 from training.networks import packaging, publishing
 
@@ -300,7 +300,7 @@ def test_from_training_to_a_user_of_the_hub(server, tmp_path, monkeypatch):
     trained = checkout / "runs" / "digits"
     quick = ["--epochs", "1", "--batch-size", "16", "--set", "validation=1181"]
     train.main([*quick, "--quiet", "--run-dir", str(trained)])
-    packaging.main([str(trained)])
+    package.main([str(trained)])
     folder = checkout / "weights" / "dmrnet_8_digits"
     run(folder)
 

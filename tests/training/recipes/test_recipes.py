@@ -266,6 +266,8 @@ OTHER_ERRORS = {
     "ortho_plain_44_cifar10_noaug": 11.58,
     "ortho_plain_110_cifar10_noaug": 18.4,
     "ortho_plain_101_imagenet": 30.0,
+    "resnet_44_cifar10_noaug": 12.15,
+    "resnet_110_cifar10_noaug": 13.4,
 }
 
 
@@ -388,6 +390,7 @@ def test_no_error_is_published_of_another_network(setting, error):
         (("schedule", "linear"), "Received: schedule='linear'"),
         (("padding", "zero"), "Received: padding='zero'"),
         (("warmup", 30), "at most 20. Received: warmup=30"),
+        (("modulation_epochs", 0), "Received: modulation_epochs=0"),
         (("precision", "float16"), "Received: precision='float16'"),
     ],
 )
@@ -401,6 +404,36 @@ def test_drops_come_in_order_and_in_time(drops):
     recipe = recipes.find("wrn_28_10_cifar10")
     with pytest.raises(ValueError, match="between 0 and 200. Received: drops"):
         recipe.replace(drops=drops)
+
+
+def test_parts_move_along_with_the_epochs():
+    recipe = recipes.find("digits").replace(
+        epochs=100,
+        modulation_epochs=5,
+        penalty_schedule=((20, 0.1), (50, 1e-3), (52, 0)),
+    )
+    short = recipe.with_epochs(10)
+    assert short.modulation_epochs == 1
+    assert short.penalty_schedule == ((2, 0.1), (5, 0))
+    assert [short.penalty_factor(k) for k in range(7)] == [
+        *(1.0, 1.0, 0.1, 0.1, 0.1, 0, 0)
+    ]
+    assert [recipe.modulates(k) for k in (0, 4, 5, 99)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert recipe.replace(modulation_epochs=None).modulates(99)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [(5, 0.1), ((0, 0.1),), ((5, -1),), ((8, 1), (5, 1)), ((20, 0),)],
+)
+def test_bad_penalty_schedules(schedule):
+    with pytest.raises(ValueError, match="Received: penalty_schedule="):
+        recipes.find("digits").replace(penalty_schedule=schedule)
 
 
 def test_a_field_younger_than_a_run_had_its_default():
@@ -523,6 +556,26 @@ def test_unknown_builder():
     recipe = recipes.find("digits").replace(builder="ResNet18")
     with pytest.raises(ValueError, match="Received: builder='ResNet18'"):
         build_network(recipe.builder, recipe.arguments, 10, (8, 8, 1), "digits")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"modulation_epochs": 1},
+        {"penalty_schedule": ((1, 0),)},
+    ],
+)
+def test_schedules_of_what_is_not_there(changes, tmp_path):
+    recipe = recipes.find("digits").replace(**changes)
+    with pytest.raises(ValueError, match=f"Received: {[*changes][0]}="):
+        session.prepare(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_moments_are_of_one_device():
+    recipe = recipes.find("digits").replace(log_moments=True)
+    with pytest.raises(ValueError, match="Received: log_moments=True"):
+        session.check_devices(recipe, distribution.Devices(count=2))
 
 
 def test_float16_is_not_spread_by_tensorflow():

@@ -563,6 +563,73 @@ def test_a_compiled_run_learns_the_same(tmp_path):
         np.testing.assert_allclose(fast_weights[name], array, atol=2e-3)
 
 
+ENDING = {
+    "builder": "OrthoPlainNet",
+    "arguments": {"depth": 8, "orthonormality": 0.1, "initializer": "he"},
+    "batch_size": 256,
+    "warmup": 0,
+    "epochs": 2,
+    "modulation_epochs": 1,
+    "penalty_schedule": ((1, 0.0),),
+    "log_moments": True,
+}
+
+
+def arrays_of(run):
+    return [keras.ops.convert_to_numpy(w) for w in run.trainer.network.weights]
+
+
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=with_compiler)]
+)
+def test_modulation_and_penalties_end(tmp_path, compiled):
+    """As if the run went on with a network that never had them.
+
+    And a run that is stopped there goes on without them.
+    """
+    run = prepared(tmp_path / "whole", compiled=compiled, **ENDING)
+    first = []
+    save = run.save
+
+    def noted(arrays):
+        first.append([np.array(a) for a in arrays])
+        save(arrays)
+
+    run.save = noted
+    run.train(verbose=0)
+    ratios = [row["moment_ratio"] for row in run.rows]
+    assert 0 < min(ratios) and ratios[0] != ratios[1]
+
+    never = ENDING | {"modulation_epochs": None, "penalty_schedule": ()}
+    without = {"orthonormality": 0.0, "modulation": False}
+    never["arguments"] = ENDING["arguments"] | without
+    other = prepared(tmp_path / "never", compiled=compiled, **never)
+    state = {"epoch": 1, "batch": 0, "seconds": 0.0}
+    state |= {"meters": [0.0] * 4, "rows": run.rows[:1]}
+    other._set_state(first[0], state)
+    other.train(verbose=0)
+    for a, b in zip(arrays_of(run), arrays_of(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert run.rows[1]["loss"] == pytest.approx(other.rows[1]["loss"], rel=1e-4)
+
+    # The rest of the first epoch would have been another: they had acted.
+    ever = ENDING | {"modulation_epochs": None, "penalty_schedule": ()}
+    third = prepared(tmp_path / "ever", compiled=compiled, **ever)
+    third._set_state(first[0], state)
+    third.train(verbose=0)
+    differences = [
+        np.abs(a - b).max()
+        for a, b in zip(arrays_of(run), arrays_of(third), strict=True)
+    ]
+    assert max(differences) > 1e-3
+
+    again = prepared(tmp_path / "again", compiled=compiled, **ENDING)
+    again._set_state(first[0], state)
+    again.train(verbose=0)
+    for a, b in zip(arrays_of(run), arrays_of(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_the_best_epoch_is_not_the_last(tmp_path, monkeypatch):
     run = prepared_for_three(tmp_path)
     run.choose = True

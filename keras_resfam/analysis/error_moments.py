@@ -1,0 +1,104 @@
+"""How large the error is on its way down (Xie et al. 2017, figure 3)."""
+
+import keras
+from keras import ops
+
+from keras_resfam import graphs
+from keras_resfam._checks import as_array
+from keras_resfam.analysis.data import check_classifier, images_and_labels
+from keras_resfam.analysis.finding import Chain
+from keras_resfam.analysis.path_gradients import check_floats, without_softmax
+from keras_resfam.backends.gradients import gradient, replace_gradient
+from keras_resfam.backends.moments import second_moment
+from keras_resfam.layers import GradientModulation
+
+CONVOLUTIONS = (
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
+    *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
+)
+
+
+def error_moments(model, x, y, *, modulated=False):
+    """Measures the error of one batch at the output of each convolution.
+
+    The error is the gradient of the mean cross-entropy, without penalties, as
+    in a step of training: batch normalization takes the moments of the batch.
+    The model stays as it is, its moving averages too.
+
+    Example:
+
+    ```python
+    moments = list(error_moments(model, x_train[:128], y_train[:128]).values())
+    moments[-1] / moments[0]  # the paper's figure 3
+    ```
+
+    Args:
+        model: functional `keras.Model` with convolutions, whose output is
+            softmax probabilities or logits.
+        x: array of images.
+        y: array of labels: ints, or one-hot rows.
+        modulated: bool. Whether `GradientModulation` acts, where the model
+            has it; otherwise the errors are those of the network alone.
+            Defaults to `False`.
+
+    Returns:
+        A dict from the names of the convolutions, the lowest first, to the
+        second moments (mean squares) of the errors, as floats. Of a layer
+        that is called several times it is the sum.
+
+    Raises:
+        ValueError: If the model has no convolution, is quantized, or ends in
+            something else than a softmax or logits; or if the images or
+            labels do not fit it.
+    """
+    graph = graphs.read_single(model, as_array("x", x).shape[1:])
+    chain = Chain(graph, [], [])
+    check_classifier(chain)
+    check_floats(graph)
+    images, labels = images_and_labels(x, y, model, chain)
+    steps = [_in_training(step, modulated) for step in graph.steps]
+    steps = without_softmax(steps)
+    # Each once, in the order of the first calls.
+    names = dict.fromkeys(
+        s.name for s in steps if isinstance(s.operation, CONVOLUTIONS)
+    )
+    if not names:
+        raise ValueError(
+            f"`model` should have convolutions. Received: model={graph.name}"
+        )
+    position = {name: k for k, name in enumerate(names)}
+    (source,), (target,) = graph.inputs, graph.outputs
+    images = ops.convert_to_tensor(images, source.dtype)
+    labels = ops.convert_to_tensor(labels, "int32")
+
+    def loss(probes):
+        values = {id(source): images}
+        for step in steps:
+            graphs.run([step], values)
+            if isinstance(step.operation, CONVOLUTIONS):
+                (output,) = step.outputs
+                probe = probes[position[step.name]]
+                values[id(output)] = _probed(values[id(output)], probe)
+        return ops.mean(
+            keras.losses.sparse_categorical_crossentropy(
+                labels,
+                ops.cast(values[id(target)], "float32"),
+                from_logits=True,
+            )
+        )
+
+    moments = gradient(loss, ops.zeros(len(names), "float32"))
+    moments = ops.convert_to_numpy(moments).tolist()
+    return dict(zip(names, moments, strict=True))
+
+
+def _in_training(step, modulated):
+    modulation = isinstance(step.operation, GradientModulation)
+    return graphs.in_mode([step], modulated or not modulation)[0]
+
+
+def _probed(x, probe):
+    """`x`, whose error's second moment becomes the "gradient" of a scalar."""
+    return replace_gradient(
+        lambda error, _: (error, second_moment(error)), x, probe
+    )[0]
