@@ -1,6 +1,6 @@
-"""The step of the build that pyproject.toml cannot say: weights in the wheel.
+"""The step of the build that puts weights into the wheel.
 
-A wheel carries the smallest of the networks in `weights/`, until they take 40
+pyproject.toml names it. A wheel carries the smallest of the networks in `weights/`, until they take 40
 MB, as `keras_resfam/weights/<name>/`: what loading reads of each. So
 `weights="cifar10"` works where there is neither a clone nor a network.
 """
@@ -8,7 +8,6 @@ MB, as `keras_resfam/weights/<name>/`: what loading reads of each. So
 import shutil
 from pathlib import Path
 
-from setuptools import setup
 from setuptools.command.build_py import build_py
 
 LARGEST = 40_000_000  # bytes, of all networks in a wheel
@@ -54,7 +53,5 @@ class BuildWithWeights(build_py):
 
     def get_source_files(self):
         """What a source distribution holds, from which wheels are built too."""
-        return super().get_source_files() + list(map(str, carried()))
-
-
-setup(cmdclass={"build_py": BuildWithWeights})
+        own = "training/networks/wheel.py"
+        return [*super().get_source_files(), own, *map(str, carried())]
