@@ -14,9 +14,8 @@ import pytest
 
 import keras_resfam
 from training import benchmark
-from training.benchmark import Contender
 from training.benchmarks import contenders, sampling, tables, workers
-from training.benchmarks.contenders import line_up
+from training.benchmarks.contenders import Contender, line_up
 from training.benchmarks.profiling import jax_times, named, own_times
 
 BACKEND = keras.backend.backend()

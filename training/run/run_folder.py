@@ -1,14 +1,15 @@
-"""The folder of a run: the names of its files, and what they tell.
+"""The folder of a run, and the names of its files.
 
-recipe.json        what the run does, written as it begins
-checkpoints/       its state, from which the same command goes on
-log.csv            a row for each evaluation
-curves.png         the log as a picture, where Matplotlib is installed
-tensorboard/       the log as events, where TensorBoard is installed
-best.weights.h5    of the best epoch, with a validation set
-epoch_<n>.weights.h5   of an epoch at which the schedule restarts
-model.weights.h5   the result: where it is, the run is complete
-result.json        what evaluate.py measures of it
+recipe.json            what the run does, written as it begins
+checkpoints/           its state, from which the same command goes on
+log.csv                a row for each evaluation
+curves.png             the log as a picture, where Matplotlib is installed
+tensorboard/           the log as events, where TensorBoard is installed
+best.weights.h5        the best epoch's, with a validation set
+epoch_<n>.weights.h5   an epoch's, at which the schedule restarts
+model.weights.h5       the result; where it is, the run is complete
+*.weights.h5.sha256    by which damage to a file of weights is noticed
+result.json            what evaluate.py measures
 """
 
 import contextlib
