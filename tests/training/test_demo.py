@@ -64,7 +64,7 @@ def test_the_parts_make_the_errors_of_lesion_study(name, tmp_path):
     keras.utils.set_random_seed(0)
     model = NETWORKS[name]()
     shape = model.input_shape[1:]
-    images = np.random.default_rng(0).integers(0, 256, (50, *shape))
+    images = np.random.default_rng(0).integers(0, 256, (25, *shape))
     images = images.astype("float32")
     of_many_classes(model, images)
     labels = model.predict_on_batch(images).argmax(axis=1)

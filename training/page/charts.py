@@ -20,16 +20,16 @@ def charts(records, lengths, gradients, published):
         from 0 to 100), `reversed` (whether x falls).
     """
     drawn = [
-        deletion(records),
-        counts(
+        _deletion(records),
+        _counts(
             records,
             "deletions",
             "Several random blocks deleted",
             "blocks deleted",
             authors.DELETIONS if published else {},
         ),
-        swaps(records, published),
-        counts(
+        _swaps(records, published),
+        _counts(
             records,
             "repetitions",
             "Several random blocks run twice",
@@ -38,33 +38,33 @@ def charts(records, lengths, gradients, published):
         ),
     ]
     if lengths:
-        drawn.append(of_paths(lengths))
+        drawn.append(_of_paths(lengths))
     if gradients:
-        drawn += [of_gradients(gradients), of_shares(gradients, published)]
+        drawn += [_of_gradients(gradients), _of_shares(gradients, published)]
     return [chart for chart in drawn if chart["series"]]
 
 
-def deletion(records):
+def _deletion(records):
     """Error after the deletion of each single block (figure 3)."""
-    rows = select(records, "deletion")
+    rows = _select(records, "deletion")
     points = [[row["trial"] + 1, row["error"], row["blocks"]] for row in rows]
-    found = [series("one block deleted", "stems", points)] if rows else []
-    return chart("Each block deleted", "deleted block", found, percent=True)
+    found = [_series("one block deleted", "stems", points)] if rows else []
+    return _chart("Each block deleted", "deleted block", found, percent=True)
 
 
-def counts(records, study, title, x, theirs):
+def _counts(records, study, title, x, theirs):
     """Error against how many blocks are chosen at random (figure 5a)."""
-    rows, found = select(records, study), []
+    rows, found = _select(records, study), []
     if rows:
         points = [[row["count"], row["error"], row["blocks"]] for row in rows]
-        found.append(series("one trial", "dots", points))
-        found.append(series("median", "line", medians(rows)))
+        found.append(_series("one trial", "dots", points))
+        found.append(_series("median", "line", _medians(rows)))
     if rows and theirs:
-        found.append(published_series(theirs))
-    return chart(title, x, found, percent=True)
+        found.append(_published_series(theirs))
+    return _chart(title, x, found, percent=True)
 
 
-def medians(rows):
+def _medians(rows):
     """The median error of each count."""
     return [
         [
@@ -75,54 +75,56 @@ def medians(rows):
     ]
 
 
-def swaps(records, published):
+def _swaps(records, published):
     """Error against the rank correlation of the new order (figure 5b)."""
-    rows, found = select(records, "swaps"), []
+    rows, found = _select(records, "swaps"), []
     if rows:
         points = [
             [row["kendall_tau"], row["error"], row["blocks"]] for row in rows
         ]
-        found.append(series("one trial", "dots", points))
+        found.append(_series("one trial", "dots", points))
     if rows and published:
         middles = {t + 0.005: y for t, y in authors.SWAPS_BY_TAU.items()}
-        found.append(published_series(middles))
+        found.append(_published_series(middles))
     x = "Kendall's tau of the blocks' order"
-    return chart(
+    return _chart(
         "Blocks in another order", x, found, percent=True, reversed=True
     )
 
 
-def of_paths(lengths):
+def _of_paths(lengths):
     """How long the paths are (figure 6a)."""
-    points = pairs(lengths, "length", "probability")
-    found = [series("share of all paths", "bars", points)]
-    return chart("How long the paths are", "blocks on a path", found, "share")
+    points = _pairs(lengths, "length", "probability")
+    found = [_series("share of all paths", "bars", points)]
+    return _chart("How long the paths are", "blocks on a path", found, "share")
 
 
-def of_gradients(gradients):
+def _of_gradients(gradients):
     """Gradient at the input by path length (figure 6b)."""
-    points = pairs(gradients, "length", "log10_gradient")
-    found = [series("log10 of the norm", "line", points)]
+    points = _pairs(gradients, "length", "log10_gradient")
+    found = [_series("log10 of the norm", "line", points)]
     title = "Gradient that arrives through paths of one length"
-    return chart(title, "blocks on a path", found, "log10 of gradient norm")
+    return _chart(title, "blocks on a path", found, "log10 of gradient norm")
 
 
-def of_shares(gradients, published):
+def _of_shares(gradients, published):
     """Share of the gradient that paths of each length carry (figure 6c)."""
     found = [
-        series(
-            "share of the gradient", "bars", pairs(gradients, "length", "share")
+        _series(
+            "share of the gradient",
+            "bars",
+            _pairs(gradients, "length", "share"),
         )
     ]
     if published:
         first, last = authors.EFFECTIVE_LENGTHS
         name = f"{authors.NETWORK}: almost all"
-        found.append(series(name, "band", [[first - 0.5, 0], [last + 0.5, 0]]))
+        found.append(_series(name, "band", [[first - 0.5, 0], [last + 0.5, 0]]))
     title = "Share of all gradient that paths of one length carry"
-    return chart(title, "blocks on a path", found, "share")
+    return _chart(title, "blocks on a path", found, "share")
 
 
-def pairs(columns, x, y):
+def _pairs(columns, x, y):
     """Points of two columns of numbers."""
     return [
         [float(a), float(b)]
@@ -130,18 +132,18 @@ def pairs(columns, x, y):
     ]
 
 
-def published_series(numbers):
+def _published_series(numbers):
     """The authors' numbers, a dict from x to y."""
-    return series(
+    return _series(
         authors.NETWORK, "theirs", [[x, y] for x, y in numbers.items()]
     )
 
 
-def series(name, kind, points):
+def _series(name, kind, points):
     return {"name": name, "kind": kind, "points": points}
 
 
-def chart(title, x, found, y="error (%)", percent=False, reversed=False):
+def _chart(title, x, found, y="error (%)", percent=False, reversed=False):
     return {
         "title": title,
         "x": x,
@@ -152,5 +154,5 @@ def chart(title, x, found, y="error (%)", percent=False, reversed=False):
     }
 
 
-def select(records, study):
+def _select(records, study):
     return [row for row in records if row["study"] == study]

@@ -45,34 +45,34 @@ def write_network(model, folder):
             f"{image.shape}"
         )
     check_classifier(chain)
-    parts = Parts(folder)
+    parts = _Parts(folder)
     given, live = between_blocks(chain)
     units = [
         {
             "lead": parts.write(f"lead{k}", unit.lead, unit_given),
             **parts.write_block(k, unit),
             "live": sorted(parts.number(x) for x in needed),
-            "floats": sum(floats(x) for x in needed),
+            "floats": sum(_floats(x) for x in needed),
         }
         for k, (unit, unit_given, needed) in enumerate(
-            zip(chain.units, given, kept(chain, live), strict=True)
+            zip(chain.units, given, _kept(chain, live), strict=True)
         )
     ]
     return {
         "input": shape,
         "source": parts.number(image),
         "output": parts.number(answer),
-        "softmax": not gives_probabilities(chain.graph),
+        "softmax": not _gives_probabilities(chain.graph),
         "residual": any(unit.joins for unit in chain.units),
         "widest": max(
-            floats(x) for step in chain.graph.steps for x in step.outputs
+            _floats(x) for step in chain.graph.steps for x in step.outputs
         ),
         "units": units,
         "head": parts.write("head", chain.head, chain.graph.outputs),
     }
 
 
-def kept(chain, live):
+def _kept(chain, live):
     """The tensors made so far that are still needed, behind each block."""
     made = {id(x): x for x in chain.graph.inputs}
     for unit, needed in zip(chain.units, live, strict=True):
@@ -81,7 +81,7 @@ def kept(chain, live):
         yield [x for key, x in made.items() if key in needed]
 
 
-def floats(x):
+def _floats(x):
     """How many numbers a tensor has for an image."""
     count = 1
     for size in x.shape[1:]:
@@ -89,7 +89,7 @@ def floats(x):
     return count
 
 
-def gives_probabilities(graph):
+def _gives_probabilities(graph):
     """Whether a graph ends in a softmax."""
     operation = graph.steps[-1].operation
     activation = getattr(operation, "activation", None)
@@ -98,7 +98,7 @@ def gives_probabilities(graph):
     )
 
 
-class Parts:
+class _Parts:
     """Writes parts of a graph as ONNX files, and numbers their tensors.
 
     Args:
@@ -124,17 +124,17 @@ class Parts:
             "file": self._export(name, steps, inputs, outputs),
             "inputs": self.numbers(inputs),
             "outputs": self.numbers(outputs),
-            "paths": transfer(steps, inputs, outputs, {}),
+            "paths": _transfer(steps, inputs, outputs, {}),
         }
 
     def write_block(self, k, unit):
         """Writes a block, and what a deletion leaves; returns its record."""
-        block, parameters = unit.block, parameter_counts(unit.body)
+        block, parameters = unit.block, _parameter_counts(unit.body)
         inputs, steps = list(unit.entry), unit.body
         if len(block.branches) > 1:  # others are there, or deleted
             gates = keras.KerasTensor((None, len(block.branches)), "float32")
-            inputs, steps = [*inputs, gates], gated(unit, gates)
-        ways = transfers(unit)
+            inputs, steps = [*inputs, gates], _gated(unit, gates)
+        ways = _transfers(unit)
         branches = [
             {
                 "name": name,
@@ -202,7 +202,7 @@ class Parts:
         return f"{name}.onnx"
 
 
-def gated(unit, gates):
+def _gated(unit, gates):
     """A block's steps, with a gate behind each of its residual branches.
 
     Args:
@@ -218,17 +218,17 @@ def gated(unit, gates):
         names = {}
         for x, number in behind.get(id(step), ()):
             y = names[id(x)] = keras.KerasTensor(x.shape, x.dtype)
-            steps.append(graphs.Step(let_through, (x, gates, number), {}, [y]))
+            steps.append(graphs.Step(_let_through, (x, gates, number), {}, [y]))
         steps += graphs.renamed([step], names)
     return steps
 
 
-def let_through(x, gates, number):
+def _let_through(x, gates, number):
     """A tensor if its gate is open, else zeros, whatever was in it."""
     return keras.ops.where(gates[0, number] > 0, x, 0.0)
 
 
-def parameter_counts(steps):
+def _parameter_counts(steps):
     """The number of parameters of each layer, by its name."""
     return {
         step.name: step.operation.count_params()
@@ -237,17 +237,17 @@ def parameter_counts(steps):
     }
 
 
-def transfers(unit):
+def _transfers(unit):
     """How a block passes paths on: by its shortcuts, and by each branch.
 
     Returns:
-        Dict of matrices as of `transfer`: `shortcuts`, and a list `branches`.
+        Dict of matrices as of `_transfer`: `shortcuts`, and a list `branches`.
         What arrives behind the block is the sum of those that are left.
     """
 
     def through(chosen):
         joins = {id(join.step): reduced for join, reduced in chosen}
-        return transfer(unit.body, unit.entry, unit.exit, joins)
+        return _transfer(unit.body, unit.entry, unit.exit, joins)
 
     def only(join, x):
         return [
@@ -270,7 +270,7 @@ def transfers(unit):
     }
 
 
-def transfer(steps, inputs, outputs, joins):
+def _transfer(steps, inputs, outputs, joins):
     """How many paths of which length lead from each input to each output.
 
     Args:

@@ -43,7 +43,7 @@ def package():
     if not path.exists() or integrity(path) != INTEGRITY:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            brought = pack(folder, path)
+            brought = _pack(folder, path)
             if integrity(brought) != INTEGRITY:
                 raise ValueError(
                     f"{PACKAGE} should have the integrity {INTEGRITY}. "
@@ -53,7 +53,7 @@ def package():
     return path
 
 
-def pack(folder, path):
+def _pack(folder, path):
     """Brings the package from npm into a folder.
 
     Args:

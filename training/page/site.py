@@ -90,8 +90,8 @@ def read_study(folder, description):
         `None` where that was not measured).
     """
     records = analysis.read_records(folder / "lesions.csv")
-    lengths = read_columns(folder / "path_lengths.csv")
-    gradients = read_columns(folder / "gradients.csv")
+    lengths = _read_columns(folder / "path_lengths.csv")
+    gradients = _read_columns(folder / "gradients.csv")
     # The authors' numbers are of a residual network.
     published = description["dataset"] == "cifar10" and lengths is not None
     effective = gradients and analysis.effective_lengths(gradients)
@@ -102,7 +102,7 @@ def read_study(folder, description):
     }
 
 
-def read_columns(path):
+def _read_columns(path):
     """The columns of numbers of a table by their names, if there is one."""
     if not path.exists():
         return None
@@ -157,16 +157,16 @@ def write_site(
         "study": bool(study),
     }
     if data:
-        record |= write_samples(model, data, folder)
+        record |= _write_samples(model, data, folder)
     if study:
         write_json(folder / "study.json", study["charts"])
     for path in PAGE.iterdir():
         if path.suffix in (".html", ".css", ".js"):
             shutil.copyfile(path, folder / path.name)
-    write_json(folder / NETWORK, record | {"sizes": sizes(folder)})
+    write_json(folder / NETWORK, record | {"sizes": _sizes(folder)})
 
 
-def write_samples(model, data, folder):
+def _write_samples(model, data, folder):
     """Writes the sample images; measures what they show of the network.
 
     Returns:
@@ -190,7 +190,7 @@ def write_samples(model, data, folder):
     }
 
 
-def sizes(folder):
+def _sizes(folder):
     """The bytes of the files that the page loads to run, by their names."""
     paths = [
         *sorted((folder / "parts").iterdir()),

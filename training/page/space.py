@@ -33,10 +33,10 @@ def contents(folder):
         for path in sorted(pathlib.Path(folder).rglob("*"))
         if path.is_file()
     }
-    return {"README.md": card(read_json(folder / NETWORK)).encode()} | files
+    return {"README.md": _card(read_json(folder / NETWORK)).encode()} | files
 
 
-def card(record):
+def _card(record):
     """The README of a Space, whose front matter the Hub reads."""
     # What JSON calls a string is one in YAML too.
     title = json.dumps(record["title"])
