@@ -18,6 +18,7 @@ from keras_resfam.backends.convolution import (
 )
 from keras_resfam.backends.gradients import replace_gradient
 from keras_resfam.backends.moments import scaled, second_moment
+from keras_resfam.regularizers import KernelRegularizer
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
@@ -173,7 +174,8 @@ class Conv2D(keras.layers.Conv2D):
 
     Raises:
         ValueError: If `zeros` is not an integer of at least 0, or is not 0
-            and `padding` not `"valid"`.
+            and `padding` not `"valid"`; if there are several `groups`, and
+            the kernel's regularizer is of `keras_resfam.regularizers`.
     """
 
     def __init__(self, *args, zeros=0, **kwargs):
@@ -183,6 +185,15 @@ class Conv2D(keras.layers.Conv2D):
             raise ValueError(
                 '`padding` should be "valid" where there are `zeros`. '
                 f"Received: padding={self.padding!r}, zeros={zeros}"
+            )
+        if self.groups > 1 and isinstance(
+            self.kernel_regularizer, KernelRegularizer
+        ):
+            name = type(self.kernel_regularizer).__name__
+            raise ValueError(
+                "`groups` should be 1 with a regularizer of keras_resfam, "
+                "which takes all filters to see the same channels. Received: "
+                f"groups={self.groups}, kernel_regularizer={name}"
             )
         self.zeros = zeros
 

@@ -15,8 +15,12 @@ from keras_resfam.backends.moments import gram_error
 from keras_resfam.initializers import column_groups
 
 
-class _KernelRegularizer(keras.regularizers.Regularizer):
-    """`factor` times a penalty of a kernel, in float32 or better."""
+class KernelRegularizer(keras.regularizers.Regularizer):
+    """`factor` times a penalty of a kernel, computed in float32 or better.
+
+    It comes in Keras's default type, as other losses do: TensorFlow adds none
+    of another.
+    """
 
     def __init__(self, factor):
         check_number("factor", factor, 0)
@@ -32,7 +36,8 @@ class _KernelRegularizer(keras.regularizers.Regularizer):
             )
         if keras.backend.standardize_dtype(x.dtype) != "float64":
             x = ops.cast(x, "float32")
-        return self.factor * self._penalty(x)
+        penalty = self.factor * self._penalty(x)
+        return ops.cast(penalty, keras.config.floatx())
 
     def get_config(self):
         return {"factor": self.factor}
@@ -44,7 +49,7 @@ def _matrix(kernel):
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
-class OrthonormalRegularizer(_KernelRegularizer):
+class OrthonormalRegularizer(KernelRegularizer):
     """Penalises kernels whose filters are not orthonormal.
 
     The penalty is `factor / 2 * ||W^T W - I||_F^2` (equation 3), where `W` is
@@ -95,7 +100,7 @@ class OrthonormalRegularizer(_KernelRegularizer):
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
-class DoubleSoftOrthogonalityRegularizer(_KernelRegularizer):
+class DoubleSoftOrthogonalityRegularizer(KernelRegularizer):
     """Penalises both the filters and the weights across them.
 
     The penalty is `factor * (||W^T W - I||_F^2 + ||W W^T - I||_F^2)`
@@ -120,7 +125,7 @@ class DoubleSoftOrthogonalityRegularizer(_KernelRegularizer):
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
-class SpectralRestrictedIsometryRegularizer(_KernelRegularizer):
+class SpectralRestrictedIsometryRegularizer(KernelRegularizer):
     """Penalises the direction in which a kernel is furthest from an isometry.
 
     The penalty is `factor * sigma(W^T W - I)` (SRIP), where the
@@ -171,7 +176,7 @@ class SpectralRestrictedIsometryRegularizer(_KernelRegularizer):
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
-class OrthogonalConvolutionRegularizer(_KernelRegularizer):
+class OrthogonalConvolutionRegularizer(KernelRegularizer):
     """Penalises convolutions, rather than kernels, that are not orthogonal.
 
     The penalty is `factor * ||Conv(K, K, P, S) - I_0||_F^2`: the

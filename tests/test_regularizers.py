@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from differentiate import gradients
 from keras_resfam.initializers import Orthonormal
+from keras_resfam.layers import Conv2D
 from keras_resfam.regularizers import (
     DoubleSoftOrthogonalityRegularizer,
     OrthogonalConvolutionRegularizer,
@@ -116,6 +117,30 @@ def test_a_layer_adds_the_penalty_to_the_loss_under_mixed_precision():
         reference(w, 0.5)[0],
         rtol=1e-5,
     )
+
+
+@ALL
+def test_models_train_in_float16(kind):
+    """Where TensorFlow adds no losses of several types."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float16")
+    try:
+        dense = keras.layers.Dense(3, "softmax", kernel_regularizer=kind(0.1))
+        model = keras.Sequential([keras.Input((6,)), dense])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        start = model.get_weights()[0]
+        history = model.fit(np.zeros((4, 6)), np.zeros(4), verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+        # Of images of zeros, only the penalty has a gradient by the kernel.
+        assert (model.get_weights()[0] != start).any()
+    finally:
+        keras.config.set_floatx(before)
+
+
+@ALL
+def test_kernels_of_groups_are_refused(kind):
+    with pytest.raises(ValueError, match="`groups`.*Received.*groups=2"):
+        Conv2D(4, 3, groups=2, kernel_regularizer=kind())
 
 
 def matrix(w):
