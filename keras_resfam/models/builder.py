@@ -70,7 +70,9 @@ _COMMON_DOC = """\
         (255 times what timm and torchvision print). Without weights, images
         of another number of channels are scaled to `[-1, 1]`. With `False` it
         takes normalised images (`keras_resfam.datasets.DATASETS` has the
-        moments). Defaults to `True`.
+        moments). Moments belong to the configuration, not to the weights:
+        Keras's `load_weights` refuses a file of a network with other moments,
+        while `set_weights` cannot notice. Defaults to `True`.
     name: str. The model's name. Defaults to one made of the family's.
 
 Returns:

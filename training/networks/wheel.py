@@ -1,8 +1,8 @@
 """The step of the build that puts weights into the wheel.
 
-pyproject.toml names it. A wheel carries the smallest of the networks in `weights/`, until they take 40
-MB, as `keras_resfam/weights/<name>/`: what loading reads of each. So
-`weights="cifar10"` works where there is neither a clone nor a network.
+pyproject.toml names it. A wheel carries the smallest networks of `weights/`,
+up to 40 MB in all, as `keras_resfam/weights/<name>/`, with the files that
+loading reads. So `weights="cifar10"` works without a clone and offline.
 """
 
 import shutil
