@@ -10,11 +10,21 @@ from keras_resfam import initializers as initializers
 from keras_resfam import layers as layers
 from keras_resfam import regularizers as regularizers
 from keras_resfam.compiling import compiled as compiled
+from keras_resfam.compiling import predictor as predictor
 from keras_resfam.datasets import decode_predictions as decode_predictions
+from keras_resfam.graphs.counting import (
+    count_multiply_adds as count_multiply_adds,
+)
+from keras_resfam.graphs.features import feature_extractor as feature_extractor
+from keras_resfam.graphs.features import flatten_model as flatten_model
 from keras_resfam.graphs.folding import fold_batch_norm as fold_batch_norm
 from keras_resfam.graphs.stock import to_stock_layers as to_stock_layers
+from keras_resfam.pretrained.dialects import (
+    to_torch_state_dict as to_torch_state_dict,
+)
 from keras_resfam.pretrained.errors import HubError as HubError
 from keras_resfam.pretrained.registry import list_weights as list_weights
+from keras_resfam.pretrained.sources import class_names as class_names
 
 __version__: str
 __all__: list[str]
@@ -30,7 +40,7 @@ def DILNet(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def DMRNet(
@@ -45,7 +55,7 @@ def DMRNet(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def DMRNet44(
@@ -56,7 +66,7 @@ def DMRNet44(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def DMRNet50(
@@ -67,7 +77,7 @@ def DMRNet50(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def OrthoPlainNet(
@@ -75,6 +85,10 @@ def OrthoPlainNet(
     width: float = 1,
     orthonormality: float = 0.0001,
     modulation: bool = True,
+    modulation_at: str = "relu",
+    regularizer: str = "orthonormal",
+    initializer: str | None = None,
+    shift: float = 0.0,
     include_top: bool = True,
     weights: str | PathLike | None = None,
     input_tensor: Any = None,
@@ -82,7 +96,7 @@ def OrthoPlainNet(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def OrthoPlainNet101(
@@ -95,7 +109,7 @@ def OrthoPlainNet101(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def OrthoPlainNet34(
@@ -108,7 +122,7 @@ def OrthoPlainNet34(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def ResNet(
@@ -123,7 +137,7 @@ def ResNet(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def ResNet101(
@@ -134,7 +148,62 @@ def ResNet101(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet152(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet18(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet18CIFAR(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet34(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def ResNet50(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def ResNet98(
@@ -145,7 +214,7 @@ def ResNet98(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def WideResNet(
@@ -161,7 +230,18 @@ def WideResNet(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
+    name: str | None = None,
+) -> keras.Model: ...
+def WideResNet101_2(
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Any = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable | None = "softmax",
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def WideResNet18(
@@ -173,7 +253,7 @@ def WideResNet18(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def WideResNet34(
@@ -185,7 +265,7 @@ def WideResNet34(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def WideResNet50_2(
@@ -196,6 +276,6 @@ def WideResNet50_2(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
