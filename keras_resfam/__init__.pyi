@@ -41,7 +41,7 @@ def DILNet(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def DMRNet(
@@ -56,7 +56,7 @@ def DMRNet(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def DMRNet44(
@@ -67,7 +67,7 @@ def DMRNet44(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def DMRNet50(
@@ -78,7 +78,7 @@ def DMRNet50(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def OrthoPlainNet(
@@ -97,7 +97,7 @@ def OrthoPlainNet(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def OrthoPlainNet101(
@@ -110,7 +110,7 @@ def OrthoPlainNet101(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def OrthoPlainNet34(
@@ -123,7 +123,7 @@ def OrthoPlainNet34(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def ResNet(
@@ -138,7 +138,7 @@ def ResNet(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def ResNet101(
@@ -149,7 +149,7 @@ def ResNet101(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def ResNet152(
@@ -160,7 +160,7 @@ def ResNet152(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def ResNet18(
@@ -171,7 +171,7 @@ def ResNet18(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def ResNet18CIFAR(
@@ -182,7 +182,7 @@ def ResNet18CIFAR(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def ResNet34(
@@ -193,7 +193,7 @@ def ResNet34(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def ResNet50(
@@ -204,7 +204,7 @@ def ResNet50(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def ResNet98(
@@ -215,7 +215,7 @@ def ResNet98(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def WideResNet(
@@ -231,7 +231,7 @@ def WideResNet(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def WideResNet101_2(
@@ -242,7 +242,7 @@ def WideResNet101_2(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def WideResNet18(
@@ -254,7 +254,7 @@ def WideResNet18(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def WideResNet34(
@@ -266,7 +266,7 @@ def WideResNet34(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...
 def WideResNet50_2(
@@ -277,6 +277,6 @@ def WideResNet50_2(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ) -> keras.Model: ...

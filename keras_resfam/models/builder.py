@@ -161,7 +161,7 @@ def _build(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: str | Callable | None = "softmax",
-    include_preprocessing: bool | str = True,
+    include_preprocessing: bool | str | Sequence[Sequence[float]] = True,
     name: str | None = None,
 ):
     check_flag("include_top", include_top)
