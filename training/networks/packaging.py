@@ -205,7 +205,8 @@ def name_of(description, suffix=""):
     for argument, value in chosen.items():
         if value == usual[argument]:
             continue
-        if isinstance(value, bool) or argument in families.TRAINING_ARGUMENTS:
+        told = argument in families.TRAINING_ARGUMENTS
+        if isinstance(value, bool) or (told and not isinstance(value, str)):
             parts.append(argument if value else f"no_{argument}")
         else:
             parts += [argument, value]

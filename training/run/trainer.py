@@ -97,8 +97,8 @@ class Trainer(keras.Model):
     def ready_for(self, epoch):
         """Sets what the recipe changes between epochs, counted from 0.
 
-        It is no variable: a step that has been compiled is compiled anew, and
-        no longer computes what has come to an end.
+        These are no variables: after a change, the step is compiled again, and
+        does not compute what has ended.
         """
         modulations = modulation_layers(self.network)
         modulates = self.recipe.modulates(epoch)

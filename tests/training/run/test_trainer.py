@@ -597,6 +597,7 @@ def test_modulation_and_penalties_end(tmp_path, compiled):
 
     run.save = noted
     run.train(verbose=0)
+    assert run.trainer.network.losses and not run.trainer.losses
     ratios = [row["moment_ratio"] for row in run.rows]
     assert 0 < min(ratios) and ratios[0] != ratios[1]
 
@@ -611,17 +612,6 @@ def test_modulation_and_penalties_end(tmp_path, compiled):
     for a, b in zip(arrays_of(run), arrays_of(other), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     assert run.rows[1]["loss"] == pytest.approx(other.rows[1]["loss"], rel=1e-4)
-
-    # The rest of the first epoch would have been another: they had acted.
-    ever = ENDING | {"modulation_epochs": None, "penalty_schedule": ()}
-    third = prepared(tmp_path / "ever", compiled=compiled, **ever)
-    third._set_state(first[0], state)
-    third.train(verbose=0)
-    differences = [
-        np.abs(a - b).max()
-        for a, b in zip(arrays_of(run), arrays_of(third), strict=True)
-    ]
-    assert max(differences) > 1e-3
 
     again = prepared(tmp_path / "again", compiled=compiled, **ENDING)
     again._set_state(first[0], state)
