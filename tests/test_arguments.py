@@ -96,6 +96,12 @@ GARBAGE = {
     "subclassed network": subclassed,
 }
 
+REGULARIZERS = [
+    "DoubleSoftOrthogonalityRegularizer",
+    "OrthogonalConvolutionRegularizer",
+    "OrthonormalRegularizer",
+    "SpectralRestrictedIsometryRegularizer",
+]
 SMALL = dict(input_shape=(8, 8, 1))
 STUDY = dict(
     max_deletions=1, max_swaps=0, max_repetitions=0, trials=1, verbose=0
@@ -142,18 +148,26 @@ CASES = {
         )
         for name in (
             *("DMRNet44", "DMRNet50", "OrthoPlainNet34", "OrthoPlainNet101"),
-            *("ResNet98", "ResNet101", "WideResNet18", "WideResNet34"),
-            "WideResNet50_2",
+            *("ResNet18", "ResNet34", "ResNet50", "ResNet98", "ResNet101"),
+            *("ResNet152", "ResNet18CIFAR", "WideResNet18", "WideResNet34"),
+            *("WideResNet50_2", "WideResNet101_2"),
         )
     },
-    "compiled": (keras_resfam.compiled, lambda: {"model": residual()}),
-    "fold_batch_norm": (
-        keras_resfam.fold_batch_norm,
-        lambda: {"model": residual()},
+    **{
+        name: (getattr(keras_resfam, name), lambda: {"model": residual()})
+        for name in (
+            *("compiled", "flatten_model", "fold_batch_norm", "predictor"),
+            "to_stock_layers",
+        )
+    },
+    "class_names": (keras_resfam.class_names, lambda: {"weights": "cifar10"}),
+    "feature_extractor": (
+        keras_resfam.feature_extractor,
+        lambda: {"model": residual(), "layers": ["stem"]},
     ),
-    "to_stock_layers": (
-        keras_resfam.to_stock_layers,
-        lambda: {"model": residual()},
+    "to_torch_state_dict": (
+        keras_resfam.to_torch_state_dict,
+        lambda: {"model": residual(), "layout": "timm"},
     ),
     "count_multiply_adds": (
         keras_resfam.count_multiply_adds,
@@ -183,17 +197,16 @@ CASES = {
         layers.Rescaling,
         lambda: {"scale": 0.5, "offset": [0.0, 1.0]},
     ),
-    "initializers.FanInNormal": (
-        initializers.FanInNormal,
-        lambda: {"gain": 1.0, "seed": 0},
-    ),
+    **{
+        f"initializers.{name}": (
+            getattr(initializers, name),
+            lambda: {"gain": 1.0, "seed": 0},
+        )
+        for name in ("DeltaOrthonormal", "FanInNormal", "Orthonormal")
+    },
     "initializers.FanInUniform": (
         initializers.FanInUniform,
         lambda: {"seed": 0},
-    ),
-    "initializers.Orthonormal": (
-        initializers.Orthonormal,
-        lambda: {"gain": 1.0, "seed": 0},
     ),
     "initializers.Orthonormal()": (
         initializers.Orthonormal(seed=0),
@@ -203,14 +216,20 @@ CASES = {
         initializers.column_groups,
         lambda: {"fan_in": 2, "filters": 3},
     ),
-    "regularizers.OrthonormalRegularizer": (
-        regularizers.OrthonormalRegularizer,
-        lambda: {"factor": 0.1},
-    ),
-    "regularizers.OrthonormalRegularizer()": (
-        regularizers.OrthonormalRegularizer(),
-        lambda: {"x": np.ones((3, 2), "float32")},
-    ),
+    **{
+        f"regularizers.{name}": (
+            getattr(regularizers, name),
+            lambda: {"factor": 0.1},
+        )
+        for name in REGULARIZERS
+    },
+    **{
+        f"regularizers.{name}()": (
+            getattr(regularizers, name)(),
+            lambda: {"x": np.ones((3, 2), "float32")},
+        )
+        for name in REGULARIZERS
+    },
     "analysis.delete_blocks": (
         analysis.delete_blocks,
         lambda: {"model": residual(), "blocks": two_blocks()},
@@ -300,6 +319,7 @@ WITHOUT_A_CASE = {
     "datasets.Dataset": "a record of the package's own",
     "datasets.decode_predictions": "the package's",
     "analysis.Block": "a record that the instruments make",
+    "initializers.undrawn": "a context that takes no arguments",
     "layers.BatchNormalization": "all arguments are Keras's to check",
 }
 MODULES = (

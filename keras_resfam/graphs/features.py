@@ -6,6 +6,7 @@ import re
 import keras
 
 from keras_resfam import graphs
+from keras_resfam._checks import is_iterable
 from keras_resfam.graphs.copies import checked, finalize, in_order
 from keras_resfam.graphs.graph import check_names, flat
 
@@ -108,7 +109,8 @@ def feature_extractor(model, layers=None):
     if layers is None:
         chosen = _pyramid(model, graph)
     else:
-        chosen = {name: [_output(graph, name)] for name in layers}
+        names = _checked_names(layers)
+        chosen = {name: [_output(graph, name)] for name in names}
     image, values = graphs.fresh_input(graph)
     graphs.run(graph.steps, values)
     features = {}
@@ -120,6 +122,18 @@ def feature_extractor(model, layers=None):
             else maps[0]
         )
     return keras.Model(image, features, name=f"{model.name}_features")
+
+
+def _checked_names(layers):
+    """The names of layers, in a list."""
+    names = [] if isinstance(layers, str) or not is_iterable(layers) else layers
+    names = list(names)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            "`layers` should be a list of names of layers, or None. "
+            f"Received: layers={layers!r}"
+        )
+    return names
 
 
 def _output(graph, name):

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_resfam import graphs
 from keras_resfam._checks import check_choice
+from keras_resfam.graphs.copies import checked
 
 _PARTS = {
     "kernel": "weight",
@@ -340,7 +341,8 @@ def to_torch_state_dict(model, layout=None):
         does.
 
     Raises:
-        ValueError: If the layout has no name for a layer.
+        ValueError: If `model` is neither functional nor sequential, or if the
+            layout has no name for a layer.
 
     Example:
 
@@ -356,7 +358,7 @@ def to_torch_state_dict(model, layout=None):
     check_choice("layout", layout, (None, *names))
     layers = [
         layer
-        for layer in graphs.layers_within(model)
+        for layer in graphs.layers_within(checked(model))
         if layer.weights and not graphs.is_graph(layer)
     ]
     dialect, stranger = _fitting(layout, layers)

@@ -13,6 +13,7 @@ import json
 import os
 from pathlib import Path
 
+from keras_resfam._checks import check_path
 from keras_resfam.datasets import ALIASES, DATASETS
 from keras_resfam.models import families
 from keras_resfam.pretrained import (
@@ -221,6 +222,7 @@ def class_names(weights):
     keras_resfam.decode_predictions(model.predict(images), names)
     ```
     """
+    check_path("weights", weights)
     text = os.path.expanduser(weights)
     files = _descriptions(text)
     if files is not None and RECIPE not in files:
