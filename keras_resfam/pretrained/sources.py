@@ -254,7 +254,7 @@ def _descriptions(text):
         return _fetch_checkpoint(*where, weights=False) or _fetch(*where)
     if foreign.is_checkpoint(text):
         return foreign.read_files(text, weights=False)
-    for path in (Path(text, RECIPE), Path(text).with_name(RECIPE)):
+    for path in (Path(text, RECIPE), Path(text).parent / RECIPE):
         if os.path.exists(text) and path.is_file():
             return {RECIPE: path.read_bytes()}
     return None
