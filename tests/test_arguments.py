@@ -112,6 +112,13 @@ def residual():
     return dense_nets.build(2)
 
 
+def convolutions():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(2, 3)(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(3, "softmax")(x))
+
+
 def two_blocks():
     return ["stage1_block1", "stage1_block2"]
 
@@ -160,6 +167,11 @@ CASES = {
             "to_stock_layers",
         )
     },
+    "export": (
+        keras_resfam.export,
+        # Refused in any case: some formats take a process of their own.
+        lambda: {"model": residual(), "path": "net.onnx", "format": "none"},
+    ),
     "class_names": (keras_resfam.class_names, lambda: {"weights": "cifar10"}),
     "feature_extractor": (
         keras_resfam.feature_extractor,
@@ -274,6 +286,15 @@ CASES = {
             "verbose": 0,
         },
     ),
+    "analysis.error_moments": (
+        analysis.error_moments,
+        lambda: {
+            "model": convolutions(),
+            "x": np.ones((2, 8, 8, 1), "float32"),
+            "y": np.arange(2),
+            "modulated": False,
+        },
+    ),
     "analysis.effective_lengths": (
         analysis.effective_lengths,
         lambda: {"result": gradients(), "mass": 0.9},
@@ -320,6 +341,7 @@ WITHOUT_A_CASE = {
     "datasets.decode_predictions": "the package's",
     "analysis.Block": "a record that the instruments make",
     "initializers.undrawn": "a context that takes no arguments",
+    "regularizers.KernelRegularizer": "what the others have in common",
     "layers.BatchNormalization": "all arguments are Keras's to check",
 }
 MODULES = (

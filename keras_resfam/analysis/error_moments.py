@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_resfam import graphs
-from keras_resfam._checks import as_array
+from keras_resfam._checks import as_array, check_flag
 from keras_resfam.analysis.data import check_classifier, images_and_labels
 from keras_resfam.analysis.finding import Chain
 from keras_resfam.analysis.path_gradients import check_floats, without_softmax
@@ -51,6 +51,7 @@ def error_moments(model, x, y, *, modulated=False):
             something else than a softmax or logits; or if the images or
             labels do not fit it.
     """
+    check_flag("modulated", modulated)
     graph = graphs.read_single(model, as_array("x", x).shape[1:])
     chain = Chain(graph, [], [])
     check_classifier(chain)

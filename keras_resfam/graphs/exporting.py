@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 
-from keras_resfam._checks import check_choice
+from keras_resfam._checks import check_choice, check_path
 from keras_resfam.graphs.copies import checked
 
 SUFFIXES = {
@@ -74,6 +74,7 @@ def export(model, path, format=None):
     keras_resfam.export(fast, "dmrnet.onnx")
     ```
     """
+    check_path("path", path)
     path = Path(path)
     if format is None:
         check_choice("path.suffix", path.suffix, tuple(SUFFIXES))

@@ -189,10 +189,10 @@ def list_weights(family=None, dataset=None):
     if family is not None:
         check_choice("family", family, families.names())
     networks = read() + read_public()
-    dataset = ALIASES.get(dataset, dataset)
     known = {network.dataset for network in networks} | DATASETS.keys()
     if dataset is not None:
-        check_choice("dataset", dataset, sorted(known))
+        check_choice("dataset", dataset, sorted(known | ALIASES.keys()))
+        dataset = ALIASES.get(dataset, dataset)
     chosen = [
         network
         for network in networks

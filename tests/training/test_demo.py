@@ -12,7 +12,7 @@ import pytest
 
 import browser
 from keras_resfam import DMRNet, OrthoPlainNet, ResNet, analysis
-from keras_resfam.analysis.paths import _count_paths
+from keras_resfam.analysis.paths import count_paths
 from keras_resfam.pretrained import sources
 from training import demo
 from training.images import reading
@@ -101,12 +101,12 @@ def test_the_parts_make_the_errors_of_lesion_study(name, tmp_path):
 
     if walker.record["residual"]:
         whole = walker.count_paths(walker.layout())
-        assert nonzero(whole) == _count_paths(model)
+        assert nonzero(whole) == count_paths(model)
     if name == "ResNet":
         off = [walker.record["units"][k]["name"] for k in (1, 3, 8)]
         left = analysis.delete_blocks(model, off)
         paths = walker.count_paths(walker.layout(off))
-        assert nonzero(paths) == _count_paths(left)
+        assert nonzero(paths) == count_paths(left)
         np.testing.assert_allclose(
             walker.predict(images, walker.layout(off)),
             left.predict_on_batch(images),
@@ -174,7 +174,7 @@ def test_in_a_browser(site, tmp_path):
         page.goto(address)
         assert shown() == pytest.approx(errors[""], abs=0.01)
         assert page.inner_text("#paths") == str(
-            sum(_count_paths(model).values())
+            sum(count_paths(model).values())
         )
 
         # Of three blocks each has a box, and one for each of its branches.
