@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import draw_figures
-from training import analyse, benchmark, evaluate, package, publish, train
+from training import analyse, benchmark, demo, evaluate, package, publish, train
 from training.benchmarks import input_pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -92,6 +92,7 @@ def parse_training(arguments):
             "-m training.benchmarks.input_pipeline",
             input_pipeline.parse_arguments,
         ),
+        ("training/demo.py", demo.parse_arguments),
         ("training/package.py", package.parse_arguments),
         ("training/publish.py", publish.parse_arguments),
     ],
