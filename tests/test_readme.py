@@ -198,11 +198,11 @@ def test_how_the_networks_were_trained():
         assert train.parse_arguments(trained).recipe == trained_by, name
 
 
-def test_parameter_counts_are_those_of_the_builders(quick_initializers):
+def test_counts_are_those_of_the_builders(quick_initializers):
     import keras_resfam
 
     rows = re.findall(
-        r"^\| `(\w+)(\(.*?\))` .*\| ([\d,]+) \|$",
+        r"^\| `(\w+)(\(.*?\))` .*\| ([\d,]+) \| ([\d,]+) \|$",
         section("README.md", "Builders"),
         re.M,
     )
@@ -212,12 +212,15 @@ def test_parameter_counts_are_those_of_the_builders(quick_initializers):
         if hasattr(getattr(keras_resfam, name), "__signature__")
     }
     assert {name for name, *_ in rows} == builders
-    for name, arguments, parameters in rows:
+    for name, arguments, multiply_adds, parameters in rows:
         keywords = ast.parse(f"f{arguments}").body[0].value.keywords
         written = {k.arg: ast.literal_eval(k.value) for k in keywords}
         builder = getattr(keras_resfam, name)
         assert written == architecture(builder), name
-        assert parameters == count(builder()), name
+        model = builder()
+        assert parameters == count(model), name
+        millions = keras_resfam.count_multiply_adds(model) / 1e6
+        assert multiply_adds == f"{millions:,.0f}", name
 
 
 def architecture(builder):
