@@ -133,6 +133,7 @@ def test_links_lead_somewhere(name):
 
 def test_errors_of_trained_networks(quick_initializers):
     import keras_resfam
+    from keras_resfam.pretrained import registry
 
     rows = re.findall(
         r"^\| \[`(.*?)`\]\(weights/(\w+)\).*? \| ([\d,]+) "
@@ -141,7 +142,7 @@ def test_errors_of_trained_networks(quick_initializers):
         section("README.md", "Trained networks"),
         re.M,
     )
-    networks = {n.name: n for n in keras_resfam.list_weights()}
+    networks = {network.name: network for network in registry.read()}
     assert {row[1] for row in rows} == set(networks)
     for call, name, parameters, published, bold, error, epochs, theirs in rows:
         result = json.loads((ROOT / f"weights/{name}/result.json").read_text())
