@@ -55,7 +55,8 @@ def export(model, path, format=None):
     Args:
         model: functional or sequential `keras.Model` of one input. What
             `fold_batch_norm` returns runs faster.
-        path: str or path. What is there is replaced, if it is a file.
+        path: str or path. A file of that name is replaced; a folder has to be
+            a new one.
         format: `"onnx"`, `"openvino"` (which writes a `.bin` file besides),
             `"litert"`, `"torch"` (for `torch.export.load`) or
             `"tf_saved_model"`, a folder. Defaults to `None`: what the suffix
@@ -81,10 +82,12 @@ def export(model, path, format=None):
         format = SUFFIXES[path.suffix]
     check_choice("format", format, tuple(ROADS))
     suffix = {name: suffix for suffix, name in SUFFIXES.items()}[format]
-    if path.suffix != suffix or path.is_dir() or not path.parent.is_dir():
+    taken = path.is_dir() if suffix else path.exists()
+    if path.suffix != suffix or taken or not path.parent.is_dir():
+        kind = f"a file that ends in '{suffix}'" if suffix else "a new folder"
         raise ValueError(
-            f"`path` should end in '{suffix}' for the format '{format}', be in "
-            f"a folder that exists, and not be one. Received: path={path}"
+            f"`path` should be {kind}, in a folder that exists, for the format "
+            f"'{format}'. Received: path={path}"
         )
     if len(checked(model).inputs) != 1:
         raise ValueError(
