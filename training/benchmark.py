@@ -6,10 +6,10 @@
 
 Training steps (`fit`, from NumPy arrays) and inference (`predict_on_batch` of
 the model with its batch normalizations folded, from NumPy to NumPy), on every
-backend that is installed, on torch also compiled, and inference of the folded
-model exported to ONNX Runtime, against PyTorch (pytorchcv's networks and a
-plain rendering of DMRNet), ONNX Runtime and tf2cv. What is not installed, or
-has no such network, is reported as absent.
+backend that is installed, on torch also compiled (inference by `predictor`),
+and inference of the folded model exported to ONNX Runtime, against PyTorch
+(pytorchcv's networks and a plain rendering of DMRNet), ONNX Runtime and tf2cv.
+What is not installed, or has no such network, is reported as absent.
 
 Each implementation runs in a process of its own, with the network and its
 variants. The processes take turns, a sample each, while the others wait, so

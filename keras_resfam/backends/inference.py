@@ -43,6 +43,23 @@ def shared_inference(template):
     return bind
 
 
+def compiled_inference(model):
+    """Compiles a model's inference, on TensorFlow and JAX.
+
+    Args:
+        model: `keras.Model`, whose variables stay what they are.
+
+    Returns:
+        A callable from what the model takes to a list of tensors.
+    """
+    if keras.backend.backend() == "tensorflow":
+        # It has the weights at hand, where it would take arguments in turn.
+        return _compile(
+            lambda x: keras.tree.flatten(model(x, training=False)), "tensorflow"
+        )
+    return shared_inference(model)(model)
+
+
 def _infer(template, trainable, non_trainable, inputs):
     outputs, _ = template.stateless_call(
         trainable, non_trainable, inputs, training=False

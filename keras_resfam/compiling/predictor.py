@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_resfam import graphs
-from keras_resfam.backends.inference import shared_inference
+from keras_resfam.backends.inference import compiled_inference
 from keras_resfam.compiling.model import Compiled
 from keras_resfam.compiling.program import Programs
 from keras_resfam.graphs.copies import checked
@@ -88,7 +88,7 @@ def _tensor(x, shape, dtype):
 def _inference(model):
     """A function of tensors, as the model takes them, that returns a list."""
     if keras.backend.backend() != "torch":
-        return shared_inference(model)(model)
+        return compiled_inference(model)
     import torch
 
     programs = Programs(model)

@@ -213,10 +213,13 @@ class KerasResfam:
 
     def to_inference(self):
         self.model = self.package.fold_batch_norm(self.model)
-        self.runner = self.compile(self.model)
+        if self.compiled:
+            self.predict = self.package.predictor(self.model)
+        else:
+            self.predict = self.compile(self.model).predict_on_batch
 
     def infer(self, x):
-        return self.runner.predict_on_batch(x)
+        return self.predict(x)
 
     def peak_memory(self):
         if self.device() is None:
