@@ -8,6 +8,7 @@ import pytest
 
 import keras_resfam
 from keras_resfam.backends.gradients import recorded
+from keras_resfam.layers import GradientModulation
 from policies import dtype_policy
 from torch_compiler import TORCH, torch_only, uncompiled_graphs
 
@@ -244,6 +245,32 @@ def test_statistics_that_are_frozen_later_stay_too(nested):
     trained(model, fast, steps=1)
     for old, new in zip(before, normalization.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@torch_only
+def test_modulation_that_has_ended_does_not_act(monkeypatch):
+    import torch
+
+    uncompiled_graphs(monkeypatch)
+    inputs = keras.Input((6,))
+    low = keras.layers.Dense(6)
+    x, link = GradientModulation(1.0)(low(inputs))
+    x = keras.layers.Dense(6)(x * 1e-3)
+    x, _ = GradientModulation(1.0)(x, link)
+    model = keras.Model(inputs, keras.layers.Dense(1)(x))
+    fast = keras_resfam.compiled(model)
+    images = keras.ops.convert_to_tensor(np.eye(6, dtype="float32"))
+
+    def largest_gradient():
+        outputs = fast(images, training=True)
+        (found,) = torch.autograd.grad(outputs.sum(), low.kernel.value)
+        return float(found.abs().max())
+
+    modulated = largest_gradient()
+    for layer in model.layers:
+        if isinstance(layer, GradientModulation):
+            layer.trainable = False
+    assert 100 < modulated / largest_gradient() < 10000
 
 
 @torch_only

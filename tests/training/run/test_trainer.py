@@ -579,15 +579,12 @@ def arrays_of(run):
     return [keras.ops.convert_to_numpy(w) for w in run.trainer.network.weights]
 
 
-@pytest.mark.parametrize(
-    "compiled", [False, pytest.param(True, marks=with_compiler)]
-)
-def test_modulation_and_penalties_end(tmp_path, compiled):
+def test_modulation_and_penalties_end(tmp_path):
     """As if the run went on with a network that never had them.
 
     And a run that is stopped there goes on without them.
     """
-    run = prepared(tmp_path / "whole", compiled=compiled, **ENDING)
+    run = prepared(tmp_path / "whole", **ENDING)
     first = []
     save = run.save
 
@@ -604,7 +601,7 @@ def test_modulation_and_penalties_end(tmp_path, compiled):
     never = ENDING | {"modulation_epochs": None, "penalty_schedule": ()}
     without = {"orthonormality": 0.0, "modulation": False}
     never["arguments"] = ENDING["arguments"] | without
-    other = prepared(tmp_path / "never", compiled=compiled, **never)
+    other = prepared(tmp_path / "never", **never)
     state = {"epoch": 1, "batch": 0, "seconds": 0.0}
     state |= {"meters": [0.0] * 4, "rows": run.rows[:1]}
     other._set_state(first[0], state)
@@ -613,7 +610,7 @@ def test_modulation_and_penalties_end(tmp_path, compiled):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
     assert run.rows[1]["loss"] == pytest.approx(other.rows[1]["loss"], rel=1e-4)
 
-    again = prepared(tmp_path / "again", compiled=compiled, **ENDING)
+    again = prepared(tmp_path / "again", **ENDING)
     again._set_state(first[0], state)
     again.train(verbose=0)
     for a, b in zip(arrays_of(run), arrays_of(again), strict=True):
