@@ -540,6 +540,7 @@ def test_an_early_tensor_is_no_shortcut_of_a_late_block(stem, order):
         keras.ops.convert_to_numpy(lesioned(data)),
         keras.ops.convert_to_numpy(expected),
         rtol=1e-5,
+        atol=1e-5,  # sums near zero of random numbers near one
     )
 
 
