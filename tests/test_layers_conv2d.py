@@ -113,6 +113,7 @@ def test_gradients_against_float64(kind):
             **os.environ,
             "LD_PRELOAD": "libc_malloc_debug.so.0",
             "MALLOC_CHECK_": "3",
+            "TF_ENABLE_ONEDNN_OPTS": "1",  # also with AVX2 only
         },
         capture_output=True,
         text=True,
