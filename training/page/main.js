@@ -84,7 +84,7 @@ function progress(what, share) {
 
 function fail(message) {
   find("failure").hidden = false;
-  find("failure").textContent = `This does not work here: ${message}`;
+  find("failure").textContent = `The page does not work in this browser: ${message}`;
   find("progress").hidden = true;
   document.body.dataset.state = "failed";
 }

@@ -1,4 +1,4 @@
-// The test images with their answers, and which classes are taken for which.
+// The test images with their predictions, and the confusion matrix.
 
 import { element, find, paint, percent } from "./dom.js";
 
@@ -54,7 +54,7 @@ export class Samples {
     const { classes, labels } = this.network;
     const counts = classes.map(() => classes.map(() => 0));
     probabilities.forEach((row, k) => counts[labels[k]][best(row)]++);
-    const head = element("tr", {}, element("td", {}, "is ↓ taken for →"), classes.map((name) => header(name, "col")));
+    const head = element("tr", {}, element("td", {}, "true ↓ predicted →"), classes.map((name) => header(name, "col")));
     const rows = counts.map((row, label) => {
       const all = row.reduce((a, b) => a + b) || 1;
       const cells = row.map((count, answer) => {

@@ -74,10 +74,11 @@ def load_samples(description, options):
 def describe(model, description, data):
     """A sentence about a network."""
     call = families.call(description["builder"], description["arguments"])
-    images = f", {len(data[1]):,} of whose test images are here" if data else ""
+    title = registry.title(description["dataset"])
+    images = f" The page has {len(data[1]):,} test images." if data else ""
     return (
-        f"{call}: {model.count_params():,} parameters, trained on "
-        f"{registry.title(description['dataset'])}{images}."
+        f"{call}: {model.count_params():,} parameters, trained on {title}."
+        f"{images}"
     )
 
 

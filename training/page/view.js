@@ -42,7 +42,7 @@ export class View {
     const made = element(
       "div",
       { class: "block", draggable: "true" },
-      unit.merge ? element("span", { class: "merge", title: "Here the streams are averaged" }, "mean") : [],
+      unit.merge ? element("span", { class: "merge", title: "The streams are averaged here" }, "mean") : [],
       element("div", { class: "tracks" }, whole ?? [], tracks),
     );
     whole?.classList.add("whole");
@@ -79,7 +79,7 @@ export class View {
     this.chosen = null;
     if (first === null) this.chosen = k;
     else if (first !== k && !this.state.swap(first, k)) {
-      find("message").textContent = "These two do not fit in each other's place: the shapes differ.";
+      find("message").textContent = "These two blocks cannot be swapped: their shapes differ.";
     }
     this.show();
   }

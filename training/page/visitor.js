@@ -36,7 +36,7 @@ export class Visitor {
       const exact = width === columns && height === rows;
       this.take(context.getImageData(0, 0, width, height), exact ? { left: 0, top: 0, width, height } : area);
     } catch (error) {
-      find("message").textContent = `${file.name} is no image that this browser reads.`;
+      find("message").textContent = `${file.name} is not an image that this browser can read.`;
     }
   }
 
