@@ -6,6 +6,8 @@ import pytest
 
 import imports
 
+pytestmark = pytest.mark.backend_independent
+
 # From the bottom. Rooms of one floor may import each other, as long as no
 # circle of modules comes of it.
 FLOORS = (

@@ -14,6 +14,8 @@ import keras
 import keras_resfam
 from keras_resfam import analysis
 
+pytestmark = pytest.mark.backend_independent
+
 model: keras.Model = keras_resfam.DMRNet(depth=14, weights="cifar10")
 backbone = keras_resfam.WideResNet(16, 4, include_top=False, pooling="avg")
 fast = keras_resfam.compiled(keras_resfam.fold_batch_norm(model))

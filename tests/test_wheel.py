@@ -12,6 +12,8 @@ import pytest
 
 from keras_resfam.pretrained import files, registry, sources
 
+pytestmark = pytest.mark.backend_independent
+
 PROJECT = sources.CHECKOUT
 
 

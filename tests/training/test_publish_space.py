@@ -9,6 +9,8 @@ from keras_resfam import HubError
 from training import publish
 from training.page import space
 
+pytestmark = pytest.mark.backend_independent
+
 TOKEN = "hf_a_secret_token"
 SPACE = "org/page"
 NAME = f"spaces/{SPACE}"
