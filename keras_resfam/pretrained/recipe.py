@@ -67,11 +67,12 @@ def check(recipe, field, fits, allowed):
         fits: Function from a value to whether it is allowed.
         allowed: str. What is.
     """
-    if field not in recipe or not fits(recipe[field]):
-        found = repr(recipe.get(field, "nothing"))
-        raise ValueError(
-            f"`{field}` should be {allowed}. Received: {field}={found[:200]}"
-        )
+    if field in recipe and fits(recipe[field]):
+        return
+    found = f"no `{field}`"
+    if field in recipe:
+        found = f"{field}={repr(recipe[field])[:200]}"
+    raise ValueError(f"`{field}` should be {allowed}. Received: {found}")
 
 
 def is_text(value):

@@ -121,6 +121,7 @@ def make_run(path, builder, arguments):
         "classes": 10,
         "input_shape": [8, 8, 1],
         "preprocessing": "digits",
+        "command": "python training/train.py",
     }
     description |= dataclasses.asdict(recipe)
     (path / "recipe.json").write_text(json.dumps(description))
