@@ -153,7 +153,7 @@ def test_a_run_does_not_go_on_with_other_photographs(folder, tmp_path):
     write_images(
         tmp_path, "tiny_photographs", images, range(18), 18, sized=False
     )
-    with pytest.raises(ValueError, match="training_data=.*Received: training"):
+    with pytest.raises(ValueError, match="evaluation_data=.*Received: eval"):
         session.prepare(recipe, run, data_dir=tmp_path)
 
 
