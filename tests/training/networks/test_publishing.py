@@ -61,7 +61,7 @@ def test_one_commit_that_holds_the_folder(folder, server, capsys):
     assert not files_of(created)
     assert not server.repositories[REPOSITORY].private
     assert f"hf://{REPOSITORY}@{made.oid}" in capsys.readouterr().out
-    (network,) = registry.list_weights()
+    (network,) = registry.read()
     assert (network.repository, network.commit) == (REPOSITORY, made.oid)
     for name, data in tiny_run.contents(folder).items():
         assert network.files[name] == describe(data)
@@ -279,7 +279,7 @@ def test_the_command_says_what_is_wrong(folder, server):
     registry.write([])
     with server.fault("refuse"), pytest.raises(SystemExit, match="Remedy: "):
         run(folder)
-    assert not registry.list_weights()
+    assert not registry.read()
 
 
 def test_somebody_else_publishes_meanwhile(folder, server, monkeypatch):
@@ -318,5 +318,5 @@ def test_from_training_to_a_user_of_the_hub(server, tmp_path, monkeypatch):
     answers = model.predict(images.astype("float32"), verbose=0).argmax(axis=1)
     wrong = int((answers != labels).sum())
     assert wrong == round(3.6 * result["error"])
-    (network,) = registry.list_weights()
+    (network,) = registry.read()
     assert network.accuracy == pytest.approx(result["accuracy"], abs=1e-3)
