@@ -553,8 +553,8 @@ def test_random_numbers_are_not_compiled(changes, layer):
 
 
 def test_unknown_builder():
-    recipe = recipes.find("digits").replace(builder="ResNet18")
-    with pytest.raises(ValueError, match="Received: builder='ResNet18'"):
+    recipe = recipes.find("digits").replace(builder="ResNet19")
+    with pytest.raises(ValueError, match="Received: builder='ResNet19'"):
         build_network(recipe.builder, recipe.arguments, 10, (8, 8, 1), "digits")
 
 
