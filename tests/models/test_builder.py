@@ -27,6 +27,7 @@ from keras_resfam.layers import (
     BatchNormalization,
     Conv2D,
     GradientModulation,
+    Rescaling,
 )
 from policies import dtype_policy
 
@@ -67,7 +68,7 @@ def test_signature_and_documentation(family):
     "family, arguments", CIFAR_FORMS + IMAGENET_FORMS, ids=case_name
 )
 def test_forms(family, arguments, quick_initializers):
-    """Each gives probabilities, and has Keras's layers but for three kinds."""
+    """Each gives probabilities, and has Keras's layers but for four kinds."""
     size = 8 if (family, arguments) in CIFAR_FORMS else 32
     model = build(family, arguments, input_shape=(size, size, 3), classes=7)
     y = predict(model, images(shape=(size, size, 3)))
@@ -80,6 +81,7 @@ def test_forms(family, arguments, quick_initializers):
             BatchNormalization,
             Conv2D,
             GradientModulation,
+            Rescaling,
         )
     names = [layer.name for layer in model.layers]
     assert {"normalization", "stem_conv", "avg_pool", "predictions"} <= set(
