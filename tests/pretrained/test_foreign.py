@@ -676,7 +676,7 @@ def test_torchvision_and_timm_load_what_is_written(quick_initializers):
     model = keras_resfam.ResNet18(
         include_preprocessing=(MEAN, STD), classifier_activation=None
     )
-    backbone = keras.Sequential([model])
+    backbone = keras.Sequential([keras.Input((224, 224, 3)), model])
     state = {
         key: torch.tensor(values)
         for key, values in to_torch_state_dict(backbone).items()
