@@ -110,9 +110,12 @@ def test_images_and_labels_that_do_not_fit():
 
 
 def test_logits_that_are_not_finite_are_refused():
-    model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    overflows = keras.layers.Rescaling(1e30)  # where an image has 1e30
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), overflows, keras.layers.Flatten()]
+    )
     images = np.zeros((3, 4, 4, 1), "float32")
-    images[1, 2, 0] = np.nan
+    images[1, 2, 0] = 1e30
     with pytest.raises(ValueError, match="finite.*Received: .* 1 of 3 images"):
         accuracy.evaluate(model, [(images, [0, 1, 2])])
 
