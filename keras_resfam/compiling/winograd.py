@@ -52,7 +52,7 @@ TILES = 128
 PART = 2**22
 
 
-def pays(x, kernel):
+def is_faster(x, kernel):
     """Whether `convolution` is the faster.
 
     Measured on processors with AVX2 and no more. Others multiply faster, and
@@ -149,7 +149,7 @@ def put_in(graph):
             x, kernel, *rest = node.args
             bias, *geometry = rest or [None]
             plain = geometry in ([[1, 1], [1, 1]], [[1, 1], "same"])
-            if not plain or not pays(x.meta["val"], kernel.meta["val"]):
+            if not plain or not is_faster(x.meta["val"], kernel.meta["val"]):
                 continue
             with graph.inserting_before(node):
                 outputs = graph.call_function(

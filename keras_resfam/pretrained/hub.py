@@ -66,14 +66,24 @@ def fetch(repository, revision, pins=None):
             if wrong is None:
                 return files
             if constants.HF_HUB_OFFLINE:
-                raise HubError.about(
-                    repository,
-                    revision,
-                    f"the copy in the cache is damaged: {wrong}.",
-                    "unset HF_HUB_OFFLINE, and it is fetched again.",
-                )
+                raise damaged_in_cache(repository, revision, wrong)
             remove(paths)
-    raise HubError.about(
+    raise not_kept(repository, revision, wrong)
+
+
+def damaged_in_cache(repository, revision, wrong):
+    """The error for files that cannot be fetched again offline."""
+    return HubError.about(
+        repository,
+        revision,
+        f"the copy in the cache is damaged: {wrong}.",
+        "unset HF_HUB_OFFLINE, and it is fetched again.",
+    )
+
+
+def not_kept(repository, revision, wrong):
+    """The error for files that are wrong a second time."""
+    return HubError.about(
         repository,
         revision,
         f"{wrong}. It was not kept.",

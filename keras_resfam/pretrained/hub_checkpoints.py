@@ -18,7 +18,6 @@ from huggingface_hub import (
 )
 
 from keras_resfam.pretrained import foreign, hub
-from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.files import FINGERPRINT, describe
 
 
@@ -63,20 +62,9 @@ def fetch(repository, revision, pins=None, weights=True):
             if wrong is None:
                 return files
             if constants.HF_HUB_OFFLINE:
-                raise HubError.about(
-                    repository,
-                    revision,
-                    f"the copy in the cache is damaged: {wrong}.",
-                    "unset HF_HUB_OFFLINE, and it is fetched again.",
-                )
+                raise hub.damaged_in_cache(repository, revision, wrong)
             hub.remove(known)
-    raise HubError.about(
-        repository,
-        revision,
-        f"{wrong}. It was not kept.",
-        "try again; if it happens again, the copy on the Hub or a proxy on "
-        "the way is broken.",
-    )
+    raise hub.not_kept(repository, revision, wrong)
 
 
 def _cached(repository, revision, names):

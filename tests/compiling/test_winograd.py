@@ -98,7 +98,7 @@ PAYS = {
 
 
 @pytest.mark.parametrize(
-    "changes, pays",
+    "changes, faster",
     [
         ({}, True),
         ({"images": (1, 64, 32, 32)}, False),
@@ -116,7 +116,7 @@ PAYS = {
         ({"processor": "AVX512"}, False),
     ],
 )
-def test_pays(changes, pays, monkeypatch):
+def test_is_faster(changes, faster, monkeypatch):
     given = {**PAYS, **changes}
     monkeypatch.setattr(
         torch.backends.cpu, "get_cpu_capability", lambda: given["processor"]
@@ -125,7 +125,7 @@ def test_pays(changes, pays, monkeypatch):
         torch.empty(given[name], dtype=given["dtype"])
         for name in ("images", "kernel")
     )
-    assert winograd.pays(x, kernel) is pays
+    assert winograd.is_faster(x, kernel) is faster
 
 
 @pytest.fixture
