@@ -8,13 +8,13 @@ import pytest
 
 import write_stub
 
+pytestmark = pytest.mark.backend_independent
+
 USER = """\
 import keras
 
 import keras_resfam
 from keras_resfam import analysis
-
-pytestmark = pytest.mark.backend_independent
 
 model: keras.Model = keras_resfam.DMRNet(depth=14, weights="cifar10")
 backbone = keras_resfam.WideResNet(16, 4, include_top=False, pooling="avg")

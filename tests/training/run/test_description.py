@@ -71,7 +71,7 @@ def test_a_field_that_is_something_else(told, tmp_path, field, value):
 )
 def test_a_field_that_is_missing(told, tmp_path, field):
     path = write(tmp_path, {k: v for k, v in told.items() if k != field})
-    with pytest.raises(ValueError, match=f"`{field}` should be .*nothing"):
+    with pytest.raises(ValueError, match=f"`{field}` should be .*no `{field}`"):
         description.read(path)
 
 
