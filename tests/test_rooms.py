@@ -1,6 +1,9 @@
 """No import leads up: the floors of the house, drawn from the source."""
 
+import ast
 import graphlib
+import re
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +21,7 @@ FLOORS = (
     {"analysis", "compiling"},
     {""},  # keras_resfam itself
 )
+ROOT = Path(__file__).parents[1]
 PACKAGE = imports.modules("keras_resfam")
 TRAINING = imports.modules("training")
 
@@ -61,3 +65,35 @@ def test_training_imports_the_package():
     assert ("training.run.network", "keras_resfam") in set(
         imports.arrows("training", PACKAGE)
     )
+
+
+def test_what_only_one_module_uses_has_an_underscore():
+    """Uses in the tests count: they too read a name from outside."""
+    files = [
+        path
+        for folder in ("keras_resfam", "training", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    words = {path: set(re.findall(r"\w+", path.read_text())) for path in files}
+    lonely = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in (ROOT / "keras_resfam").rglob("[!_]*.py")
+        for name in top_level_names(path)
+        if not name.startswith("_")
+        and not any(name in words[other] for other in files if other != path)
+    ]
+    assert not lonely
+
+
+def top_level_names(path):
+    """The functions, classes and variables that a module defines."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            names = [
+                target
+                for target in node.targets
+                if isinstance(target, ast.Name)
+            ]
+            yield from (name.id for name in names)

@@ -18,7 +18,7 @@ def images_and_labels(x, y, model, chain):
     """The arguments `x` and `y` as an array and integers that fit a model."""
     images, labels = as_array("x", x), np.atleast_1d(as_array("y", y))
     check_fit("x", images, model)
-    check_counts("`x` and `y`", images, labels)
+    _check_counts("`x` and `y`", images, labels)
     return images, class_numbers("y", labels, chain)
 
 
@@ -67,11 +67,11 @@ def read_data(data):
             np.concatenate([batch[k] for batch in batches] or [[]])
             for k in range(2)
         )
-    check_counts("`data`", images, labels)
+    _check_counts("`data`", images, labels)
     return images, labels
 
 
-def check_counts(where, images, labels):
+def _check_counts(where, images, labels):
     """Refuses other than one label for each image."""
     if not len(images) or len(images) != len(labels):
         raise ValueError(

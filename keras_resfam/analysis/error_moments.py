@@ -12,7 +12,7 @@ from keras_resfam.backends.gradients import gradient, replace_gradient
 from keras_resfam.backends.moments import second_moment
 from keras_resfam.layers import GradientModulation
 
-CONVOLUTIONS = (
+_CONVOLUTIONS = (
     *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
     *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
 )
@@ -61,7 +61,7 @@ def error_moments(model, x, y, *, modulated=False):
     steps = without_softmax(steps)
     # Each once, in the order of the first calls.
     names = dict.fromkeys(
-        s.name for s in steps if isinstance(s.operation, CONVOLUTIONS)
+        s.name for s in steps if isinstance(s.operation, _CONVOLUTIONS)
     )
     if not names:
         raise ValueError(
@@ -76,7 +76,7 @@ def error_moments(model, x, y, *, modulated=False):
         values = {id(source): images}
         for step in steps:
             graphs.run([step], values)
-            if isinstance(step.operation, CONVOLUTIONS):
+            if isinstance(step.operation, _CONVOLUTIONS):
                 (output,) = step.outputs
                 probe = probes[position[step.name]]
                 values[id(output)] = _probed(values[id(output)], probe)

@@ -193,7 +193,7 @@ def residual_blocks(model):
 
 def residual_chain(graph):
     graph = _with_sums_joined(graph)
-    family = Ancestry(graph)  # anew: the steps are others than the sums saw
+    family = _Ancestry(graph)  # anew: the steps are others than the sums saw
     chain = Chain(graph, *_cut_at(graph, family, _side_by_side(graph, family)))
     carried = []
     for unit in chain.units:
@@ -231,7 +231,7 @@ def number_stages(units):
         unit.block = dataclasses.replace(unit.block, stage=stage)
 
 
-class Ancestry:
+class _Ancestry:
     """Which steps each tensor comes from, and how long its shortest way is.
 
     Sets of steps are ints, one bit for each step: in networks of a thousand
@@ -414,7 +414,7 @@ class Sums:
     """The additions of a graph, and which are parts of others."""
 
     def __init__(self, graph):
-        self.family = Ancestry(graph)
+        self.family = _Ancestry(graph)
         self.makers = {id(x): s for s in graph.steps for x in s.outputs}
         self.readers = graphs.readers(graph)
 

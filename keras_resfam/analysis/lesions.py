@@ -152,7 +152,7 @@ def lesion_study(
     for plan in asked:
         _check_blocks(plan, done.get(key(plan), plan), output)
     todo = [plan for plan in asked if key(plan) not in done]
-    scorer = Scorer(chain, images, labels, batch_size)
+    scorer = _Scorer(chain, images, labels, batch_size)
     for row in _measure_plans(todo, scorer, common, output, verbose):
         done[key(row)] = row
     return sorted((done[key(plan)] for plan in asked), key=_key_order)
@@ -286,7 +286,7 @@ def _kendall_tau(order):
     return float(np.mean(np.sign(order[later] - order[earlier])))
 
 
-class Scorer:
+class _Scorer:
     """Measures top-1 errors, in percent, over all batches of a data set."""
 
     def __init__(self, chain, images, labels, batch_size):

@@ -410,7 +410,9 @@ def _with_path_switches(chain):
     for k, unit in enumerate(chain.units):
         for join in unit.joins:
             skips = join.added(join.shortcuts)
-            switch = PathSwitch(k, len(skips), dtype=join.step.outputs[0].dtype)
+            switch = _PathSwitch(
+                k, len(skips), dtype=join.step.outputs[0].dtype
+            )
             # Shortcuts first, where the switch looks for them.
             tensors = [*skips, *join.added(join.branches), masks]
             switches[id(join.step)] = graphs.Step(
@@ -429,7 +431,7 @@ def _with_path_switches(chain):
             # What has no row for each image, such as switches, carries none.
             carries = x.shape[:1] == source.shape[:1] and "float" in x.dtype
             if carries and id(x) in values:
-                gate = Gate(k, dtype=x.dtype)
+                gate = _Gate(k, dtype=x.dtype)
                 values[id(x)] = gate([values[id(x)], masks])
     logits = values[id(chain.graph.outputs[0])]
     return keras.Model([images, masks], logits), steps != every
@@ -472,11 +474,11 @@ def _before_softmax(step):
     ):
         return graphs.alias(step.inputs[0], step.outputs[0])
     if softmax and isinstance(layer, keras.layers.Dense):
-        return graphs.Step(Logits(layer), step.args, {}, step.outputs)
+        return graphs.Step(_Logits(layer), step.args, {}, step.outputs)
     return step
 
 
-class Logits(keras.layers.Layer):
+class _Logits(keras.layers.Layer):
     """A dense layer without its activation."""
 
     def __init__(self, dense, **kwargs):
@@ -488,7 +490,7 @@ class Logits(keras.layers.Layer):
         return x if self.dense.bias is None else x + self.dense.bias
 
 
-class PathSwitch(keras.layers.Layer):
+class _PathSwitch(keras.layers.Layer):
     """An addition whose error goes back one way only.
 
     Args:
@@ -516,7 +518,7 @@ class PathSwitch(keras.layers.Layer):
         return input_shape[0]
 
 
-class Gate(keras.layers.Layer):
+class _Gate(keras.layers.Layer):
     """The identity, whose error is multiplied.
 
     Args:

@@ -15,7 +15,7 @@ import keras
 from keras_resfam.backends.memory import channels_first, channels_last
 
 # The channels of oneDNN's blocks with AVX-512; with AVX2 they have 8.
-BLOCK = 16
+_BLOCK = 16
 
 
 def takes_pixels_first(kernel, strides):
@@ -30,7 +30,7 @@ def takes_pixels_first(kernel, strides):
         strides: pair of ints.
     """
     height, width, channels, _ = kernel.shape
-    return height == width == 1 and channels < BLOCK and max(strides) > 1
+    return height == width == 1 and channels < _BLOCK and max(strides) > 1
 
 
 def every(strides, images, data_format="channels_last"):

@@ -66,7 +66,7 @@ def compiled(model):
     checked(model)
     if keras.backend.backend() != "torch":
         return model
-    check_steps(model)
+    _check_steps(model)
     for layer in graphs.layers_within(model):
         if isinstance(layer, Compiled):
             raise ValueError(
@@ -76,7 +76,7 @@ def compiled(model):
     return Compiled(model)
 
 
-def check_steps(model):
+def _check_steps(model):
     """Refuses a model with a way of its own of training or being measured."""
     for step in STEPS:
         if getattr(type(model), step) is not getattr(keras.Model, step):

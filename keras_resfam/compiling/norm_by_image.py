@@ -66,7 +66,7 @@ def put_in(graph):
         op="call_function", target=torch.ops.aten.batch_norm.default
     ):
         x, gamma, beta, *moments, _, _, epsilon, _ = node.args
-        if not writes_moments(node) or x.meta["val"].device.type != "cpu":
+        if not _writes_moments(node) or x.meta["val"].device.type != "cpu":
             continue
         with graph.inserting_before(node):
             results = graph.call_function(normalize, (x, gamma, beta, epsilon))
@@ -78,7 +78,7 @@ def put_in(graph):
             graph.erase_node(replaced)
 
 
-def writes_moments(node):
+def _writes_moments(node):
     """Whether a node is what `fused_batch_norm` has in training."""
     _, _, _, *moments, training, momentum, _, _ = node.args
     zeros = torch.ops.aten.zeros_like.default

@@ -78,12 +78,12 @@ def permute_first(graph):
         back = [axes.index(axis) for axis in range(len(axes))]
         if source.target == permute and source.args[1] == back:
             node.replace_all_uses_with(source.args[0])
-        elif works_by_element(source):
-            todo += [node, *permute_inputs(source, axes, back)]
+        elif _works_by_element(source):
+            todo += [node, *_permute_inputs(source, axes, back)]
     graph.eliminate_dead_code()
 
 
-def permute_inputs(node, axes, back):
+def _permute_inputs(node, axes, back):
     """Permutes what a node takes, and what it gives back again.
 
     Returns:
@@ -117,7 +117,7 @@ def added(operation, node, *arguments):
     return result
 
 
-def works_by_element(node):
+def _works_by_element(node):
     """Whether a node does the same to all elements of tensors of one rank.
 
     Scalars may be among the tensors.

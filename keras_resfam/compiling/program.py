@@ -11,7 +11,7 @@ from keras_resfam.backends.losses import split_losses
 from keras_resfam.compiling import passes
 from keras_resfam.compiling.compiler import compile_for_processor
 
-RECORDING = threading.RLock()  # torch.export is for one thread at a time
+_RECORDING = threading.RLock()  # torch.export is for one thread at a time
 
 
 class Programs:
@@ -39,7 +39,7 @@ class Programs:
         program = self.made.get(kind)
         if program is not None:
             return program(inputs)
-        with RECORDING:
+        with _RECORDING:
             program = self.made.get(kind) or record(
                 self.model, training, inputs
             )

@@ -20,8 +20,8 @@ import torch
 from keras_resfam.backends.memory import channels_first, channels_last
 from keras_resfam.compiling.compiler import compile_for_processor
 
-TILE = 4  # outputs in a row
-SPAN = 6  # inputs that they see
+_TILE = 4  # outputs in a row
+_SPAN = 6  # inputs that they see
 OF_INPUTS = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -65,9 +65,9 @@ def is_faster(x, kernel):
         and {x.dtype, kernel.dtype} == {torch.float32}
         and x.device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() == "AVX2"
-        and height % TILE == width % TILE == 0
+        and height % _TILE == width % _TILE == 0
         and min(channels, filters) >= CHANNELS
-        and images * (height // TILE) * (width // TILE) >= TILES
+        and images * (height // _TILE) * (width // _TILE) >= TILES
     )
 
 
@@ -101,7 +101,7 @@ def gradient(x: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
         x: the images.
         error: the gradient of the outputs.
     """
-    matrices = x.new_zeros(SPAN**2, x.shape[1], error.shape[1])
+    matrices = x.new_zeros(_SPAN**2, x.shape[1], error.shape[1])
     for images, part in _parts(x, error):
         _compiled(_accumulate)(images, part, matrices)
     return _compiled(_to_kernel)(matrices)
@@ -173,7 +173,7 @@ def _parts(x, outputs):
     """
     batch, channels, height, width = x.shape
     values = max(channels, outputs.shape[1]) * height * width
-    part = max(1, PART * TILE**2 // SPAN**2 // values)
+    part = max(1, PART * _TILE**2 // _SPAN**2 // values)
     for first in range(0, batch, part):
         of_part = slice(first, first + part)
         images = channels_last(x[of_part])
@@ -206,7 +206,7 @@ def _from_kernel(kernel):
 
 def _to_kernel(matrices):
     """The gradient of `_from_kernel`."""
-    matrices = matrices.mT.unflatten(0, (SPAN, SPAN))
+    matrices = matrices.mT.unflatten(0, (_SPAN, _SPAN))
     rows = _combined(_transposed(OF_KERNELS), matrices.unbind(0), 2)
     kernel = _combined(_transposed(OF_KERNELS), rows.unbind(0), 2)
     return channels_first(kernel)
@@ -214,17 +214,17 @@ def _to_kernel(matrices):
 
 def _from_images(images):
     """To matrices, `(36, tiles, channels)`."""
-    rows = [_every(images, 1, row) for row in range(SPAN)]
+    rows = [_every(images, 1, row) for row in range(_SPAN)]
     rows = _combined(OF_INPUTS, rows, 0)
-    columns = [_every(rows, 3, column) for column in range(SPAN)]
+    columns = [_every(rows, 3, column) for column in range(_SPAN)]
     tiles = _combined(OF_INPUTS, columns, 1)
-    return tiles.reshape(SPAN**2, -1, images.shape[-1])
+    return tiles.reshape(_SPAN**2, -1, images.shape[-1])
 
 
 def _to_outputs(products, outputs):
     """Writes outputs, `(batch, height, width, filters)`."""
     batch, height, width, filters = outputs.shape
-    shape = SPAN, SPAN, batch, height // TILE, width // TILE, filters
+    shape = _SPAN, _SPAN, batch, height // _TILE, width // _TILE, filters
     rows = _combined(OF_OUTPUTS, products.reshape(shape).unbind(0), 3)
     tiles = _combined(OF_OUTPUTS, rows.unbind(0), 4)
     outputs.copy_(tiles.reshape(outputs.shape))
@@ -232,17 +232,17 @@ def _to_outputs(products, outputs):
 
 def _from_errors(errors):
     """The gradient of `_to_outputs`: `(36, tiles, filters)`."""
-    tiles = errors.unflatten(2, (-1, TILE)).unflatten(1, (-1, TILE))
+    tiles = errors.unflatten(2, (-1, _TILE)).unflatten(1, (-1, _TILE))
     rows = _combined(_transposed(OF_OUTPUTS), tiles.unbind(2), 0)
     products = _combined(_transposed(OF_OUTPUTS), rows.unbind(4), 1)
-    return products.reshape(SPAN**2, -1, errors.shape[-1])
+    return products.reshape(_SPAN**2, -1, errors.shape[-1])
 
 
 def _every(padded, axis, first):
     """Every fourth row, or column, of padded images."""
-    last = padded.shape[axis] - SPAN + first
+    last = padded.shape[axis] - _SPAN + first
     index = [slice(None)] * axis
-    return padded[(*index, slice(first, last + 1, TILE))]
+    return padded[(*index, slice(first, last + 1, _TILE))]
 
 
 def _combined(matrix, tensors, axis):

@@ -39,7 +39,7 @@ REGULARIZERS = {
     "convolutional": OrthogonalConvolutionRegularizer,
 }
 # Of convolutions, and of the classifier.
-INITIALIZERS = {
+_INITIALIZERS = {
     "he": (FanInNormal, FanInUniform),
     "orthonormal": (Orthonormal, Orthonormal),
     "delta": (DeltaOrthonormal, Orthonormal),
@@ -166,11 +166,11 @@ def _layers(
 ):
     check_number("orthonormality", orthonormality, 0)
     check_choice("regularizer", regularizer, tuple(REGULARIZERS))
-    check_choice("initializer", initializer, (None, *INITIALIZERS))
+    check_choice("initializer", initializer, (None, *_INITIALIZERS))
     check_number("shift", shift, 0)
     if initializer is None:
         initializer = "orthonormal" if orthonormality else "he"
-    convolutions, classifier = INITIALIZERS[initializer]
+    convolutions, classifier = _INITIALIZERS[initializer]
     options = {
         "kernel_initializer": convolutions,
         "dense_initializer": classifier,

@@ -105,10 +105,10 @@ def imagenet_resnet(x, blocks, filters, convs, shortcuts=True):
     # As in the code of those whose network it is.
     layers = Layers(epsilon=1e-5 if shortcuts else 2e-5)
     x = layers.imagenet_stem(x, bn_relu=shortcuts)
-    return residual_stages(layers, x, blocks, filters, convs, shortcuts)
+    return _residual_stages(layers, x, blocks, filters, convs, shortcuts)
 
 
-def residual_stages(layers, x, blocks, filters, convs, shortcuts=True):
+def _residual_stages(layers, x, blocks, filters, convs, shortcuts=True):
     """Builds post-activation stages; the arguments are `imagenet_resnet`'s."""
     for prefix, f, strides in stages(blocks, filters):
         block = convs(f, strides)
@@ -134,7 +134,7 @@ def ResNet18CIFAR(x):
     """
     layers = Layers()
     x = layers.conv_bn_relu(x, 64, 3, prefix="stem")
-    return residual_stages(layers, x, (2, 2, 2, 2), BASIC_FILTERS, basic)
+    return _residual_stages(layers, x, (2, 2, 2, 2), BASIC_FILTERS, basic)
 
 
 @image_classifier("imagenet2012")

@@ -37,7 +37,7 @@ _THEIR_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Dialect:
+class _Dialect:
     """How the layers of a network are called in somebody's code.
 
     Attributes:
@@ -106,8 +106,8 @@ _UNIT = (
     ("shortcut_bn", "identity_conv.bn"),
 )
 
-DIALECTS = (
-    Dialect(  # torchvision's too, chenyaofo's and kuangliu's
+_DIALECTS = (
+    _Dialect(  # torchvision's too, chenyaofo's and kuangliu's
         "timm",
         outside=(
             ("stem_conv", "conv1"),
@@ -125,7 +125,7 @@ DIALECTS = (
         ),
         first={"block": 0},
     ),
-    Dialect(  # xternalz's, from whom RobustBench and TRADES have it
+    _Dialect(  # xternalz's, from whom RobustBench and TRADES have it
         "robustbench",
         outside=(
             ("stem_conv", "conv1"),
@@ -137,7 +137,7 @@ DIALECTS = (
         first={"block": 0},
         dead=r"sub_block1\..*",  # TRADES makes it, and does not call it
     ),
-    Dialect(  # of networks with BN before the convolutions
+    _Dialect(  # of networks with BN before the convolutions
         "pytorchcv",
         outside=(
             ("stem_conv", "features.init_block"),
@@ -148,7 +148,7 @@ DIALECTS = (
         inside=(("shortcut_conv", "identity_conv"), *_UNIT),
         first={},
     ),
-    Dialect(  # and behind them
+    _Dialect(  # and behind them
         "pytorchcv",
         outside=(
             ("stem_conv", "features.init_block.conv"),
@@ -159,7 +159,7 @@ DIALECTS = (
         inside=_UNIT,
         first={},
     ),
-    Dialect(
+    _Dialect(
         "transformers",
         outside=(
             ("stem_conv", "resnet.embedder.embedder.convolution"),
@@ -190,7 +190,7 @@ class Checkpoint:
         unknown: list of the names that are no layer's.
     """
 
-    dialect: Dialect
+    dialect: _Dialect
     values: dict
     keys: dict
     unknown: list
@@ -271,7 +271,9 @@ def translate(state):
         # They come from a network that was trained on several devices.
         state = {key.removeprefix("module."): x for key, x in state.items()}
     modules = {key.rpartition(".")[0] for key in state}
-    dialect = max(DIALECTS, key=lambda x: sum(map(bool, map(x.layer, modules))))
+    dialect = max(
+        _DIALECTS, key=lambda x: sum(map(bool, map(x.layer, modules)))
+    )
     checkpoint = Checkpoint(dialect, {}, {}, [])
     for key, value in state.items():
         module, _, part = key.rpartition(".")
@@ -306,7 +308,7 @@ def _check_ends(checkpoint, state):
     """Checks what tells the channels of the images, and the classes."""
     stem, top = ("stem_conv", "weight"), ("predictions", "weight")
     if stem not in checkpoint.keys:
-        names = dict.fromkeys(dialect.name for dialect in DIALECTS)
+        names = dict.fromkeys(dialect.name for dialect in _DIALECTS)
         raise ValueError(
             "There is no kernel of the first convolution, such as "
             f"'conv1.weight', by the names of {', '.join(names)}. "
@@ -354,7 +356,7 @@ def to_torch_state_dict(model, layout=None):
     save_file(state, "wrn_28_10.safetensors")
     ```
     """
-    names = tuple(dict.fromkeys(dialect.name for dialect in DIALECTS))
+    names = tuple(dict.fromkeys(dialect.name for dialect in _DIALECTS))
     check_choice("layout", layout, (None, *names))
     layers = [
         layer
@@ -380,7 +382,7 @@ def _fitting(layout, layers):
     """The first dialect that names all layers, else the first and a layer's
     name that it has no name for."""
     found = []
-    for dialect in DIALECTS:
+    for dialect in _DIALECTS:
         if layout not in (None, dialect.name):
             continue
         strangers = [

@@ -85,7 +85,7 @@ def fault(files, pins=None):
     return None
 
 
-def digests_of(path):
+def _digests_of(path):
     """The path of the file with the SHA-256 of a run's weights."""
     return path.with_name(f"{path.name}.sha256")
 
@@ -99,7 +99,7 @@ def note_digest(path, contents):
         path: Path of the weights.
         contents: bytes, what they are going to be.
     """
-    beside = digests_of(path)
+    beside = _digests_of(path)
     lines = [f"{describe(contents)['sha256']}  {path.name}\n"]
     if beside.is_file():
         lines += beside.read_text().splitlines(keepends=True)[:1]
@@ -114,7 +114,7 @@ def digest_fault(path, contents):
         path: Path of the weights.
         contents: bytes, what is read there.
     """
-    beside = digests_of(path)
+    beside = _digests_of(path)
     if not beside.is_file():
         return None
     known = beside.read_text(errors="replace").split()[::2]

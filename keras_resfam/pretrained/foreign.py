@@ -17,7 +17,7 @@ from keras_resfam.pretrained.files import FINGERPRINT
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """The names of the tensors' file on the Hub; the first that is there counts."""
 
-INDEX = "model.safetensors.index.json"
+_INDEX = "model.safetensors.index.json"
 """What tells which of several files holds a tensor."""
 
 CONFIGS = ("config.json", "preprocessor_config.json")
@@ -56,7 +56,7 @@ def is_checkpoint(path):
     path = Path(path)
     if path.is_dir():
         ours = (path / FINGERPRINT).exists()
-        names = (*WEIGHTS, INDEX)
+        names = (*WEIGHTS, _INDEX)
         return not ours and any((path / name).is_file() for name in names)
     suffixes = (tensor_files.SAFETENSORS, *tensor_files.PICKLES)
     return path.is_file() and path.name.endswith(suffixes)
@@ -95,7 +95,7 @@ def choose(where, names):
     for name in WEIGHTS:
         if name in names:
             return name
-    sharded = " These are divided among several files." * (INDEX in names)
+    sharded = " These are divided among several files." * (_INDEX in names)
     raise ValueError(
         "`weights` should be a network of keras_resfam, with its "
         f"{FINGERPRINT}, or a checkpoint with its tensors in one file, "

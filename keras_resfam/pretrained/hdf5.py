@@ -27,13 +27,13 @@ import h5py
 import numpy as np
 
 MOST_LAYERS = 20_000
-MOST_VARIABLES = 16  # of a layer; Keras's own have up to 5
-LONGEST_NAME = 1000
-FLOATS = "float16", "float32", "float64"
+_MOST_VARIABLES = 16  # of a layer; Keras's own have up to 5
+_LONGEST_NAME = 1000
+_FLOATS = "float16", "float32", "float64"
 
 # Of the process that reads, beside a few copies of the file: bytes, seconds.
 MEMORY = 2**29
-TIME = 60
+_TIME = 60
 
 
 def read(contents, expected=None):
@@ -81,7 +81,7 @@ def read_apart(contents, expected=None):
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                 "OPENBLAS_NUM_THREADS": "1",  # or its threads take the memory
             },
-            timeout=5 * TIME,
+            timeout=5 * _TIME,
         )
     except subprocess.TimeoutExpired as error:
         raise ValueError("The file takes too long to read.") from error
@@ -142,7 +142,7 @@ def _find(file, size):
     layers = _group(file, "layers", MOST_LAYERS)
     for part in layers:
         group = _group(
-            _group(layers, part, MOST_LAYERS), "vars", MOST_VARIABLES
+            _group(layers, part, MOST_LAYERS), "vars", _MOST_VARIABLES
         )
         if not len(group):
             continue
@@ -220,10 +220,10 @@ def _array(group, key):
     dtype = entry.dtype.name
     if entry.dtype.itemsize == 2 and _text(entry, "dtype") == "bfloat16":
         dtype = "bfloat16"
-    elif dtype not in FLOATS:
+    elif dtype not in _FLOATS:
         raise ValueError(
             f"The values of '{entry.name}' should be of the type "
-            f"{', '.join(FLOATS)} or bfloat16. Received: {dtype}"
+            f"{', '.join(_FLOATS)} or bfloat16. Received: {dtype}"
         )
     whole = entry.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
     if (
@@ -247,7 +247,9 @@ def _text(entry, name):
     if attribute.shape != () or kind is None:
         return None
     text = entry.attrs[name]
-    return text if isinstance(text, str) and len(text) <= LONGEST_NAME else None
+    return (
+        text if isinstance(text, str) and len(text) <= _LONGEST_NAME else None
+    )
 
 
 def _limit(size):
@@ -258,7 +260,7 @@ def _limit(size):
         return
     for kind, limit in (
         (resource.RLIMIT_DATA, MEMORY + 4 * size),
-        (resource.RLIMIT_CPU, TIME),
+        (resource.RLIMIT_CPU, _TIME),
         (resource.RLIMIT_CORE, 0),
     ):
         _, most = resource.getrlimit(kind)

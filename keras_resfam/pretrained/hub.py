@@ -30,7 +30,7 @@ from keras_resfam.pretrained.files import (
     size_fault,
 )
 
-LARGEST_FINGERPRINT = 2**24  # bytes; a ResNet of 1,202 layers takes 1 MB
+_LARGEST_FINGERPRINT = 2**24  # bytes; a ResNet of 1,202 layers takes 1 MB
 
 
 def fetch(repository, revision, pins=None):
@@ -129,7 +129,7 @@ def _download(repository, revision, pins):
     stated = {name: get(name, dry_run=True).file_size for name in NEEDED}
     fetched, wrong = [], None
     if pins is None:
-        if stated[FINGERPRINT] > LARGEST_FINGERPRINT:
+        if stated[FINGERPRINT] > _LARGEST_FINGERPRINT:
             return [], commit, f"{FINGERPRINT} is larger than any is"
         fetched = [Path(get(FINGERPRINT))]
         pins, wrong = own_pins(fetched[0].read_bytes())
@@ -191,21 +191,21 @@ class hub_errors:
         where = self.repository, self.revision
         if isinstance(error, HubError):  # an OSError that says it already
             return None
-        if isinstance(error, REFUSED):
+        if isinstance(error, _REFUSED):
             return ValueError(
                 "A repository is 'organisation/name', and a revision a branch, "
                 f"tag or commit: {_without_secrets(str(error))} "
                 f"Received: repository={where[0]!r}, revision={where[1]!r}"
             )
-        if isinstance(error, FAILED):
+        if isinstance(error, _FAILED):
             told = map(_without_secrets, _explain(error))
             return HubError.about(*where, *told)
         return None
 
 
-REFUSED = errors.HFValidationError, errors.BadRequestError
+_REFUSED = errors.HFValidationError, errors.BadRequestError
 
-FAILED = (
+_FAILED = (
     OSError,
     RuntimeError,  # the client's wrapper of what fails in its threads
     json.JSONDecodeError,  # an answer that is not the Hub's, or not whole

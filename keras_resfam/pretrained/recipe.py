@@ -46,12 +46,12 @@ def parse(text):
         lambda value: (
             isinstance(value, list)
             and len(value) == 3
-            and all(map(is_count, value))
+            and all(map(_is_count, value))
         ),
         "a list of height, width and channels",
     )
     if "classes" in recipe:
-        check(recipe, "classes", is_count, "a number of classes")
+        check(recipe, "classes", _is_count, "a number of classes")
     if "preprocessing" in recipe:
         moments = f"true, false or one of {', '.join(DATASETS)}"
         check(recipe, "preprocessing", _is_preprocessing, moments)
@@ -79,7 +79,7 @@ def is_text(value):
     return isinstance(value, str) and value != ""
 
 
-def is_count(value):
+def _is_count(value):
     return type(value) is int and value > 0
 
 

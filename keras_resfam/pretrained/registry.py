@@ -16,7 +16,7 @@ PATH = Path(__file__).with_name("registry.json")
 PUBLIC = Path(__file__).with_name("public.json")
 """What others have trained and published."""
 
-NAMESPACE = "keras-resfam"
+_NAMESPACE = "keras-resfam"
 """The organisation on the Hugging Face Hub under which they are published."""
 
 
@@ -56,7 +56,7 @@ class Network:
         It has the data set's name where that means this very network.
         """
         network = self.builder, self.arguments
-        weights = shorthand(self.name, self.dataset, *network)
+        weights = _shorthand(self.name, self.dataset, *network)
         return families.call(*network, weights=weights)
 
     def __repr__(self):
@@ -160,7 +160,7 @@ def pins(name, sha256):
 
 def repository(name):
     """The repository on the Hub in which the project publishes a network."""
-    return f"{NAMESPACE}/{name}"
+    return f"{_NAMESPACE}/{name}"
 
 
 def list_weights(family=None, dataset=None):
@@ -229,7 +229,7 @@ def choose(name, family, arguments):
     )
 
 
-def shorthand(name, dataset, family, arguments):
+def _shorthand(name, dataset, family, arguments):
     """What `weights` can be for a network: its data set, where that means it.
 
     Args:

@@ -38,7 +38,7 @@ from keras_resfam.pretrained.files import (
 CHECKOUT = Path(__file__).parents[2]
 """The checkout of this project, where the package is installed from one."""
 
-CARRIED = Path(__file__).parents[1] / "weights"
+_CARRIED = Path(__file__).parents[1] / "weights"
 """Where a wheel has put the small networks (see setup.py)."""
 
 
@@ -358,7 +358,7 @@ def _choose(name, family, arguments):
 
 def _registered_files(network):
     """A network's files: from the checkout, the package, else the Hub."""
-    folders = [CARRIED / network.name]
+    folders = [_CARRIED / network.name]
     if (CHECKOUT / "pyproject.toml").is_file():
         folders.insert(0, CHECKOUT / "weights" / network.name)
     for folder in folders:
