@@ -3,7 +3,6 @@
 import ast
 import graphlib
 import re
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,7 @@ FLOORS = (
     {"analysis", "compiling"},
     {""},  # keras_resfam itself
 )
-ROOT = Path(__file__).parents[1]
+ROOT = imports.ROOT
 PACKAGE = imports.modules("keras_resfam")
 TRAINING = imports.modules("training")
 
