@@ -4,6 +4,10 @@
 
 writes lesions.csv, path_lengths.csv, gradients.csv, the pictures as SVG, and
 index.html, which shows them all. A run that was stopped goes on where it was.
+The network can be any residual Keras model:
+
+    python training/analyse.py mine.keras --dataset flowers \\
+        --data-dir flowers --out analysis/mine
 
     python training/analyse.py untrained --builder ResNet --set depth=110 \\
         --benchmark
@@ -103,13 +107,15 @@ def analyse(options):
     from training.studies import study
 
     model, description = loading.load_network(options)
-    dataset, data_dir = description["dataset"], options.data_dir
+    dataset = options.dataset or description["dataset"]
+    data_dir = options.data_dir
     own_split = evaluation.own_split(description, dataset, data_dir)
     batches, _ = evaluation.load_data(
         dataset, options.split or own_split, description, data_dir
     )
     images, labels = evaluation.first_examples(batches, options.examples)
     options.out.mkdir(parents=True, exist_ok=True)
+    description = {**description, "dataset": dataset}
     study.run_studies(model, description, images, labels, options)
 
 

@@ -4,10 +4,12 @@
     python training/evaluate.py runs/digits/best.weights.h5
     python training/evaluate.py weights/dmrnet_8_digits
     python training/evaluate.py cifar10 --builder DMRNet --set depth=14
+    python training/evaluate.py mine.keras --dataset flowers --data-dir flowers
 
-The network is a training run, a file of its weights, a folder of `weights/`,
-or what a builder takes as `weights`. The numbers of a run are also written to
-its result.json. The model card of a folder shows the numbers of its network.
+The network is a training run, a file of its weights, a folder of `weights/`, a
+model that Keras has saved, or what a builder takes as `weights`. The numbers of
+a run are also written to its result.json. The model card of a folder shows the
+numbers of its network.
 """
 
 import json
@@ -24,7 +26,6 @@ def parse_arguments(arguments=None):
     parser = command_line.parser(__doc__)
     add = parser.add_argument
     command_line.add_network(add)
-    add("--dataset", help="another data set than the network's own")
     add("--split", help="of the data set (default: its test split)")
     command_line.add_data_dir(add)
     command_line.add_backend(add)

@@ -6,6 +6,7 @@ that what is not as it should be ends in one error, which names the field.
 
 import json
 
+from keras_resfam._checks import are_numbers
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
 
@@ -17,8 +18,9 @@ def parse(text):
         text: str or bytes.
 
     Returns:
-        A dict. "builder", "arguments", "dataset" and "input_shape" are there,
-        and sound; so are "classes" and "preprocessing" if they are there.
+        A dict. "builder", "arguments", "dataset" and "input_shape" are there
+        and valid. "classes", "preprocessing" and "class_names" are valid if
+        they are there.
 
     Raises:
         ValueError: If not; the text names the field.
@@ -53,8 +55,13 @@ def parse(text):
     if "classes" in recipe:
         check(recipe, "classes", _is_count, "a number of classes")
     if "preprocessing" in recipe:
-        moments = f"true, false or one of {', '.join(DATASETS)}"
+        moments = (
+            f"true, false, one of {', '.join(DATASETS)}, or a list of the "
+            "channels' means and of their deviations"
+        )
         check(recipe, "preprocessing", _is_preprocessing, moments)
+    if "class_names" in recipe:
+        check(recipe, "class_names", _are_texts, "a list of strings")
     return recipe
 
 
@@ -87,7 +94,18 @@ def _is_builder(value):
     return isinstance(value, str) and value in families.names()
 
 
+def _are_texts(value):
+    return isinstance(value, list) and value and all(map(is_text, value))
+
+
 def _is_preprocessing(value):
+    if isinstance(value, list):  # mean and standard deviation
+        return (
+            len(value) == 2
+            and all(map(are_numbers, value))
+            and len(value[0]) == len(value[1])
+            and min(value[1]) > 0
+        )
     return isinstance(value, bool) or (
         isinstance(value, str) and value in DATASETS
     )

@@ -228,17 +228,41 @@ def class_names(weights):
     if files is not None and RECIPE not in files:
         names = foreign.class_names(repr(text), files)
     elif files is not None:
-        names = _names_of(json.loads(files[RECIPE])["dataset"])
+        names = _names_in(files[RECIPE], repr(text))
     else:
-        networks = registry.read() + registry.read_public()
-        trained_on = {network.name: network.dataset for network in networks}
-        names = _names_of(trained_on.get(text, text))
+        names = _names_of(text) or _names_registered(text)
     if not names:
         raise ValueError(
             "`weights` should be a data set's name, or weights that tell the "
             f"names of their classes. Received: weights={weights!r}"
         )
     return names
+
+
+def _names_in(contents, where):
+    """The class names that a recipe.json tells."""
+    try:
+        described = recipe.parse(contents)
+    except ValueError as error:
+        raise ValueError(
+            f"`weights` should have a {RECIPE} that tells what they were "
+            f"trained on. {error} Received: weights={where}"
+        ) from error
+    return tuple(described.get("class_names", ())) or _names_of(
+        described["dataset"]
+    )
+
+
+def _names_registered(name):
+    """The class names of a network, or of a data set, in the registry."""
+    for network in registry.read() + registry.read_public():
+        if name in (network.name, network.dataset):
+            names = _names_of(network.dataset)
+            if not names:
+                files = _registered_files(network)
+                names = _names_in(files[RECIPE], repr(name))
+            return names
+    return ()
 
 
 def _names_of(dataset):
@@ -445,9 +469,13 @@ def _known(described):
     dataset = described["dataset"]
     # Fine-tuned networks keep the moments of what they started from.
     moments = described.get("preprocessing", dataset)
+    if isinstance(moments, list):
+        moments = tuple(map(tuple, moments))
+    elif moments not in DATASETS:
+        moments = None
     return {
         "dataset": dataset,
-        "preprocessing": moments if moments in DATASETS else None,
+        "preprocessing": moments,
         "input_shape": tuple(described["input_shape"]),
     }
 

@@ -57,11 +57,25 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def make(folder, builder="DMRNet", arguments=None, name="tiny"):
+def make(
+    folder,
+    builder="DMRNet",
+    arguments=None,
+    name="tiny",
+    classes=10,
+    input_shape=(8, 8, 1),
+    preprocessing="digits",
+):
     """Writes a run folder; returns its path."""
     keras.utils.set_random_seed(0)
     arguments = arguments or {"depth": 8}
-    model = network(builder, arguments)
+    model = network(
+        builder,
+        arguments,
+        classes=classes,
+        input_shape=input_shape,
+        include_preprocessing=preprocessing,
+    )
     folder.mkdir(parents=True)
     model.save_weights(folder / "model.weights.h5")
     recipe = {
@@ -73,9 +87,9 @@ def make(folder, builder="DMRNet", arguments=None, name="tiny"):
         "arguments": arguments,
         "dataset": "digits",
         "test_split": "test",
-        "classes": 10,
-        "input_shape": [8, 8, 1],
-        "preprocessing": "digits",
+        "classes": classes,
+        "input_shape": list(input_shape),
+        "preprocessing": preprocessing,
         "epochs": 1,
         "seed": 0,
         "command": COMMANDS[0],

@@ -62,6 +62,16 @@ class Epochs:
             return as_tf_data(batches)
         return batches
 
+    def take(self, epoch, rows):
+        """Returns the images at some positions in the order of an epoch.
+
+        Args:
+            epoch: Integer.
+            rows: Slice of the positions.
+        """
+        order, _ = self.order_and_draws(epoch)
+        return self.images[order[rows]]
+
     def order_and_draws(self, epoch):
         """The order of an epoch's examples, and their random numbers.
 
@@ -94,9 +104,8 @@ class _Batches(keras.utils.PyDataset):
         start = (index + self.skip) * size + part * size // parts
         rows = slice(start, start + size // parts)
         order, draws = self.epochs.order_and_draws(self.epoch)
-        chosen = order[rows]
-        inputs = self.epochs.images[chosen], draws[rows]
-        return inputs, self.epochs.labels[chosen]
+        inputs = self.epochs.take(self.epoch, rows), draws[rows]
+        return inputs, self.epochs.labels[order[rows]]
 
 
 def as_tf_data(batches):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_resfam.datasets import DATASETS
-from training.images import reading
+from training.images import folders, reading
 
 
 def test_split(dataset):
@@ -33,17 +33,33 @@ def own_split(description, dataset, data_dir):
 def load_data(dataset, split, description, data_dir):
     """Returns the batches of a data set, and the names of its classes."""
     names = reading.class_names(dataset, data_dir)
-    if description.get("image_size") and not reading.in_memory(
-        dataset, data_dir
-    ):
+    if dataset == description["dataset"]:
+        _check_same_classes(names, description.get("class_names"), dataset)
+    size = description.get("image_size")
+    if size and reading.in_memory(dataset, data_dir):
+        size = None
+    if size and folders.is_root(data_dir):
+        return in_batches(
+            *reading.photographs(dataset, split, data_dir, size)
+        ), names
+    if size:
         builder = reading.tfds_builder(dataset, data_dir)
         from training.images import streams
 
-        batches = streams.in_order(builder, split, description["image_size"])
+        batches = streams.in_order(builder, split, size)
         return _named(batches.as_numpy_iterator(), dataset, split), names
     images, labels = reading.load(dataset, split, data_dir)
     reading.check_not_empty(dataset, split, len(labels))
     return in_batches(images, labels), names
+
+
+def _check_same_classes(names, trained, dataset):
+    """Refuses data whose classes are not those of the training data."""
+    if names and trained and list(names) != list(trained):
+        raise ValueError(
+            f"{dataset} should have the classes that the network was trained "
+            f"on: {', '.join(trained)}. Received: {', '.join(names)}"
+        )
 
 
 def _named(batches, dataset, split):

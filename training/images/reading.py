@@ -1,4 +1,4 @@
-"""Image classification data: TensorFlow Datasets, or arrays from an `.npz`.
+"""Image classification data: TensorFlow Datasets, arrays, or folders.
 
 Data sets whose images have one size are read once, into uint8 arrays.
 """
@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_resfam.datasets import DATASETS
+from training.images import folders
 from training.startup import backend
 
 PART = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")  # of a split
@@ -40,8 +41,9 @@ def load(name, split, data_dir=None):
             there may be a slice of examples, as in "train[-500:]".
         data_dir: Path or `None`. A TensorFlow Datasets `data_dir`, or an
             `.npz` file of arrays `x_train`, `y_train`, `x_test`, `y_test`
-            (in general `x_<split>`), or a folder with `<name>.npz`; the
-            arrays need no TensorFlow.
+            (in general `x_<split>`), or a folder with `<name>.npz`; or a
+            folder with an image in `<split>/<class>/<file>`. The arrays and
+            the folders need no TensorFlow.
 
     Returns:
         `(images, labels)`: uint8 array of shape `(examples, height, width,
@@ -59,10 +61,15 @@ def load(name, split, data_dir=None):
             )
         return _joined(split, _digits)
     path = npz_path(name, data_dir)
-    if path is None:
+    if path is None and folders.is_root(data_dir):
+        path = data_dir
+        paths, labels = _files(name, split, data_dir)
+        images = folders.load(paths)
+    elif path is None:
         return _tfds(name, split, data_dir)
-    with _open_npz(path) as file:
-        images, labels = _joined(split, lambda part: _npz(path, file, part))
+    else:
+        with _open_npz(path) as file:
+            images, labels = _joined(split, lambda part: _npz(path, file, part))
     if images.dtype != np.uint8 or images.ndim != 4:
         raise ValueError(
             "Images should be uint8 of shape (examples, height, width, "
@@ -80,12 +87,53 @@ def load(name, split, data_dir=None):
     return np.ascontiguousarray(images), labels.astype("int32")
 
 
+def photographs(name, split, data_dir, size):
+    """Returns the images of a split in folders, to be cut to one size.
+
+    Args:
+        name, split, data_dir: See `load`.
+        size: Integer. The side to cut images to.
+
+    Returns:
+        `(images, labels)`: `folders.Photographs` and an int32 array of shape
+        `(examples,)`.
+    """
+    paths, labels = _files(name, split, data_dir)
+    return folders.Photographs(paths, size), labels
+
+
+def _files(name, split, data_dir):
+    """The paths and labels of a split in folders."""
+    order = _class_folders(name, data_dir)
+    return _joined(split, lambda part: folders.files(data_dir, part, order))
+
+
+def _class_folders(name, data_dir):
+    """The names of the class folders, in the order of the labels."""
+    found, record = folders.classes(data_dir), record_of(name)
+    if record is None:
+        return found
+    if set(found) == set(record.class_names):
+        return record.class_names
+    ids = all(re.fullmatch(r"n\d{8}", folder) for folder in found)
+    if record is DATASETS["imagenet2012"] and ids and len(found) == 1000:
+        return found  # WordNet's numbers, in whose order the labels are
+    shown = ", ".join(found[:5]) + ", ..." * (len(found) > 5)
+    raise ValueError(
+        f"The class folders of {name} should have the names of its classes; "
+        "name other data by `--set dataset=...`. Received: "
+        f"{data_dir} with {shown}"
+    )
+
+
 def has_split(name, split, data_dir=None):
     """Whether a data set has a split."""
     parts = {part.partition("[")[0] for part in split.split("+")}
     if name == "digits":
         return parts <= {"train", "test"}
     path = npz_path(name, data_dir)
+    if path is None and folders.is_root(data_dir):
+        return all(folders.has_split(data_dir, part) for part in parts)
     if path is None:  # TFDS has every split of the data sets known here
         return bool(record_of(name)) or parts <= set(
             tfds_builder(name, data_dir).info.splits
@@ -292,7 +340,8 @@ def tfds_builder(name, data_dir=None):
     except tfds.core.registered.DatasetNotFoundError as error:
         raise ValueError(
             "TensorFlow Datasets has no such data set, and `--data-dir` has "
-            f"no arrays of it. Received: dataset={name}"
+            "neither arrays of it nor folders train/<class>/ and "
+            f"test/<class>/ of images. Received: dataset={name}"
         ) from error
     features = builder.info.features
     if not {"image", "label"} <= set(features):
@@ -353,6 +402,8 @@ def classes_of(name, labels, data_dir=None):
     elif npz_path(name, data_dir):
         classes = int(labels.max()) + 1
         check_every_class(name, labels, classes)
+    elif folders.is_root(data_dir):
+        classes = len(folders.classes(data_dir))
     else:
         label = tfds_builder(name, data_dir).info.features["label"]
         classes = label.num_classes
@@ -376,6 +427,8 @@ def check_every_class(name, labels, classes):
 
 def checksum(images, labels):
     """A text that identifies the data, whatever their order."""
+    if isinstance(images, folders.Photographs):
+        return images.checksum(labels)
     pairs = zip(images, labels.tolist(), strict=True)
     return f"{sum(zlib.crc32(image, label) for image, label in pairs):x}"
 
@@ -435,4 +488,6 @@ def class_names(name, data_dir=None):
         return record_of(name).class_names
     if npz_path(name, data_dir):
         return None
+    if folders.is_root(data_dir):
+        return folders.classes(data_dir)
     return tfds_builder(name, data_dir).info.features["label"].names

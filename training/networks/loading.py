@@ -1,10 +1,14 @@
 """Trained networks, as a command line names them."""
 
 import pathlib
+import zipfile
+
+import keras
 
 from keras_resfam.models import families
 from keras_resfam.pretrained import sources
 from keras_resfam.pretrained.files import RECIPE, WEIGHTS, describe
+from training.images import reading
 from training.images.evaluation import test_split
 from training.recipes import parse_setting
 from training.run import run_folder
@@ -25,6 +29,8 @@ def load_network(options):
             f"Received: --set {options.set[0]}"
         )
     file, path = run_file(options), pathlib.Path(options.network)
+    if path.suffix == ".keras":
+        return _load_keras_file(path, options)
     if file is not None and options.builder is not None:
         raise ValueError(
             "`--builder` should not be given for a run, whose recipe.json "
@@ -35,12 +41,25 @@ def load_network(options):
     if options.builder is None and (path / RECIPE).is_file():
         description = read_description(path / RECIPE)
         model, _ = _load_weights(
-            description["builder"], description["arguments"], options.network
+            description["builder"],
+            description["arguments"],
+            options.network,
+            description["dataset"],
         )
         return model, description
     return _load_weights(
-        options.builder, builder_arguments(options), options.network
+        options.builder,
+        builder_arguments(options),
+        options.network,
+        options.dataset,
     )
+
+
+def title(model, description):
+    """The call that builds a network, or the name of a model from a file."""
+    if description["builder"] is None:
+        return model.name
+    return families.call(description["builder"], description["arguments"])
 
 
 def run_file(options):
@@ -93,26 +112,78 @@ def _load_run(file):
     return model, description
 
 
-def _load_weights(name, arguments, weights):
+def _load_weights(name, arguments, weights, dataset):
     """Builds a network for `weights`, and says what their data were."""
     builder = find_builder(name, weights)
     source = sources.find(
         weights, name, {**families.defaults(name), **arguments}
     )
-    if source.dataset is None:
+    dataset = source.dataset or dataset
+    if dataset is None:
         raise ValueError(
-            "A file of weights should lie in the folder of its run, whose "
-            "recipe.json says how images were normalised. "
-            f"Received: {weights}"
+            "`--dataset` should name the data that the weights were trained "
+            f"on, since nothing beside them does. Received: {weights}"
         )
     model = builder(**arguments, weights=source, classifier_activation=None)
     return model, {
         "builder": name,
         "arguments": arguments,
-        "dataset": source.dataset,
-        "test_split": test_split(source.dataset),
-        "image_size": 224 if source.dataset == "imagenet2012" else None,
+        **_of_dataset(dataset, model),
     }
+
+
+def _of_dataset(dataset, model):
+    """What a description says of the data, where no recipe.json does."""
+    shape, record = model.input_shape[1:], reading.record_of(dataset)
+    of_that_size = record is not None and shape == record.image_shape
+    varied = dataset == "imagenet2012" or not of_that_size
+    return {
+        "dataset": dataset,
+        "test_split": test_split(dataset),
+        "image_size": shape[0] if varied else None,
+    }
+
+
+def _load_keras_file(path, options):
+    """Loads a model that `model.save` has written, to give logits."""
+    if options.builder is not None or options.dataset is None:
+        raise ValueError(
+            "A .keras file should come without `--builder` and with "
+            "`--dataset`, which names the data that the model was trained on. "
+            f"Received: {path}, --builder {options.builder}, "
+            f"--dataset {options.dataset}"
+        )
+    try:
+        model = keras.saving.load_model(path)
+    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"`network` should be a model that Keras can load. {error} "
+            f"Received: {path}"
+        ) from error
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+        raise ValueError(
+            "`network` should be a model of images of one size. "
+            f"Received: {path} with inputs of shape {shape}"
+        )
+    return without_softmax(model), {
+        "builder": None,
+        "arguments": {},
+        **_of_dataset(options.dataset, model),
+    }
+
+
+def without_softmax(model):
+    """A classifier that gives logits, on the same weights."""
+    last = model.layers[-1]
+    softmax = keras.activations.softmax
+    if isinstance(last, keras.layers.Softmax) or (
+        isinstance(last, keras.layers.Activation) and last.activation is softmax
+    ):
+        return keras.Model(model.inputs, last.input, name=model.name)
+    if getattr(last, "activation", None) is softmax:
+        last.activation = keras.activations.linear
+    return model
 
 
 def find_builder(name, weights):

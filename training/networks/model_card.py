@@ -6,11 +6,14 @@ import re
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from keras_resfam._files import read_json
+from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
 from keras_resfam.pretrained import registry
 from keras_resfam.pretrained.files import RECIPE
 from training.run import reports, run_folder
 from training.run.description import read as read_description
+
+LICENCE = "apache-2.0"
 
 HUB_DATASETS = {
     "cifar10": "uoft-cs/cifar10",
@@ -43,12 +46,10 @@ def render(folder):
     data = ModelCardData(
         model_name=folder.name,
         library_name="keras",
-        license="apache-2.0",
+        license=_licence(description),
         pipeline_tag="image-classification",
         tags=["keras_resfam", description["builder"], description["dataset"]],
-        datasets=[
-            HUB_DATASETS.get(description["dataset"], description["dataset"])
-        ],
+        datasets=_known_on_the_hub(description["dataset"]),
         metrics=["accuracy"],
         eval_results=_eval_results(description, result, title),
     )
@@ -63,6 +64,31 @@ def render(folder):
     body = "\n\n".join(sections)
     card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}")
     return f"{str(card).rstrip()}\n"
+
+
+def _known_on_the_hub(dataset):
+    """The data set's name on the Hub, in a list; `None` if it has none."""
+    known = dataset in DATASETS
+    return [HUB_DATASETS.get(dataset, dataset)] if known else None
+
+
+def _licence(description):
+    """The licence of the weights; `None` if nothing tells it.
+
+    Networks of this project have its own. Fine-tuned weights have the licence
+    of those that training started from.
+    """
+    weights, builder = description.get("weights"), description["builder"]
+    if weights is None:
+        return LICENCE
+    known = registry.choose(weights, builder, description["arguments"])
+    for network in registry.read_public():
+        address = weights.partition("@")[0]
+        if address == f"hf://{network.repository}":
+            known = network
+    if known is None:
+        return None
+    return getattr(known, "licence", LICENCE)
 
 
 def _text(value):
@@ -117,6 +143,9 @@ def _usage(name, description, title):
         description["builder"], description["arguments"], weights=name
     )
     shape = ", ".join(map(str, ("batch", *description["input_shape"])))
+    classes = f'"{description["dataset"]}"'
+    if description["dataset"] not in DATASETS:
+        classes = f'keras_resfam.class_names("{name}")'
     return f"""\
 ## Use
 
@@ -128,7 +157,7 @@ import keras_resfam
 
 model = keras_resfam.{_line(call)}
 predictions = model.predict(images)  # ({shape}), 0 to 255
-keras_resfam.decode_predictions(predictions, "{description["dataset"]}")
+keras_resfam.decode_predictions(predictions, {classes})
 ```
 
 With Keras alone, from a copy of this folder, or from its repository on the Hub
@@ -181,10 +210,19 @@ def _training(folder, description):
     planned = description["epochs"]
     epochs = done if done == planned else f"{done} of the {planned}"
     unit = "epoch" if planned == 1 else "epochs"
+    started_from = ""
+    if description.get("weights"):
+        started_from = (
+            "Training started from the weights "
+            f"{_text(description['weights'])}, all but the classifier"
+        )
+        if _licence(description) is None:
+            started_from += ", whose licence also applies to these weights"
+        started_from += ".\n\n"
     text = f"""\
 ## Training
 
-{epochs} {unit}, by
+{started_from}{epochs} {unit}, by
 
     {_line(description["command"])}
 """

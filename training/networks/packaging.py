@@ -25,6 +25,7 @@ from keras_resfam.pretrained.files import (
     WEIGHTS,
     describe,
 )
+from training.images import evaluation, reading
 from training.networks import accuracy, model_card
 from training.run import run_folder
 from training.run.description import differences
@@ -74,14 +75,7 @@ def package(run, suffix="", data_dir=None):
                 "`run` should be the folder of a run that train.py has "
                 f"finished; {file} not found. Received: run={run}"
             )
-    description = read_description(run / RECIPE)
-    if description["dataset"] not in DATASETS or description.get("weights"):
-        raise ValueError(
-            "A network that is published should have been trained from "
-            "random weights on a data set of keras_resfam, whose channel "
-            f"moments it has. Received: dataset={description['dataset']!r}, "
-            f"weights={description.get('weights')!r}"
-        )
+    description = published_description(run)
     name = name_of(description, suffix)
     target = sources.CHECKOUT / "weights" / name
     restore(target)
@@ -93,8 +87,6 @@ def package(run, suffix="", data_dir=None):
         folder = pathlib.Path(parent) / name
         folder.mkdir()
         shutil.copyfile(run / run_folder.LOG, folder / run_folder.LOG)
-        for part in (description, *description.get("continued", ())):
-            part["command"] = without_local_paths(part["command"])
         write_json(folder / RECIPE, description)
         saved = time.gmtime((run / WEIGHTS).stat().st_mtime)
         trained = build(description, str(run / WEIGHTS))
@@ -115,6 +107,19 @@ def package(run, suffix="", data_dir=None):
     return target
 
 
+def published_description(run):
+    """A run's recipe.json, without what only its machine knows."""
+    description = read_description(run / RECIPE)
+    for part in (description, *description.get("continued", ())):
+        part["command"] = without_local_paths(part["command"])
+    if description.get("weights"):
+        description["weights"] = without_local_path(description["weights"])
+    record = reading.record_of(description["dataset"])
+    if record is not None:  # without the version that TFDS may be told
+        description["dataset"] = record.name
+    return description
+
+
 def measure_published(model, description, data_dir):
     """Measures a network as evaluate.py will measure the published one.
 
@@ -127,7 +132,9 @@ def measure_published(model, description, data_dir):
         model,
         description,
         dataset=description["dataset"],
-        split=description["test_split"],
+        split=evaluation.own_split(
+            description, description["dataset"], data_dir
+        ),
         data_dir=data_dir,
         command=f"python training/evaluate.py weights/{model.name}",
     )
@@ -180,13 +187,17 @@ def _beside(target, what):
 
 def without_local_paths(command):
     """A command whose absolute paths are cut to their last names."""
+    return shlex.join(map(without_local_path, shlex.split(command)))
+
+
+def without_local_path(word):
+    """A word of a command, its absolute path cut to the last name."""
 
     def cut(found):
         return found[1] + re.split(r"[/\\]", found[2].rstrip("/\\"))[-1]
 
     absolute = re.compile(r"(^|=)((?:/|[A-Za-z]:[/\\]|\\\\).*)", re.S)
-    words = shlex.split(command)
-    return shlex.join(absolute.sub(cut, word, count=1) for word in words)
+    return absolute.sub(cut, word, count=1)
 
 
 def name_of(description, suffix=""):
@@ -211,7 +222,10 @@ def name_of(description, suffix=""):
         else:
             parts += [argument, value]
     dataset = description["dataset"]
-    name = _joined(*parts, SHORT_NAMES.get(dataset, dataset))
+    parts.append(SHORT_NAMES.get(dataset, dataset))
+    if description.get("weights"):
+        parts.append("fine_tuned")
+    name = _joined(*parts)
     if description["name"].startswith(f"{name}_"):
         name = description["name"]
     return _joined(name, suffix) if suffix else name
@@ -235,7 +249,7 @@ def build(description, weights, **options):
         weights=weights,
         classes=description["classes"],
         input_shape=tuple(description["input_shape"]),
-        include_preprocessing=description["dataset"],
+        include_preprocessing=description["preprocessing"],
         **options,
     )
 

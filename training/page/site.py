@@ -13,9 +13,9 @@ from keras_resfam import analysis
 from keras_resfam._files import write_json
 from keras_resfam.analysis.data import digest
 from keras_resfam.datasets import DATASETS
-from keras_resfam.models import families
 from keras_resfam.pretrained import registry
 from training.images import evaluation
+from training.networks import loading
 from training.page import runtime
 from training.page.charts import charts
 from training.page.network import write_network
@@ -73,7 +73,7 @@ def load_samples(description, options):
 
 def describe(model, description, data):
     """A sentence about a network."""
-    call = families.call(description["builder"], description["arguments"])
+    call = loading.title(model, description)
     title = registry.title(description["dataset"])
     images = f" The page has {len(data[1]):,} test images." if data else ""
     return (

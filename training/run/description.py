@@ -30,6 +30,7 @@ def describe(recipe, seed, task, preprocessing):
         "input_shape": list(task.input_shape),
         "steps_per_epoch": task.epochs.steps,
         "preprocessing": preprocessing,
+        **({"class_names": task.class_names} if task.class_names else {}),
         "seed": seed,
         **environment(recipe),
         "training_data": task.checksum,

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from training.images import batches, reading
+from training.images import batches, folders, reading
 
 
 @dataclasses.dataclass
@@ -15,6 +15,7 @@ class Task:
     input_shape: tuple
     checksum: str  # of the training data
     evaluation_checksum: str
+    class_names: tuple | None  # of data sets that the package does not know
 
 
 def load_task(recipe, seed, data_dir, devices):
@@ -30,11 +31,13 @@ def load_task(recipe, seed, data_dir, devices):
                 "an .npz file, which have one size: `--set image_size=None`. "
                 f"Received: image_size={recipe.image_size}"
             )
-        return _streamed_task(recipe, seed, data_dir, devices)
+        if not folders.is_root(data_dir):
+            return _streamed_task(recipe, seed, data_dir, devices)
     kept, held_out = reading.split_in_two(recipe.train_split, recipe.validation)
-    train = reading.load(recipe.dataset, kept, data_dir)
     split = held_out or recipe.test_split
-    evaluation = reading.load(recipe.dataset, split, data_dir)
+    train, evaluation = (
+        _read(recipe, part, data_dir) for part in (kept, split)
+    )
     if held_out:
         check_held_out(recipe.validation, train[1], evaluation[1])
     for part, (_, labels) in ((kept, train), (split, evaluation)):
@@ -42,20 +45,49 @@ def load_task(recipe, seed, data_dir, devices):
     classes = reading.classes_of(recipe.dataset, train[1], data_dir)
     reading.check_labels(recipe.dataset, evaluation[1], classes)
     check_same_shape(split, evaluation[0], train[0])
-    size = devices.multiple(500)
-    in_order = batches.InOrder(
-        *evaluation, size, devices.shard, full=devices.count > 1
-    )
     return Task(
-        batches.Epochs(
-            *train, recipe.batch_size, seed, recipe.mixup, devices.shard
-        ),
-        devices.spread(in_order, size),
+        _epochs(*train, recipe, seed, devices.shard),
+        _in_order(*evaluation, devices),
         classes,
         train[0].shape[1:],
         reading.checksum(*train),
         reading.checksum(*evaluation),
+        _unknown_names(recipe.dataset, data_dir),
     )
+
+
+def _read(recipe, split, data_dir):
+    """The images and labels of a split, in memory or in files."""
+    name, size = recipe.dataset, recipe.image_size
+    if size is None:
+        return reading.load(name, split, data_dir)
+    return reading.photographs(name, split, data_dir, size)
+
+
+def _epochs(images, labels, recipe, seed, shard):
+    """The images to train on, in batches."""
+    if recipe.image_size is not None:
+        return folders.Epochs(images, labels, recipe, seed, shard)
+    return batches.Epochs(
+        images, labels, recipe.batch_size, seed, recipe.mixup, shard
+    )
+
+
+def _in_order(images, labels, devices):
+    """The images to evaluate on, in batches."""
+    in_files = isinstance(images, folders.Photographs)
+    size = devices.multiple(100 if in_files else 500)
+    in_order = batches.InOrder(
+        images, labels, size, devices.shard, full=devices.count > 1
+    )
+    return devices.spread(in_order, size)
+
+
+def _unknown_names(dataset, data_dir):
+    """The names of the classes, for recipe.json, where only the data tell."""
+    if reading.record_of(dataset) is not None:
+        return None
+    return reading.class_names(dataset, data_dir)
 
 
 def check_colours(recipe, channels):
@@ -112,4 +144,5 @@ def _streamed_task(recipe, seed, data_dir, devices):
         builder.info.features["label"].num_classes,
         (recipe.image_size, recipe.image_size, 3),
         *2 * [reading.tfds_checksum(builder)],
+        _unknown_names(recipe.dataset, data_dir),
     )

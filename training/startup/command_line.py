@@ -38,7 +38,8 @@ def add_data_dir(add):
         metavar="PATH",
         help="a data_dir of TensorFlow Datasets (default: its own); or an .npz "
         "file of uint8 images x_train, x_test and labels y_train, y_test, or "
-        "a folder with <data set>.npz, which do not need TensorFlow",
+        "a folder with <data set>.npz; or a folder with train/<class>/*.jpg "
+        "and test/<class>/*.jpg. The last three do not need TensorFlow",
     )
 
 
@@ -46,8 +47,9 @@ def add_network(add):
     """Adds the options that name a trained network."""
     add(
         "network",
-        help="a run, or one of its .weights.h5 files; a folder of weights/; "
-        "or, with --builder, what the builder takes as `weights`",
+        help="a run, or one of its .weights.h5 files; a folder of weights/; a "
+        ".keras file, with --dataset; or, with --builder, what the builder "
+        "takes as `weights`",
     )
     add("--builder", help="a builder of keras_resfam, such as DMRNet")
     add(
@@ -56,6 +58,11 @@ def add_network(add):
         default=[],
         metavar="ARGUMENT=VALUE",
         help="an argument of the builder, such as depth=14; may be repeated",
+    )
+    add(
+        "--dataset",
+        help="the data set of the images (default: the one that the network "
+        "was trained on, where its files name it)",
     )
 
 

@@ -7,6 +7,7 @@ from keras_resfam.analysis.published import (
     MEAN_LENGTH,
     NETWORK,
 )
+from training.networks import loading
 from training.studies import html
 
 RANDOM_STUDIES = {
@@ -55,7 +56,7 @@ def write_pages(model, description, records, lengths, gradients, out):
         parts.append(html.picture(path.read_bytes(), caption))
     parts += [html.note(text) for text in not_measured(records)]
     lead = (
-        f"{description['builder']} with {description['arguments']}: "
+        f"{loading.title(model, description)}: "
         f"{model.count_params():,} parameters, "
         f"{records[0]['examples']:,} images of {description['dataset']}."
     )

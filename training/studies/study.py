@@ -59,7 +59,7 @@ def name_of(network, description):
     if path.is_dir():
         return path.name
     if path.is_file():
-        stem = path.name.removesuffix(".weights.h5")
+        stem = path.name.removesuffix(".weights.h5").removesuffix(".keras")
         return f"{path.parent.name}/{stem}"
     return families.call(
         description["builder"], description["arguments"], weights=network

@@ -16,10 +16,12 @@ from huggingface_hub import ModelCard
 
 import hub
 import keras_resfam
+import photographs
 import tiny_run
 from keras_resfam.pretrained import fingerprint, hdf5, registry
 from keras_resfam.pretrained.files import WEIGHTS, describe
 from training import evaluate
+from training.images import reading
 from training.networks import loading, model_card, packaging
 
 FAMILIES = {
@@ -348,15 +350,69 @@ def test_a_run_that_lacks_something(empty_checkout, tmp_path, name):
         packaging.package(run)
 
 
-@pytest.mark.parametrize(
-    "change", [{"dataset": "eurosat"}, {"weights": "cifar10"}]
-)
-def test_a_run_with_other_channel_moments(empty_checkout, tmp_path, change):
-    run = tiny_run.make(tmp_path / "run")
-    recipe = read(run, "recipe.json") | change
+def test_a_network_fine_tuned_on_photographs(empty_checkout, tmp_path):
+    """From the folder of images to the names of the classes, by the name."""
+    photos = photographs.write(tmp_path / "photos")
+    # Moments of neither a data set's: those of what training started from.
+    moments = [[100.0, 110.0, 120.0], [50.0, 60.0, 70.0]]
+    run = tiny_run.make(
+        empty_checkout / "runs" / "shapes",
+        name="fine_tune",
+        classes=2,
+        input_shape=(16, 16, 3),
+        preprocessing=moments,
+    )
+    recipe = read(run, "recipe.json") | {
+        "dataset": "shapes",
+        "weights": f"{tmp_path}/started_from",
+        "class_names": ["blue", "red"],
+        "image_size": 16,
+    }
     (run / "recipe.json").write_text(json.dumps(recipe))
-    with pytest.raises(ValueError, match="channel moments"):
-        packaging.package(run)
+    folder = packaging.package(run, data_dir=photos)
+    assert folder.name == "dmrnet_8_shapes_fine_tuned"
+    assert list(read(folder, "result.json")["per_class"]) == ["blue", "red"]
+    assert read(folder, "recipe.json")["weights"] == "started_from"
+
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license is None
+    assert card.data.datasets is None
+    assert "started from the weights started\\_from" in card.text
+    assert 'class_names("dmrnet_8_shapes_fine_tuned")' in card.text
+
+    names = keras_resfam.class_names("dmrnet_8_shapes_fine_tuned")
+    assert names == keras_resfam.class_names("shapes") == ("blue", "red")
+    model = keras_resfam.DMRNet(depth=8, weights="shapes")
+    trained = keras_resfam.DMRNet(8, weights=str(run / WEIGHTS))
+    images, _ = reading.photographs("shapes", "test", photos, 16)
+    np.testing.assert_allclose(
+        model.predict(images[:], verbose=0),
+        trained.predict(images[:], verbose=0),
+        atol=5e-3,  # kernels in half precision
+    )
+
+
+@pytest.mark.parametrize(
+    ("builder", "weights", "licence"),
+    [
+        ("DMRNet", None, "apache-2.0"),
+        ("DMRNet", "digits", "apache-2.0"),
+        ("ResNet50", "imagenet", "Apache-2.0"),
+        ("ResNet50", "hf://timm/resnet50.a1_in1k@main", "Apache-2.0"),
+        ("ResNet50", "hf://somebody/resnet50", None),
+        ("ResNet50", "runs/mine", None),
+    ],
+)
+def test_the_licence_is_that_of_the_weights_before(
+    folders, builder, weights, licence
+):
+    arguments = FAMILIES.get(builder, {})
+    described = {
+        "builder": builder,
+        "arguments": arguments,
+        "weights": weights,
+    }
+    assert model_card._licence(described) == licence
 
 
 def test_another_network_does_not_take_the_place_of_one(

@@ -1,0 +1,316 @@
+"""Photographs in folders: `<root>/<split>/<class>/<image>`.
+
+Pillow reads them, so they need no TensorFlow. They are decoded and cut to one
+size when they are needed; the order and the crops are functions of the seed,
+the epoch and the position, as in `batches`.
+"""
+
+import concurrent.futures
+import math
+import pathlib
+import zlib
+
+import numpy as np
+
+from training.images import batches
+
+SPLITS = {
+    "train": ("train",),
+    "test": ("test",),
+    "validation": ("validation", "val"),
+}
+"""The folders that may hold a split."""
+
+ASPECTS = (3 / 4, 4 / 3)
+BORDER = 256 / 224  # shorter side before the central crop, to the crop's side
+ATTEMPTS = 10  # random crops to try before the central one
+
+
+def is_root(path):
+    """Whether a path is a folder of photographs by split and class."""
+    names = (name for folders in SPLITS.values() for name in folders)
+    return path is not None and any(
+        _subfolders(pathlib.Path(path, name)) for name in names
+    )
+
+
+def has_split(root, split):
+    """Whether a folder of photographs has a split."""
+    return _split_folder(root, split) is not None
+
+
+def classes(root):
+    """Returns the names of the class folders, sorted.
+
+    Raises:
+        ValueError: If two splits do not have the same classes.
+    """
+    found = {
+        folder.name: tuple(_subfolders(folder))
+        for split in SPLITS
+        if (folder := _split_folder(root, split)) is not None
+    }
+    (first, names), *others = found.items()
+    for split, there in others:
+        differing = sorted(set(names) ^ set(there))
+        if differing:
+            raise ValueError(
+                "`data_dir` should have a folder for each class in every "
+                f"split. Received: {root} with {', '.join(differing[:5])} "
+                f"not in both {first} and {split}"
+            )
+    return names
+
+
+def files(root, split, names):
+    """Lists the images of a split, in a fixed random order.
+
+    The order is random so that slices of a split, such as the images that a
+    recipe holds out, have images of all classes.
+
+    Args:
+        root: Path.
+        split: String.
+        names: The class folders' names, in the order of the labels.
+
+    Returns:
+        `(paths, labels)`: object array and int32 array of shape `(images,)`.
+
+    Raises:
+        ValueError: If there is no such split, if a class has no images, or if
+            a file is not an image.
+    """
+    folder = _split_folder(root, split)
+    if folder is None:
+        raise ValueError(
+            f"`data_dir` should have a folder for the split {split}. "
+            f"Received: {root} with {', '.join(_subfolders(root))}"
+        )
+    paths, labels = [], []
+    for label, name in enumerate(names):
+        inside = sorted(
+            path
+            for path in (folder / name).iterdir()
+            if not path.name.startswith(".")
+        )
+        if not inside:
+            raise ValueError(
+                "Every class should have images in every split. Received: "
+                f"{folder / name}, which is empty"
+            )
+        paths += inside
+        labels += [label] * len(inside)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(_check_header, paths))
+    order = np.random.default_rng(0).permutation(len(paths))
+    return np.array(paths, object)[order], np.array(labels, "int32")[order]
+
+
+class Photographs:
+    """Images in files, as an array that decodes what is taken from it.
+
+    Taking rows gives the central crops of images, as a uint8 array of shape
+    `(rows, size, size, 3)`.
+
+    Args:
+        paths: Object array of paths.
+        size: Integer. The side of the crops.
+    """
+
+    def __init__(self, paths, size):
+        self.paths = paths
+        self.shape = (len(paths), size, size, 3)
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, rows):
+        size = self.shape[1]
+        return _in_threads(
+            lambda path: central_crop(path, size), self.paths[rows]
+        )
+
+    def random_crops(self, rows, area, seeds):
+        """Takes random crops of images.
+
+        Args:
+            rows: Integer array.
+            area: `(least, largest)` share of an image that a crop takes.
+            seeds: Sequence of seeds for `numpy.random.default_rng`, one for
+                each row.
+
+        Returns:
+            As taking rows does.
+        """
+        size = self.shape[1]
+        return _in_threads(
+            lambda path, seed: random_crop(path, size, area, seed),
+            self.paths[rows],
+            seeds,
+        )
+
+    def checksum(self, labels):
+        """A text that identifies the files, their sizes and their labels."""
+        told = (
+            f"{path.parent.name}/{path.name} {path.stat().st_size} {label}"
+            for path, label in zip(self.paths, labels.tolist(), strict=True)
+        )
+        return f"{sum(zlib.crc32(text.encode()) for text in told):x}"
+
+
+class Epochs(batches.Epochs):
+    """Random crops of photographs in batches, one epoch after another.
+
+    Args:
+        photographs: `Photographs`.
+        labels: int32 array of shape `(examples,)`.
+        recipe: `Recipe`, with `crop_area`.
+        seed: Integer.
+        shard: See `batches.Epochs`.
+    """
+
+    def __init__(self, photographs, labels, recipe, seed, shard=(0, 1)):
+        super().__init__(
+            photographs, labels, recipe.batch_size, seed, recipe.mixup, shard
+        )
+        self.area = recipe.crop_area
+
+    def take(self, epoch, rows):
+        order, _ = self.order_and_draws(epoch)
+        positions = range(len(order))[rows]
+        seeds = [[self.seed, epoch, position] for position in positions]
+        return self.images.random_crops(order[rows], self.area, seeds)
+
+
+def load(paths):
+    """Reads images of one size into memory.
+
+    Args:
+        paths: Sequence of paths.
+
+    Returns:
+        uint8 array of shape `(images, height, width, channels)`, with one
+        channel if all are grey, else with three.
+
+    Raises:
+        ValueError: If an image has another size than the first one.
+    """
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        images = list(pool.map(_decode, paths))
+    mode = "L" if all(image.mode == "L" for image in images) else "RGB"
+    for path, image in zip(paths, images, strict=True):
+        if image.size != images[0].size:
+            raise ValueError(
+                "Images of different sizes are cut to one size by "
+                "`--set image_size=...`. Received: images of "
+                f"{_size(images[0])} pixels, and {path} of {_size(image)}"
+            )
+    arrays = np.stack([np.asarray(image.convert(mode)) for image in images])
+    return arrays[..., None] if mode == "L" else arrays
+
+
+def central_crop(path, size):
+    """Scales an image by its shorter side, and cuts out its centre."""
+    image = _decode(path).convert("RGB")
+    side = min(image.size) / BORDER  # of the square that is kept
+    left, top = ((length - side) / 2 for length in image.size)
+    return _scaled(image, (left, top, left + side, top + side), size)
+
+
+def random_crop(path, size, area, seed):
+    """Scales a random rectangle of an image to a square.
+
+    Its area and the logarithm of its aspect are drawn uniformly, as in
+    torchvision's `RandomResizedCrop`.
+    """
+    image = _decode(path).convert("RGB")
+    rng = np.random.default_rng(seed)
+    width, height = image.size
+    for _ in range(ATTEMPTS):
+        pixels = width * height * rng.uniform(*area)
+        aspect = math.exp(rng.uniform(*map(math.log, ASPECTS)))
+        w, h = math.sqrt(pixels * aspect), math.sqrt(pixels / aspect)
+        if w <= width and h <= height:
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            return _scaled(image, (left, top, left + w, top + h), size)
+    side = min(image.size)
+    left, top = (width - side) / 2, (height - side) / 2
+    return _scaled(image, (left, top, left + side, top + side), size)
+
+
+def _scaled(image, box, size):
+    from PIL import Image
+
+    return np.asarray(
+        image.resize((size, size), Image.Resampling.BILINEAR, box)
+    )
+
+
+def _in_threads(function, *sequences):
+    """Stacks what a function returns; Pillow decodes in several threads."""
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(function, *sequences)))
+
+
+def _decode(path):
+    """Reads an image, turned as its EXIF data say."""
+    from PIL import ImageOps
+
+    with _opened(path) as image:
+        try:
+            return ImageOps.exif_transpose(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise _unreadable(path, error) from error
+
+
+def _check_header(path):
+    with _opened(path):
+        pass
+
+
+def _opened(path):
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ValueError(
+            "Images in folders are read with Pillow, which is not installed: "
+            f"pip install pillow. Received: {path}"
+        ) from error
+    try:
+        image = Image.open(path)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from error
+    if image.mode.startswith(("I", "F")):
+        raise _unreadable(path, f"it has more than 8 bits ({image.mode})")
+    return image
+
+
+def _unreadable(path, reason):
+    return ValueError(
+        "The folders of the classes should hold nothing but images of 8 bits "
+        f"that can be read. Received: {path}: {reason}"
+    )
+
+
+def _size(image):
+    return "{} x {}".format(*image.size)
+
+
+def _split_folder(root, split):
+    for name in SPLITS.get(split, (split,)):
+        folder = pathlib.Path(root, name)
+        if _subfolders(folder):
+            return folder
+    return None
+
+
+def _subfolders(path):
+    """The names of the folders in a folder, sorted; none if it is none."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return []
+    return sorted(
+        inner.name
+        for inner in path.iterdir()
+        if inner.is_dir() and not inner.name.startswith(".")
+    )
