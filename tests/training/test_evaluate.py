@@ -11,10 +11,11 @@ import pytest
 from huggingface_hub import ModelCard
 
 import keras_resfam
+import photographs
 from keras_resfam.pretrained import sources
 from keras_resfam.pretrained.files import describe
 from tiny_tfds import write_images
-from training import evaluate
+from training import evaluate, train
 from training.images import evaluation, reading
 from training.networks import accuracy
 from training.recipes import find
@@ -355,12 +356,73 @@ def test_a_run_named_as_a_data_set_does_not_stand_for_it(
     assert told["error"] == pytest.approx(result["error"])
 
 
-def test_a_file_alone_does_not_say_how_to_normalise(run, tmp_path):
+def test_a_file_alone_does_not_say_how_to_normalise(run, capsys):
     folder, _ = run
     (folder / "recipe.json").unlink()
     file = str(folder / "model.weights.h5")
     with pytest.raises(SystemExit, match="recipe.json says.*Received"):
         evaluate.main([file, "--builder", "DMRNet", "--set", "depth=8"])
+    evaluate.main(
+        [file, "--builder=ResNet", "--set=depth=8", "--dataset=digits"]
+    )
+    assert json.loads(capsys.readouterr().out)["error"] < 100
+
+
+@pytest.mark.parametrize("end", ["dense", "softmax", "activation"])
+def test_a_model_that_keras_has_saved_is_measured(end, tmp_path, capsys):
+    model = keras_resfam.DMRNet(depth=8, weights="digits")
+    if end != "dense":
+        logits = keras_resfam.DMRNet(
+            depth=8, weights="digits", classifier_activation=None
+        )
+        last = keras.layers.Softmax()
+        if end == "activation":
+            last = keras.layers.Activation("softmax")
+        model = keras.Sequential([logits, last])
+    path = str(tmp_path / "mine.keras")
+    model.save(path)
+    evaluate.main([path, "--dataset", "digits"])
+    found = json.loads(capsys.readouterr().out)
+    card = json.loads((FOLDER / "result.json").read_text())
+    assert found["error"] == pytest.approx(card["error"], abs=0.01)
+    assert found["nll"] == pytest.approx(card["nll"], abs=1e-3)
+
+
+def test_a_model_that_cannot_be_measured(tmp_path):
+    path = tmp_path / "mine.keras"
+    path.write_bytes(b"x")
+    with pytest.raises(SystemExit, match="`--dataset`.*mine.keras"):
+        evaluate.main([str(path)])
+    with pytest.raises(SystemExit, match="that Keras can load"):
+        evaluate.main([str(path), "--dataset", "digits"])
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path)
+    with pytest.raises(SystemExit, match="of images of one size"):
+        evaluate.main([str(path), "--dataset", "digits"])
+
+
+def test_photographs_from_training_to_analysis(tmp_path, capsys):
+    """A folder of images, through the commands."""
+    photos, run = photographs.write(tmp_path / "photos"), tmp_path / "run"
+    given = [f"--data-dir={photos}"]
+    settings = ("arguments.depth=8", "weights=None", "dataset=shapes")
+    train.main(
+        [
+            *("--recipe", "fine_tune", f"--run-dir={run}", *given),
+            *("--epochs=2", "--batch-size=6", "--set=image_size=16"),
+            *(f"--set={setting}" for setting in settings),
+        ]
+    )
+    assert keras_resfam.class_names(str(run)) == ("blue", "red")
+    capsys.readouterr()
+    evaluate.main([str(run), *given])
+    found = json.loads(capsys.readouterr().out)
+    assert found["examples"] == 8
+    assert list(found["per_class"]) == ["blue", "red"]
+
+    shutil.move(photos / "test" / "red", photos / "test" / "rot")
+    shutil.move(photos / "train" / "red", photos / "train" / "rot")
+    with pytest.raises(SystemExit, match="on: blue, red. Received: blue, rot"):
+        evaluate.main([str(run), *given])
 
 
 @pytest.mark.parametrize(

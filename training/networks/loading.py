@@ -118,13 +118,23 @@ def _load_weights(name, arguments, weights, dataset):
     source = sources.find(
         weights, name, {**families.defaults(name), **arguments}
     )
+    told = source.dataset or source.preprocessing
     dataset = source.dataset or dataset
-    if dataset is None:
+    record = reading.record_of(dataset or "")
+    if dataset is None or not (told or record):
         raise ValueError(
-            "`--dataset` should name the data that the weights were trained "
-            f"on, since nothing beside them does. Received: {weights}"
+            "A file of weights should lie in the folder of its run, whose "
+            "recipe.json says how images were normalised, or `--dataset` "
+            "should name a data set of keras_resfam that it was trained on. "
+            f"Received: {weights}, --dataset {dataset}"
         )
-    model = builder(**arguments, weights=source, classifier_activation=None)
+    data = {}
+    if not told:
+        data["include_preprocessing"] = record.name
+        data["input_shape"] = record.image_shape
+    model = builder(
+        **arguments, **data, weights=source, classifier_activation=None
+    )
     return model, {
         "builder": name,
         "arguments": arguments,
@@ -175,14 +185,16 @@ def _load_keras_file(path, options):
 
 def without_softmax(model):
     """A classifier that gives logits, on the same weights."""
-    last = model.layers[-1]
+    *before, last = model.layers
     softmax = keras.activations.softmax
-    if isinstance(last, keras.layers.Softmax) or (
-        isinstance(last, keras.layers.Activation) and last.activation is softmax
-    ):
-        return keras.Model(model.inputs, last.input, name=model.name)
-    if getattr(last, "activation", None) is softmax:
+    activation = getattr(last, "activation", None)
+    if activation is softmax and not isinstance(last, keras.layers.Activation):
         last.activation = keras.activations.linear
+    elif activation is softmax or isinstance(last, keras.layers.Softmax):
+        if isinstance(model, keras.Sequential):
+            image = keras.Input(model.input_shape[1:])
+            return keras.Sequential([image, *before], name=model.name)
+        return keras.Model(model.input, last.input, name=model.name)
     return model
 
 
