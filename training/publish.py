@@ -2,12 +2,15 @@
 
     python training/publish.py weights/<name> --dry-run
     python training/publish.py weights/<name>
+    python training/publish.py weights/<name> --timm ORG/NAME
     python training/publish.py --space ORG/NAME site
 
 The command needs a token that may write (`hf auth login`, or HF_TOKEN). It
 prints the commit, and pins it in the registry of keras_resfam. To publish the
-same bytes again changes nothing. With `--space` it publishes a page that
-demo.py has written as a static Space, likewise in one commit.
+same bytes again changes nothing. With `--timm` it publishes the network in the
+form that timm loads, if timm has such a network, in a repository of its own
+that is not pinned. With `--space` it publishes a page that demo.py has written
+as a static Space. Both are likewise one commit.
 """
 
 import dataclasses
@@ -33,6 +36,11 @@ def parse_arguments(arguments=None):
         "--space", metavar="ORG/NAME", help="publish a page as a static Space"
     )
     parser.add_argument(
+        "--timm",
+        metavar="ORG/NAME",
+        help="publish the network to this repository as timm loads it",
+    )
+    parser.add_argument(
         "--repo",
         metavar="ORG/NAME",
         help="the repository (default: <name>, in the project's organisation)",
@@ -53,6 +61,8 @@ def parse_arguments(arguments=None):
     options = parser.parse_args(arguments)
     if options.space and (options.repo or options.revision):
         parser.error("--space does not go with --repo and --revision")
+    if options.timm and (options.repo or options.space):
+        parser.error("--timm does not go with --repo and --space")
     return options
 
 
@@ -60,34 +70,55 @@ def main(arguments=None):
     options = parse_arguments(arguments)
     if options.space:
         publish_page(options)
-        return
-    folder = options.folder.resolve()
+    else:
+        publish_network(options)
+
+
+def publish_network(options):
+    """Publishes a network, or shows what would be sent."""
     tag = options.revision
     with (
         tempfile.TemporaryDirectory() as parent,
         command_line.exit_on_error("Not published"),
     ):
         backend.start()
-        from keras_resfam.pretrained import registry
+        from keras_resfam.pretrained.files import describe
         from training.networks import packaging, publishing
 
-        repository = options.repo or registry.repository(folder.name)
         # What is checked is what is sent, whatever becomes of the folder.
-        folder = copied(folder, pathlib.Path(parent))
+        folder = copied(options.folder.resolve(), pathlib.Path(parent))
         packaging.check(folder)
-        entry = packaging.entry(folder, repository)
-        for name, described in entry.files.items():
+        repository, files = form(folder, options)
+        for name, data in files.items():
+            described = describe(data)
             print(f"{described['sha256']}  {described['bytes']:>10,}  {name}")
         if options.dry_run:
-            print(publishing.plan(folder, repository))
+            print(publishing.plan(files, repository))
             return
-        commit = publishing.publish(folder, repository, options.private, tag)
-    with command_line.exit_on_error(f"Published as {commit}, not pinned"):
-        packaging.register(dataclasses.replace(entry, commit=commit))
-    print(f"Published and pinned: hf://{repository}@{commit}")
+        entry = packaging.entry(folder, repository)
+        commit = publishing.publish(
+            files, repository, folder.name, options.private, tag
+        )
+    done = "Published"
+    if not options.timm:
+        with command_line.exit_on_error(f"Published as {commit}, not pinned"):
+            packaging.register(dataclasses.replace(entry, commit=commit))
+        done = "Published and pinned"
+    print(f"{done}: hf://{repository}@{commit}")
     if tag:
-        with command_line.exit_on_error("Published and pinned, not tagged"):
+        with command_line.exit_on_error(f"{done}, not tagged"):
             publishing.put_tag(repository, tag, commit)
+
+
+def form(folder, options):
+    """The repository of a network and its files, as Keras or timm has them."""
+    from keras_resfam.pretrained import registry
+    from training.networks import publishing, timm_form
+
+    if options.timm:
+        return options.timm, timm_form.contents(folder, options.timm)
+    repository = options.repo or registry.repository(folder.name)
+    return repository, publishing.contents(folder)
 
 
 def publish_page(options):

@@ -23,7 +23,7 @@ _INDEX = "model.safetensors.index.json"
 CONFIGS = ("config.json", "preprocessor_config.json")
 """What tells of it: timm has the first, transformers has both."""
 
-_TIMM = {
+TIMM = {
     "ResNet18": "resnet18",
     "ResNet18CIFAR": "resnet18",  # by another stem
     "ResNet34": "resnet34",
@@ -186,8 +186,8 @@ def _object(name, contents):
 def _check_network(config, family, arguments):
     """Refuses networks with the same tensors that compute something else."""
     call = families.call(family, arguments)
-    if family not in (*_TIMM, "ResNet", "WideResNet"):
-        known = ", ".join((*_TIMM, "ResNet", "WideResNet"))
+    if family not in (*TIMM, "ResNet", "WideResNet"):
+        known = ", ".join((*TIMM, "ResNet", "WideResNet"))
         raise ValueError(f"There are some for {known}, and none for {call}.")
     if arguments.get("shortcut") == "identity":
         raise ValueError(
@@ -195,8 +195,8 @@ def _check_network(config, family, arguments):
             "channels of zeros elsewhere; there may be one for "
             'shortcut="projection".'
         )
-    architecture = config.get("architecture", _TIMM.get(family))
-    if architecture != _TIMM.get(family):
+    architecture = config.get("architecture", TIMM.get(family))
+    if architecture != TIMM.get(family):
         raise ValueError(f"This is one of {architecture!r}, and not of {call}.")
     changes = config.get("model_args") or {}
     usual = _USUAL | dict.fromkeys(changes.keys() - _SHAPES)

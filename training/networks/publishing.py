@@ -1,4 +1,4 @@
-"""A weights folder on the Hugging Face Hub, as one commit."""
+"""A network's files on the Hugging Face Hub, as one commit."""
 
 import dataclasses
 import hashlib
@@ -23,7 +23,7 @@ PATIENCE = 60  # seconds for a server to take or send anything
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What makes a repository equal to a folder.
+    """What makes a repository equal to a network's files.
 
     Attributes:
         repository: String.
@@ -51,11 +51,16 @@ class Plan:
         )
 
 
-def plan(folder, repository):
-    """Compares a folder with its repository; changes nothing.
+def contents(folder):
+    """The files of a weights folder, a dict from their names to bytes."""
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def plan(contents, repository):
+    """Compares a network's files with a repository's; changes nothing.
 
     Args:
-        folder: Path.
+        contents: Dict from names to bytes.
         repository: String. `organisation/name`.
 
     Returns:
@@ -66,7 +71,6 @@ def plan(folder, repository):
         HubError: If the Hub cannot be asked.
     """
     api = _api()
-    contents = {name: (folder / name).read_bytes() for name in FILES}
     with hub_errors(repository, BRANCH):
         try:
             info = api.model_info(
@@ -83,9 +87,9 @@ def plan(folder, repository):
         }
     if known and set(known) != set(contents):
         raise ValueError(
-            "`--repo` should be new, empty, or of a network that this command "
-            "has published, with its files and no others. Received: "
-            f"--repo {repository} with {', '.join(sorted(known))}"
+            "The repository should be new, empty, or of a network that this "
+            "command has published, with its files and no others. Received: "
+            f"{repository} with {', '.join(sorted(known))}"
         )
     send = {
         name: data
@@ -120,17 +124,18 @@ def _identifiers(contents):
     return describe(contents)["sha256"], git.hexdigest()
 
 
-def publish(folder, repository, private=False, tag=None):
-    """Makes a repository equal to a folder, in one commit.
+def publish(contents, repository, name, private=False, tag=None):
+    """Makes a repository equal to a network's files, in one commit.
 
     Args:
-        folder: Path.
+        contents: Dict from names to bytes.
         repository: String. `organisation/name`; created if it is not there.
+        name: String. The network's, for the commit's message.
         private: Boolean. Whether it has to be private.
         tag: String. A tag that the commit is to have, or `None`.
 
     Returns:
-        The commit that holds the folder's files.
+        The commit that holds the files.
 
     Raises:
         ValueError: If the repository is public and should be private, or the
@@ -139,7 +144,7 @@ def publish(folder, repository, private=False, tag=None):
             was, or new and empty, or whole.
     """
     api = _api()
-    wanted = plan(folder, repository)
+    wanted = plan(contents, repository)
     with hub_errors(repository, tag or BRANCH):
         if wanted.head is None:
             api.create_repo(repository, private=private)
@@ -160,7 +165,7 @@ def publish(folder, repository, private=False, tag=None):
                 operations=[
                     CommitOperationAdd(k, v) for k, v in wanted.send.items()
                 ],
-                commit_message=f"Publish {folder.name}",
+                commit_message=f"Publish {name}",
                 parent_commit=wanted.head,
             ).oid
     return commit

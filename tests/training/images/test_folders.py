@@ -142,6 +142,7 @@ def test_folders_of_a_known_data_set_are_in_its_order(tmp_path):
         (lambda r: (r / "train/red/note.txt").write_text("x"), "red/note.txt"),
         (lambda r: (r / "test/blue/1.png").write_bytes(b""), "blue/1.png"),
         (lambda r: (r / "test/red/a").mkdir(), "test/red/a"),
+        (lambda r: (r / "test/list.txt").touch(), "class.*test/list.txt"),
         (lambda r: (r / "test/green").mkdir(), "green not in both"),
         (
             lambda r: save(r / "train/red/x.png", np.zeros((4, 4), "uint16")),
@@ -156,12 +157,12 @@ def test_what_is_not_as_it_should_be(root, damage, complaint):
             reading.photographs("shapes", split, root, 16)
 
 
-def test_a_damaged_image_is_named_when_it_is_decoded(root):
-    path = root / "train" / "red" / "0.jpg"
+@pytest.mark.parametrize("name", ["0.jpg", "1.png"])
+def test_a_damaged_image_is_named_before_training(root, name):
+    path = root / "train" / "red" / name
     path.write_bytes(path.read_bytes()[:-100])
-    images, _ = reading.photographs("shapes", "train", root, 16)
-    with pytest.raises(ValueError, match="red/0.jpg: .*[Tt]runcated"):
-        images[:]
+    with pytest.raises(ValueError, match=f"red/{name}: .*[Tt]runcated"):
+        reading.photographs("shapes", "train", root, 16)
 
 
 def test_other_errors(root):
@@ -181,5 +182,6 @@ def test_changed_files_change_the_checksum(root):
     images, labels = reading.photographs("shapes", "train", root, 16)
     before = reading.checksum(images, labels)
     path = images.paths[0]
-    path.write_bytes(path.read_bytes() + b"x")
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # of the same size
     assert reading.checksum(images, labels) != before

@@ -261,14 +261,15 @@ def test_an_edited_folder(folder, server, edit):
 )
 def test_faults(folder, server, monkeypatch, kind, path):
     monkeypatch.setattr(publishing, "PATIENCE", 1)
+    files = publishing.contents(folder)
     with server.fault(kind, path):
         with pytest.raises(HubError) as info:
-            publishing.publish(folder, REPOSITORY)
+            publishing.publish(files, REPOSITORY, folder.name)
     text = str(info.value)
     for word in (f"Repository: {REPOSITORY}", "Cause: ", "Remedy: "):
         assert word in text
     assert TOKEN not in text
-    commit = publishing.publish(folder, REPOSITORY)
+    commit = publishing.publish(files, REPOSITORY, folder.name)
     made, *older = commits(server)
     assert commit == made.oid
     assert files_of(made) == tiny_run.contents(folder)
