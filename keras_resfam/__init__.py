@@ -1,7 +1,8 @@
 """Deep image classifiers from four papers, for Keras 3.
 
-Builders of networks are functions that return a functional `keras.Model`;
-the numbered ones are the ImageNet forms, but for `ResNet18CIFAR`.
+The builders of networks are functions that return a functional `keras.Model`.
+Those with a number in their names, such as `ResNet50`, are for ImageNet, except
+for `ResNet18CIFAR`. The others are for small images.
 """
 
 from keras_resfam import analysis, initializers, layers, regularizers

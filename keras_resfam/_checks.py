@@ -1,4 +1,4 @@
-"""Checks of arguments: one clear ValueError for what is not allowed."""
+"""Checks of arguments, which raise a ValueError if one is not allowed."""
 
 import math
 import numbers
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def plain(value):
-    """NumPy's numbers as Python's, which is what Keras saves and loads."""
+    """Converts NumPy's numbers to Python's, which Keras can save and load."""
     if isinstance(value, np.generic):
         return value.item()
     if type(value) in (tuple, list):
@@ -19,7 +19,7 @@ def plain(value):
 
 
 def is_integer(value, minimum):
-    """Whether a value is an integer (no bool) of at least `minimum`."""
+    """Returns whether a value is an integer (no bool) of at least `minimum`."""
     return (
         isinstance(value, numbers.Integral)
         and not isinstance(value, bool)
@@ -28,7 +28,7 @@ def is_integer(value, minimum):
 
 
 def are_numbers(values):
-    """Whether a value is a sequence of finite real numbers, and not empty."""
+    """Returns whether a value is a sequence of finite numbers, not empty."""
     return (
         isinstance(values, (list, tuple))
         and len(values) > 0
@@ -42,6 +42,7 @@ def are_numbers(values):
 
 
 def check_integer(name, value, minimum=1):
+    """Checks that a value is an integer of at least `minimum`."""
     if not is_integer(value, minimum):
         raise ValueError(
             f"`{name}` should be an integer of at least {minimum}. "
@@ -50,7 +51,8 @@ def check_integer(name, value, minimum=1):
 
 
 def check_choice(name, value, allowed):
-    # By type too: 1 is not True.
+    """Checks that a value is one of those allowed."""
+    # The types are compared too, since 1 == True.
     if not any(isinstance(value, type(x)) and value == x for x in allowed):
         raise ValueError(
             f"`{name}` should be one of {', '.join(map(repr, allowed))}. "
@@ -59,6 +61,7 @@ def check_choice(name, value, allowed):
 
 
 def check_flag(name, value):
+    """Checks that a value is a bool."""
     if not isinstance(value, bool):
         raise ValueError(
             f"`{name}` should be True or False. Received: {name}={value!r}"
@@ -66,7 +69,7 @@ def check_flag(name, value):
 
 
 def check_text(name, value):
-    """Checks for a string that is not empty."""
+    """Checks that a value is a string that is not empty."""
     if not isinstance(value, str) or not value:
         raise ValueError(
             f"`{name}` should be a string that is not empty. "
@@ -75,6 +78,7 @@ def check_text(name, value):
 
 
 def check_path(name, value):
+    """Checks that a value is a path."""
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ValueError(
             f"`{name}` should be a path. Received: {name}={value!r}"
@@ -82,17 +86,17 @@ def check_path(name, value):
 
 
 def check_file(name, value):
-    """Checks for the path of a file, which may be yet to come."""
+    """Checks that a value is the path of a file, which may not exist yet."""
     check_path(name, value)
     if os.path.isdir(value):
         raise ValueError(
-            f"`{name}` should be a file, and is a folder. "
+            f"`{name}` should be a file, but is a folder. "
             f"Received: {name}={value}"
         )
 
 
 def is_iterable(value):
-    """Whether a value can be gone through; a symbolic tensor cannot."""
+    """Returns whether a value is iterable; symbolic tensors are not."""
     try:
         iter(value)
     except (TypeError, NotImplementedError):
@@ -101,17 +105,17 @@ def is_iterable(value):
 
 
 def as_numbers(value):
-    """The NumPy array of numbers that a value is, or `None`."""
+    """Converts a value to a NumPy array of numbers, or returns `None`."""
     try:
         array = keras.ops.convert_to_numpy(value)
         numeric = array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"
-    except Exception:  # of what is no tensor each backend says something else
+    except Exception:  # each backend raises other errors
         return None
     return array if numeric else None
 
 
 def as_array(name, value):
-    """An argument as a NumPy array of numbers, whatever tensor it is."""
+    """Converts an argument, an array or tensor, to a NumPy array of numbers."""
     array = as_numbers(value)
     if array is None:
         raise ValueError(
@@ -122,43 +126,44 @@ def as_array(name, value):
 
 
 def check_images(name, images, shape, moments=None):
-    """Checks an array of images against what a network takes.
+    """Checks an array of images against the input of a network.
 
-    It warns of images that were scaled, to 0..1 or by their moments, where the
-    network would do so once more: all would then be nearly one colour.
+    It warns of images that are scaled already, to 0..1 or by their moments, if
+    the network normalizes images itself. All images would look alike to it.
 
     Args:
         name: str. The argument's name.
-        images: array, the batch axis first.
-        shape: tuple without the batch axis; a size of `None` may be any.
+        images: array, with the batch axis first.
+        shape: tuple. The shape of an image. A size of `None` allows any size.
         moments: pair of arrays, the means and the standard deviations by which
-            the network normalises images. Defaults to `None`: it does not.
+            the network normalizes images. Defaults to `None`, for a network
+            that does not normalize.
 
     Raises:
-        ValueError: If they are of another shape, or not of finite numbers.
+        ValueError: If the images have another shape, or are not finite.
     """
     sizes = zip(shape, images.shape[1:], strict=False)
     if images.ndim != len(shape) + 1 or any(
         own not in (None, size) for own, size in sizes
     ):
         raise ValueError(
-            f"The images of `{name}` should be of the shape {tuple(shape)}, "
-            "which the network takes. Received: images of shape "
+            f"The images of `{name}` should have the shape {tuple(shape)} of "
+            "the network's input. Received: images of shape "
             f"{images.shape[1:]}"
         )
-    # Outputs do not tell: some kernels turn NaN into zero.
+    # Outputs do not show it: some kernels turn NaN into zero.
     broken = np.count_nonzero(~np.isfinite(images))
     if broken:
         raise ValueError(
-            f"The images of `{name}` should be of finite numbers. "
-            f"Received: {broken} of {images.size} that are not"
+            f"The images of `{name}` should be finite numbers. "
+            f"Received: {broken} of {images.size} values that are not"
         )
     if moments is None or not images.size:
         return
     if np.max(np.abs(images)) < np.min(moments[1]) / 10:
         warnings.warn(
-            "Images should be as they were before they were scaled, such as 0 "
-            "to 255, since the network normalises them, by the means "
+            "Images should not be scaled, and have values such as 0 to 255, "
+            "since the network normalizes them with the means "
             f"{_rounded(moments[0])} and the standard deviations "
             f"{_rounded(moments[1])}. Received: images from {images.min():.3g} "
             f"to {images.max():.3g}",
@@ -173,33 +178,38 @@ def _rounded(values):
 def check_outputs(outputs, network):
     """Checks that the outputs of a classifier are finite.
 
-    To `argmax` NaN is the largest number, and so is the first of several
-    infinities: either would count as a class.
+    `argmax` returns the class of a NaN, or of the first of several infinities,
+    so these would be counted as predictions.
 
     Args:
         outputs: array of shape `(images, classes)`.
-        network: str. What the text calls the network.
+        network: str. Names the network in the error message.
+
+    Raises:
+        ValueError: If they are not finite.
     """
     broken = np.count_nonzero(~np.isfinite(outputs).all(axis=-1))
     if broken:
         raise ValueError(
             "The outputs of `model` should be finite numbers. Received: "
-            f"{network} with others for {broken} of {len(outputs)} images"
+            f"{network}, whose outputs for {broken} of {len(outputs)} images "
+            "are not"
         )
 
 
 def check_number(
     name, value, minimum, maximum=math.inf, below=math.inf, others=""
 ):
-    """Checks for a finite real number, no bool.
+    """Checks that a value is a finite real number, not a bool.
 
     Args:
         name: str. The argument's name.
-        value: its value.
-        minimum: the least number allowed.
-        maximum: the largest number allowed. Defaults to infinity.
-        below: a number above all that are allowed. Defaults to infinity.
-        others: str. What else the text says is allowed.
+        value: The argument's value.
+        minimum: number. The smallest value allowed.
+        maximum: number. The largest value allowed. Defaults to infinity.
+        below: number. An exclusive upper bound. Defaults to infinity.
+        others: str. Other allowed values, which the message lists before.
+            Defaults to `""`.
     """
     if (
         not isinstance(value, numbers.Real)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and are read so."""
+"""Writes files atomically, and reads and writes JSON."""
 
 import contextlib
 import json
@@ -7,19 +7,21 @@ import os
 
 @contextlib.contextmanager
 def replacing(path):
-    """Gives a path beside `path` to write to, and then puts it in its place.
+    """Context manager that replaces a file by a new one, or leaves it as it is.
 
-    Until then, and if anything fails, `path` is what it was. The name is this
-    process's own, and keeps its suffix, by which some writers choose the
-    format.
+    It yields a temporary path in the same folder. When the context ends, that
+    file replaces `path`. If anything fails, `path` is not changed. The name of
+    the temporary file is unique to the process, and has the suffix of `path`,
+    by which some writers choose the format.
 
     Args:
-        path: Path.
+        path: Path. The file to replace.
     """
     partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
     try:
         yield partial
-        # Or a power cut leaves it empty. Windows wants it open for writing.
+        # Without fsync, a power cut could leave an empty file. On Windows, it
+        # needs a file that is open for writing.
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -28,19 +30,19 @@ def replacing(path):
 
 
 def write_json(path, contents):
-    """Writes a file of JSON that people can read."""
+    """Writes a JSON file with indentation."""
     path.write_text(json.dumps(contents, indent=2) + "\n")
 
 
 def read_json(path):
-    """What a file of JSON holds.
+    """Returns the contents of a JSON file.
 
     Raises:
-        ValueError: If it holds something else; the text names it.
+        ValueError: If the file is not valid JSON. The message names it.
     """
     try:
         return json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} should be a whole file of JSON. Received: {error}"
+            f"{path} should be a complete JSON file. Received: {error}"
         ) from error

@@ -1,9 +1,10 @@
-"""The data sets that the papers use: shapes, class names and channel moments.
+"""Shapes, class names and channel moments of the data sets in the papers.
 
-`mean` and `std` are per channel, in the units of the raw images (0..255),
-over all pixels of the training split. They are not the means of per-image
-deviations, which circulate for CIFAR-10 and are too small by a fifth. Those of
-ImageNet are fb.resnet.torch's, which everybody's ImageNet networks use.
+`mean` and `std` are per channel, in the units of the raw images (0..255), over
+all pixels of the training set. (Many projects use standard deviations for
+CIFAR-10 that are a fifth too small, because they are means of the standard
+deviations of single images.) The moments of ImageNet are those of
+fb.resnet.torch, which most ImageNet networks use.
 """
 
 import dataclasses
@@ -17,16 +18,16 @@ from keras_resfam._checks import as_array, check_choice, check_integer
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What a network needs to know of a data set.
+    """A data set's shape, class names and channel moments.
 
     Attributes:
-        name: str. The name in `weights=` and in TensorFlow Datasets.
+        name: str. The name in `weights` and in TensorFlow Datasets.
         title: str. The name as papers print it.
-        image_shape: tuple. Height, width and channels.
+        image_shape: tuple. `(height, width, channels)`.
         class_names: tuple of str, in the order of the labels.
         classes: int. Number of classes.
-        mean: tuple of floats, per channel, 0..255.
-        std: tuple of floats, per channel, 0..255.
+        mean: tuple of floats. The mean of each channel, in 0..255.
+        std: tuple of floats. The standard deviation of each channel, in 0..255.
     """
 
     name: str
@@ -109,27 +110,27 @@ DATASETS = {
 }
 
 ALIASES = {"imagenet": "imagenet2012"}
-"""What `keras.applications` calls data sets."""
+"""The names of data sets in `keras.applications`."""
 
 
 def decode_predictions(predictions, dataset, top=5):
-    """Turns predictions into the names of the likeliest classes.
+    """Returns the names of the most likely classes of predictions.
 
-    Unlike that of `keras.applications` it needs to be told the data set, of
-    which several have ten classes, and returns pairs.
+    Unlike `decode_predictions` in `keras.applications`, it takes the data set
+    as an argument, since several have ten classes, and it returns pairs.
 
     Args:
-        predictions: array of shape `(batch, classes)`: the probabilities (or
-            any score that grows with likelihood) of a network of `dataset`.
-        dataset: str or sequence of str. The data set whose classes the
-            columns are, or their names, such as `keras_resfam.class_names`
-            returns.
-        top: int. How many classes to return for an image, at least 1; all
-            of them where there are fewer. Defaults to `5`.
+        predictions: array of shape `(batch, classes)`. The probabilities of
+            the classes, or other scores that increase with them, such as
+            logits.
+        dataset: str or sequence of str. The name of the data set, or the
+            names of the classes, such as `keras_resfam.class_names` returns.
+        top: int, at least 1. The number of classes to return for each image.
+            If there are fewer, all are returned. Defaults to `5`.
 
     Returns:
-        A list with one entry an image: a list of `(class name, score)` pairs,
-        the likeliest first.
+        A list with one entry per image, a list of `(class name, score)` pairs
+        with the most likely class first.
 
     Raises:
         ValueError: If the shape does not fit the data set, if a score is NaN
@@ -143,20 +144,20 @@ def decode_predictions(predictions, dataset, top=5):
     ```
     """
     names, title = _classes(dataset)
-    # Signed, for what sorts by the negative: bytes would wrap around.
+    # Scores are negated for sorting, where unsigned integers would overflow.
     scores = as_array("predictions", predictions).astype("float64")
     if scores.ndim != 2 or scores.shape[1] != len(names):
         raise ValueError(
             f"`predictions` should have the shape (batch, {len(names)}), "
-            f"one column a class{title}. "
+            f"with one column per class{title}. "
             f"Received: predictions.shape={scores.shape}"
         )
     # The logarithm of a probability may be minus infinity.
     broken = np.count_nonzero(~(scores < np.inf).all(axis=1))
     if broken:
         raise ValueError(
-            "`predictions` should be numbers, none of them NaN or infinite. "
-            f"Received: predictions of {broken} images with such"
+            "`predictions` should not have NaN or infinite values. "
+            f"Received: such values in the predictions of {broken} images"
         )
     check_integer("top", top)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
@@ -167,7 +168,7 @@ def decode_predictions(predictions, dataset, top=5):
 
 
 def _classes(dataset):
-    """The names of the classes, and whose they are."""
+    """Returns the names of the classes, and a text that names the data set."""
     if isinstance(dataset, (list, tuple)) and dataset:
         if all(isinstance(name, str) for name in dataset):
             return dataset, ""

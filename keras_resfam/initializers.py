@@ -1,8 +1,8 @@
-"""Initial weights, drawn by NumPy: the same on every backend.
+"""Initializers that give the same weights on every backend.
 
-A seed gives the same values wherever it is used. And nothing is compiled:
-JAX compiles its own generators anew for every shape, which takes longer than
-all the rest of building a network.
+They draw random values with NumPy, so a seed gives the same values everywhere.
+This is also faster on JAX, which would compile its random generators for every
+shape. That takes longer than everything else in building a network.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from keras_resfam._checks import check_integer, check_number, is_integer
 def column_groups(fan_in, filters):
     """Splits filters into groups that can be orthonormal.
 
-    No more than `fan_in` vectors of `fan_in` dimensions are orthogonal, so
-    more filters than that are divided into `ceil(filters / fan_in)` groups
-    (Xie et al. 2017, section 4).
+    At most `fan_in` vectors of `fan_in` dimensions can be orthogonal. If there
+    are more filters, they are divided into `ceil(filters / fan_in)` groups (Xie
+    et al. 2017, section 4).
 
     Args:
         fan_in: int. The dimension of a filter.
@@ -42,9 +42,10 @@ _undrawn = contextvars.ContextVar("undrawn", default=False)
 
 @contextlib.contextmanager
 def undrawn():
-    """Lets new weights be zero, because trained ones take their place.
+    """Context manager in which initializers return zeros.
 
-    To draw the 69 million of a WRN-50-2 takes longer than to load them.
+    It is used before trained weights are loaded. To draw the 69 million random
+    weights of a WRN-50-2 takes longer than to load trained ones.
     """
     token = _undrawn.set(True)
     try:
@@ -54,7 +55,7 @@ def undrawn():
 
 
 class _Drawn:
-    """Draws with NumPy in place of the Keras initializer it stands before."""
+    """Mixin that makes an initializer of Keras draw values with NumPy."""
 
     def __call__(self, shape, dtype=None):
         sizes = isinstance(shape, (tuple, list))
@@ -62,7 +63,7 @@ class _Drawn:
         if not sizes or len(shape) < 2:
             raise ValueError(
                 "`shape` should have at least two axes, none of them empty, "
-                "of which the last counts the filters. "
+                "and the number of filters last. "
                 f"Received: shape={shape!r}"
             )
         dtype = _checked_dtype(dtype)
@@ -70,7 +71,7 @@ class _Drawn:
             return keras.ops.zeros(shape, dtype)
         seed = self.seed
         if isinstance(seed, int):
-            seed %= 2**64  # NumPy takes none below 0, and Keras does
+            seed %= 2**64  # Keras allows negative seeds, but NumPy does not
         else:
             seed = keras.ops.convert_to_numpy(seed.next())
         values = self._draw_kernel(np.random.default_rng(seed), tuple(shape))
@@ -82,33 +83,36 @@ class _Drawn:
 
 
 def _checked_dtype(dtype):
-    """A type's name as Keras spells it; `None` is its usual one."""
+    """Returns a type's name in Keras; `None` is its default type."""
     try:
         return keras.backend.standardize_dtype(dtype)
     except (ValueError, TypeError) as error:
         raise ValueError(
-            "`dtype` should be the name of a type of numbers. "
+            "`dtype` should be the name of a numeric type. "
             f"Received: dtype={dtype!r}"
         ) from error
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class FanInNormal(_Drawn, keras.initializers.RandomNormal):
-    """Draws from N(0, gain / sqrt(fan_in)).
+    """Initializer that draws from N(0, gain / sqrt(fan_in)).
 
-    With the gain of `sqrt(2)` this is He et al.'s initialization by the fan
-    in, "MSR" in Torch, from which all start but the orthonormal networks.
-    `keras.initializers.HeNormal` cuts the tails off.
+    The second parameter is the standard deviation. With a gain of `sqrt(2)`,
+    this is He et al.'s initialization by the fan-in, "MSR" in Torch. All
+    networks of this package use it, except those with orthonormal kernels.
+    `keras.initializers.HeNormal` differs: its distribution is truncated.
 
     Args:
-        gain: float. Defaults to `sqrt(2)`.
-        seed: int, `keras.random.SeedGenerator` or `None`, for an int drawn at
-            random. The same shape gets the same values on every call, but
-            from a `SeedGenerator` new ones. Defaults to `None`.
+        gain: float, at least 0. Multiplies the standard deviation. Defaults
+            to `sqrt(2)`.
+        seed: int, `keras.random.SeedGenerator` or `None`. With an int, every
+            call returns the same values for the same shape. With a
+            `SeedGenerator`, every call returns new values. Defaults to `None`,
+            which chooses an int at random.
 
     Raises:
-        ValueError: If `gain` is not a finite number of at least 0; when
-            called, if the shape has fewer than two axes, or an empty one.
+        ValueError: If `gain` is not a finite number of at least 0. When
+            called, if the shape has fewer than two axes, or an empty axis.
     """
 
     def __init__(self, gain=2**0.5, seed=None):
@@ -127,16 +131,19 @@ class FanInNormal(_Drawn, keras.initializers.RandomNormal):
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class FanInUniform(_Drawn, keras.initializers.RandomUniform):
-    """Draws from U(-1, 1) / sqrt(fan_in): Torch's choice for dense layers.
+    """Initializer that draws from U(-1, 1) / sqrt(fan_in).
+
+    Torch uses this distribution for dense layers.
 
     Args:
-        seed: int, `keras.random.SeedGenerator` or `None`, for an int drawn at
-            random. The same shape gets the same values on every call, but
-            from a `SeedGenerator` new ones. Defaults to `None`.
+        seed: int, `keras.random.SeedGenerator` or `None`. With an int, every
+            call returns the same values for the same shape. With a
+            `SeedGenerator`, every call returns new values. Defaults to `None`,
+            which chooses an int at random.
 
     Raises:
-        ValueError: when called, if the shape has fewer than two axes, or an
-            empty one.
+        ValueError: When called, if the shape has fewer than two axes, or an
+            empty axis.
     """
 
     def __init__(self, seed=None):
@@ -152,26 +159,27 @@ class FanInUniform(_Drawn, keras.initializers.RandomUniform):
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class Orthonormal(_Drawn, keras.initializers.Orthogonal):
-    """Draws kernels whose filters are orthonormal.
+    """Initializer that draws kernels with orthonormal filters.
 
-    The kernel is read as a matrix of shape `(fan_in, filters)`, whose columns
-    are the filters. Where `filters <= fan_in`, `W^T W = I`; otherwise the
-    filters are orthonormal within each group of `fan_in` of them, and the
-    groups are independent. `keras.initializers.Orthogonal` would make the
-    rows orthonormal there.
+    The kernel is a matrix `W` of shape `(fan_in, filters)`, whose columns are
+    the filters. If `filters <= fan_in`, `W^T W = I`. Otherwise, the filters are
+    divided into groups of `fan_in`. They are orthonormal within a group, and
+    the groups are independent. (`keras.initializers.Orthogonal` makes the rows
+    orthonormal in this case.)
 
     Reference: Xie et al. 2017, [All You Need is Beyond a Good Init](
     https://arxiv.org/abs/1703.01827), section 4.
 
     Args:
-        gain: float. Multiplies every filter. Defaults to `1.0`.
-        seed: int, `keras.random.SeedGenerator` or `None`, for an int drawn at
-            random. The same shape gets the same values on every call, but
-            from a `SeedGenerator` new ones. Defaults to `None`.
+        gain: float, at least 0. Multiplies every filter. Defaults to `1.0`.
+        seed: int, `keras.random.SeedGenerator` or `None`. With an int, every
+            call returns the same values for the same shape. With a
+            `SeedGenerator`, every call returns new values. Defaults to `None`,
+            which chooses an int at random.
 
     Raises:
-        ValueError: If `gain` is not a finite number of at least 0; when
-            called, if the shape has fewer than two axes, or an empty one.
+        ValueError: If `gain` is not a finite number of at least 0. When
+            called, if the shape has fewer than two axes, or an empty axis.
 
     Example:
 
@@ -192,46 +200,47 @@ class Orthonormal(_Drawn, keras.initializers.Orthogonal):
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class DeltaOrthonormal(Orthonormal):
-    """Draws kernels that are zero but for an orthonormal matrix in the centre.
+    """Initializer with an orthonormal matrix in the center, and else zeros.
 
-    Such a convolution multiplies each pixel by the same matrix, so that errors
-    keep their norms and do not spread. `W^T W = I` holds as with
-    `Orthonormal`, and `OrthonormalRegularizer` finds nothing to penalise.
+    A convolution with such a kernel multiplies each pixel by the same matrix.
+    Errors keep their norms and do not spread to other pixels. `W^T W = I` holds
+    as with `Orthonormal`, so the penalty of `OrthonormalRegularizer` is zero.
 
-    More filters than channels cannot be orthonormal in one pixel. `Orthonormal`
-    draws such a kernel, as that of a stem. (Xiao et al. draw the stem from a
-    normal distribution.)
+    If there are more filters than channels, as in a stem, they cannot be
+    orthonormal in one pixel. Such a kernel is drawn as by `Orthonormal`. (Xiao
+    et al. draw the stem from a normal distribution.)
 
     Reference: Xiao et al. 2018, [Dynamical Isometry and a Mean Field Theory
     of CNNs](https://arxiv.org/abs/1806.05393).
 
     Args:
-        gain: float. Multiplies every filter. Defaults to `1.0`.
-        seed: int, `keras.random.SeedGenerator` or `None`, for an int drawn at
-            random. The same shape gets the same values on every call, but
-            from a `SeedGenerator` new ones. Defaults to `None`.
+        gain: float, at least 0. Multiplies every filter. Defaults to `1.0`.
+        seed: int, `keras.random.SeedGenerator` or `None`. With an int, every
+            call returns the same values for the same shape. With a
+            `SeedGenerator`, every call returns new values. Defaults to `None`,
+            which chooses an int at random.
 
     Raises:
-        ValueError: As of `Orthonormal`; when called, also if a side of the
-            kernel is even, which has no centre.
+        ValueError: As for `Orthonormal`. When called, also if a side of the
+            kernel is even, since it has no center.
     """
 
     def _draw_kernel(self, generator, shape):
         *sizes, channels, filters = shape
         if not all(size % 2 for size in sizes):
             raise ValueError(
-                "`shape` should be of a kernel with odd sides. "
+                "`shape` should be that of a kernel with odd sides. "
                 f"Received: shape={shape}"
             )
         if filters > channels:
             return super()._draw_kernel(generator, shape)
         kernel = np.zeros(shape)
-        centre = tuple(size // 2 for size in sizes)
-        kernel[centre] = self._draw(generator, channels, filters)
+        center = tuple(size // 2 for size in sizes)
+        kernel[center] = self._draw(generator, channels, filters)
         return kernel
 
 
 def _orthonormal(generator, rows, columns):
-    """Random orthonormal columns, every direction alike."""
+    """Draws orthonormal columns from the uniform distribution."""
     q, r = np.linalg.qr(generator.standard_normal((rows, columns)))
     return q * np.sign(np.diagonal(r))

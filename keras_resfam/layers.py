@@ -1,4 +1,4 @@
-"""Layers: modulation of the error, and three of Keras's that do more."""
+"""Gradient modulation, and faster or extended versions of Keras's layers."""
 
 import functools
 import math
@@ -12,8 +12,8 @@ from keras_resfam.backends.convolution import (
     convolution,
     convolution_of_products,
     convolves_views,
-    every,
     multiplies_gradients,
+    strided,
     takes_pixels_first,
 )
 from keras_resfam.backends.gradients import replace_gradient
@@ -25,53 +25,55 @@ from keras_resfam.regularizers import KernelRegularizer
 class GradientModulation(keras.layers.Layer):
     """Keeps the magnitude of the error from layer to layer.
 
-    The forward pass is the identity, and outside of training so is the
-    backward pass. In training `q` is the second moment (mean square) of the
-    error that arrives at this layer, and `q_above` that of the error which
-    the `GradientModulation` above it has passed on. Where they mismatch, that
-    is where `q_above / q` leaves `[1 / threshold, threshold]`, the error is
-    multiplied by `sqrt(q_above / q)`, which gives it back the magnitude it
-    had above; the paper calls that factor rho. Elsewhere it passes unchanged.
+    The error is the gradient of the loss with respect to the layer's output.
+    The forward pass is the identity, and outside of training the backward pass
+    is the identity too. In training, `q` is the second moment (mean square) of
+    the error that arrives at this layer, and `q_above` is that of the error
+    that the next `GradientModulation`, nearer to the loss, has passed on. They
+    mismatch if `q_above / q` is outside `[1 / threshold, threshold]`. The error
+    is then multiplied by `sqrt(q_above / q)`, the paper's rho, which restores
+    the magnitude that it had above. Otherwise it passes unchanged.
 
-    The layers of a network form a chain: each takes the `link` of the one
-    below and returns its own for the one above. The link is a scalar zero
-    that carries nothing forward; backward, its "gradient" is the moment of
-    the error above, so that one pass suffices. The uppermost layer of a chain
-    leaves its error as it is.
+    The layers of a network form a chain. Each takes the `link` of the layer
+    below it and returns one for the layer above it. In the forward pass, the
+    link is a scalar zero without information. In the backward pass, its
+    "gradient" is the second moment of the error above, so a single backward
+    pass is enough. The last layer of a chain does not change the error.
 
     In a wide network of orthonormal kernels, BN and ReLU, each layer multiplies
-    the second moment by `pi / (pi - 1) = 1.467` on the way down: ReLU halves
-    it, and BN divides it by the variance of the outputs of the ReLU below,
-    `(pi - 1) / (2 pi)`. In an untrained `OrthoPlainNet` of 44 layers the
-    median is 1.38. With a threshold below that, such as the default,
-    modulation acts on nearly every layer; with a threshold of 2, only on
-    layers that depart from this growth. The paper gives no number for a
-    mismatch. The default stays at 1.2 because in short trials of 44 layers
-    2 was no better than no modulation.
+    the second moment by `pi / (pi - 1) = 1.467` in the backward pass. ReLU
+    halves it, and BN divides it by the variance of the outputs of the previous
+    ReLU, `(pi - 1) / (2 pi)`. In an untrained `OrthoPlainNet` of 44 layers, the
+    median factor is 1.38. With a lower threshold, such as the default,
+    modulation acts on nearly every layer. With a threshold of 2, it acts only
+    on layers that deviate from this growth. The paper does not state a
+    threshold. The default is 1.2 because in short trials with 44 layers, 2 was
+    no better than no modulation.
 
-    While `trainable` is `False` the error passes unchanged, in training too.
-    So modulation can end during training, and the graph, the weights and the
-    files stay as they are. A change of `trainable` takes effect at the model's
-    next `compile`, as with Keras's own layers.
+    While `trainable` is `False`, the error passes unchanged in training too.
+    This makes it possible to stop modulation during training without a change
+    of the graph, the weights or the files. A change of `trainable` takes effect
+    at the model's next `compile`, as with Keras's own layers.
 
-    An error below 1e-19 or above 1e19, whose square float32 does not hold,
-    passes unchanged. Under data parallelism on TensorFlow each replica
-    modulates by the moments of its own share.
+    An error below 1e-19 or above 1e19 passes unchanged, because its square
+    exceeds the range of float32. With data parallelism on TensorFlow, each
+    replica uses the second moments of its own part of the batch.
 
     Reference: Xie et al. 2017, [All You Need is Beyond a Good Init](
     https://arxiv.org/abs/1703.01827), section 4.
 
     Args:
-        threshold: float, at least 1. The largest ratio of second moments
-            that is let pass; 1 modulates always. Defaults to `1.2`.
-        **kwargs: of `keras.layers.Layer`, such as `trainable`.
+        threshold: float, at least 1. The largest ratio of second moments that
+            is not a mismatch. With 1, the error is always modulated. Defaults
+            to `1.2`.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `trainable`.
 
     Call arguments:
         x: floating point tensor of any shape.
-        link: the link of the layer below, or `None` for the lowest.
-        training: bool. Whether the error is modulated. Defaults to `None`:
-            as in the call that this one is part of, so in `fit` it is, and
-            otherwise not.
+        link: scalar tensor. The link of the layer below. Defaults to `None`,
+            for the first layer of a chain.
+        training: bool. Whether the error is modulated. Defaults to `None`, the
+            mode of the enclosing call: `True` in `fit`, and else `False`.
 
     Returns:
         `x`, and the link for the layer above: a float32 scalar.
@@ -108,8 +110,8 @@ class GradientModulation(keras.layers.Layer):
         q = second_moment(error)
         ratio = q_above / q
         distance = keras.ops.abs(keras.ops.log(ratio))
-        # Above the uppermost layer there is no moment: the distance is
-        # infinite, or no number.
+        # `q_above` is zero in the last layer of a chain. The distance then is
+        # infinite or NaN.
         mismatch = (distance > math.log(self.threshold)) & (distance < math.inf)
         ratio = keras.ops.where(mismatch, ratio, 1.0)
         return scaled(error, keras.ops.sqrt(ratio)), q * ratio
@@ -126,20 +128,21 @@ class GradientModulation(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization`, by the backend's own kernel.
+    """`keras.layers.BatchNormalization` with the fused kernel of the backend.
 
-    The same weights, arguments and results, to rounding. TensorFlow and
-    PyTorch have a kernel for images of channels last; elsewhere, and for
-    masks, renormalization and synchronization, the layer is Keras's.
+    It has the same weights, arguments and results (up to rounding).
+    TensorFlow and PyTorch have a fused kernel, which is used for images with
+    channels last. On JAX, for other inputs, and with masks, renormalization or
+    synchronization, the layer computes as Keras's does.
 
     Reference: Ioffe & Szegedy 2015, [Batch Normalization](
     https://arxiv.org/abs/1502.03167).
     """
 
     def call(self, inputs, training=None, mask=None):
-        own = self.renorm or self.synchronized or mask is not None
+        special = self.renorm or self.synchronized or mask is not None
         last = self.axis in (-1, len(inputs.shape) - 1)
-        if own or not last or not fuses_batch_norm(inputs):
+        if special or not last or not fuses_batch_norm(inputs):
             return super().call(inputs, training=training, mask=mask)
         ones = keras.ops.ones_like(self.moving_mean)
         gamma = self.gamma if self.scale else ones
@@ -158,25 +161,28 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class Conv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D`, without detours of PyTorch's and JAX's.
+    """`keras.layers.Conv2D`, faster on PyTorch and JAX, with PyTorch's padding.
 
-    The same weights, arguments and results, to rounding, and one argument
-    more. On TensorFlow the layer is Keras's but for 1 x 1 kernels with strides
-    and few channels, whose gradient damages memory there; on JAX so it is
-    with the channels first, with several `groups`, with several devices, and
-    on accelerators.
+    It has the same weights, arguments and results (up to rounding), and one
+    more argument. On PyTorch, it avoids copies of the images. On JAX on one
+    CPU, with channels last and one group, it computes the gradient by the
+    kernel faster. Otherwise it computes as Keras's layer does, except for
+    strided 1x1 kernels with few channels, whose gradient in oneDNN writes to
+    memory out of bounds.
 
     Args:
-        *args: of `keras.layers.Conv2D`.
-        zeros: int. Rows and columns of zeros on each side of the images, as
-            Torch pads; Keras's own `"same"` pads a strided convolution more
-            on one side. Goes with `padding="valid"`. Defaults to `0`.
-        **kwargs: of `keras.layers.Conv2D`.
+        *args: Arguments of `keras.layers.Conv2D`.
+        zeros: int, at least 0. The number of rows and columns of zeros to add
+            on each side of the images, as in PyTorch. Keras's `"same"` pads
+            strided convolutions unequally. It requires `padding="valid"`,
+            unless it is 0. Defaults to `0`.
+        **kwargs: Arguments of `keras.layers.Conv2D`.
 
     Raises:
-        ValueError: If `zeros` is not an integer of at least 0, or is not 0
-            and `padding` not `"valid"`; if there are several `groups`, and
-            the kernel's regularizer is of `keras_resfam.regularizers`.
+        ValueError: If `zeros` is not an integer of at least 0; if it is not 0
+            and `padding` is not `"valid"`; or if there are several `groups`
+            and the regularizer of the kernel is one of
+            `keras_resfam.regularizers`.
     """
 
     def __init__(self, *args, zeros=0, **kwargs):
@@ -184,7 +190,7 @@ class Conv2D(keras.layers.Conv2D):
         check_integer("zeros", zeros, 0)
         if zeros and self.padding != "valid":
             raise ValueError(
-                '`padding` should be "valid" where there are `zeros`. '
+                '`padding` should be "valid" if `zeros` is not 0. '
                 f"Received: padding={self.padding!r}, zeros={zeros}"
             )
         if self.groups > 1 and isinstance(
@@ -193,8 +199,8 @@ class Conv2D(keras.layers.Conv2D):
             name = type(self.kernel_regularizer).__name__
             raise ValueError(
                 "`groups` should be 1 with a regularizer of keras_resfam, "
-                "which takes all filters to see the same channels. Received: "
-                f"groups={self.groups}, kernel_regularizer={name}"
+                "which requires that all filters have the same inputs. "
+                f"Received: groups={self.groups}, kernel_regularizer={name}"
             )
         self.zeros = zeros
 
@@ -216,7 +222,7 @@ class Conv2D(keras.layers.Conv2D):
     def convolution_op(self, inputs, kernel):
         strides = self.strides
         if takes_pixels_first(kernel, strides):
-            inputs = every(strides, inputs, self.data_format)
+            inputs = strided(strides, inputs, self.data_format)
             strides = (1, 1)
         convolve = functools.partial(
             keras.ops.conv,
@@ -246,7 +252,7 @@ class Conv2D(keras.layers.Conv2D):
         return keras.ops.pad(images, [(n, n) for n in self._margins()])
 
     def _margins(self):
-        """The zeros on either side of each axis."""
+        """Returns the number of zeros on either side of each axis."""
         first = self.data_format == "channels_first"
         n = self.zeros
         return (0, 0, n, n) if first else (0, n, n, 0)
@@ -263,36 +269,36 @@ class Conv2D(keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class Rescaling(keras.layers.Rescaling):
-    """`keras.layers.Rescaling`, whose numbers go with a network's weights.
+    """`keras.layers.Rescaling` that saves its scale and offset with weights.
 
-    A network that normalises its images holds their moments in its
-    configuration, which a file of weights does not have: in a network of other
-    moments Keras's `load_weights` would load them without a word, and the
-    network would classify worse. Here `save_weights` notes the scale and the
-    offset, and `load_weights` compares them. Files without them load as well,
-    such as those of `to_stock_layers`, and files with them load into Keras's
-    layer.
+    A network that normalizes images has their moments in its configuration,
+    which a file of weights does not include. Keras's `load_weights` would load
+    the file into a network with other moments without an error, and that
+    network would classify worse. With this layer, `save_weights` also stores
+    the scale and the offset, and `load_weights` compares them. Files without
+    them, such as those of `to_stock_layers`, can be loaded too, and files with
+    them can be loaded into Keras's layer.
 
     Args:
         scale: float, or nested lists of floats.
-        offset: as `scale`. Defaults to `0.0`.
-        **kwargs: of `keras.layers.Rescaling`.
+        offset: float, or nested lists of floats. Defaults to `0.0`.
+        **kwargs: Arguments of `keras.layers.Rescaling`.
 
     Raises:
-        ValueError: By `load_weights`, if the file has another scale or offset.
+        ValueError: In `load_weights`, if the file has another scale or offset.
     """
 
     def __init__(self, scale, offset=0.0, **kwargs):
         super().__init__(scale, offset, **kwargs)
-        # In a layer of its own, which Keras's Rescaling does not look for.
+        # Keras's Rescaling does not look for this layer in files.
         self.note = _Note({"scale": scale, "offset": offset})
 
 
 class _Note(keras.layers.Layer):
-    """Numbers that are saved with weights, and compared when those are loaded.
+    """Saves numbers with weights, and compares them when weights are loaded.
 
     Args:
-        numbers: dict of floats, or nested lists of floats, by name.
+        numbers: dict from names to floats or nested lists of floats.
     """
 
     def __init__(self, numbers):
@@ -309,7 +315,7 @@ class _Note(keras.layers.Layer):
             own, saved = self.numbers[name], store[name]
             if own.shape != saved.shape or not np.allclose(own, saved):
                 raise ValueError(
-                    "The network should normalise images as the one did whose "
-                    f"weights these are, by {name}={saved.tolist()}. Received: "
-                    f"a network with {name}={own.tolist()}"
+                    "The network should normalize images as the network of "
+                    f"these weights did, with {name}={saved.tolist()}. "
+                    f"Received: a network with {name}={own.tolist()}"
                 )

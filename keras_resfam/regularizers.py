@@ -1,7 +1,7 @@
-"""Regularisers that keep kernels near orthonormal: Xie et al. 2017, and kin.
+"""Regularizers that keep kernels close to orthonormal.
 
-`W` is a kernel as a matrix of shape `(fan_in, filters)`: a column for each
-filter.
+They are those of Xie et al. 2017 and of later papers. `W` is a kernel as a
+matrix of shape `(fan_in, filters)`, with a column for each filter.
 """
 
 import math
@@ -16,10 +16,11 @@ from keras_resfam.initializers import column_groups
 
 
 class KernelRegularizer(keras.regularizers.Regularizer):
-    """`factor` times a penalty of a kernel, computed in float32 or better.
+    """Base class of regularizers that are a factor times a penalty of a kernel.
 
-    It comes in Keras's default type, as other losses do: TensorFlow adds none
-    of another.
+    The penalty is computed in float32, or in float64 for such kernels. The
+    result has Keras's default type, because TensorFlow cannot add losses of
+    different types.
     """
 
     def __init__(self, factor):
@@ -44,28 +45,29 @@ class KernelRegularizer(keras.regularizers.Regularizer):
 
 
 def _matrix(kernel):
+    """Reshapes a kernel to a matrix of shape `(fan_in, filters)`."""
     fan_in, filters = math.prod(kernel.shape[:-1]), kernel.shape[-1]
     return ops.reshape(kernel, (fan_in, filters))
 
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class OrthonormalRegularizer(KernelRegularizer):
-    """Penalises kernels whose filters are not orthonormal.
+    """Penalizes kernels whose filters are not orthonormal.
 
     The penalty is `factor / 2 * ||W^T W - I||_F^2` (equation 3), where `W` is
-    the kernel as a matrix of shape `(fan_in, filters)`: a column for each
-    filter. It takes the place of L2 weight decay, at the same coefficient.
-    Where `filters > fan_in` the filters cannot all be orthogonal: the penalty
-    is then summed over the groups of `fan_in` filters that
+    the kernel as a matrix of shape `(fan_in, filters)`, with a column for each
+    filter. It replaces L2 weight decay, with the same coefficient. If
+    `filters > fan_in`, the filters cannot all be orthogonal. The penalty then
+    is the sum over the groups of `fan_in` filters that
     `keras_resfam.initializers.Orthonormal` makes (section 4).
 
-    `keras.regularizers.OrthogonalRegularizer` is another thing: it takes
-    matrices only, and penalises the mean cosine between vectors of any norm.
+    `keras.regularizers.OrthogonalRegularizer` differs: it takes matrices only,
+    and penalizes the mean cosine between vectors of any norm.
 
-    Kernels are of rank 2 to 5, the filters last, as those of Dense, Conv1D,
-    Conv2D and Conv3D are; not those of grouped, depthwise or transposed
-    convolutions. The penalty is computed in float32 where they have less
-    precision.
+    Kernels have rank 2 to 5 and the filters last, like those of Dense, Conv1D,
+    Conv2D and Conv3D. Kernels of grouped, depthwise or transposed convolutions
+    are not supported. For kernels of 16 bits, the penalty is computed in
+    float32.
 
     Reference: Xie et al. 2017, [All You Need is Beyond a Good Init](
     https://arxiv.org/abs/1703.01827), section 3.2.
@@ -75,8 +77,8 @@ class OrthonormalRegularizer(KernelRegularizer):
             Defaults to `1e-4`.
 
     Raises:
-        ValueError: If `factor` is not a finite number of at least 0; when
-            called, if the kernel is of another rank than 2 to 5.
+        ValueError: If `factor` is not a finite number of at least 0. When
+            called, if the rank of the kernel is not 2 to 5.
 
     Example:
 
@@ -93,7 +95,7 @@ class OrthonormalRegularizer(KernelRegularizer):
     def _penalty(self, kernel):
         w = _matrix(kernel)
         fan_in, filters = w.shape
-        if filters <= fan_in:  # one group, without the calls of a slice
+        if filters <= fan_in:  # one group; no slice is faster
             return gram_error(w) / 2
         ranges = column_groups(fan_in, filters)
         return sum(gram_error(w[:, start:stop]) for start, stop in ranges) / 2
@@ -101,10 +103,10 @@ class OrthonormalRegularizer(KernelRegularizer):
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class DoubleSoftOrthogonalityRegularizer(KernelRegularizer):
-    """Penalises both the filters and the weights across them.
+    """Penalizes kernels whose columns or rows are not orthonormal.
 
     The penalty is `factor * (||W^T W - I||_F^2 + ||W W^T - I||_F^2)`
-    (DSO). Both terms can be zero only if `W` is square.
+    ("DSO"). Both terms can be zero only if `W` is square.
 
     Reference: Bansal et al. 2018, [Can We Gain More from Orthogonality
     Regularizations in Training Deep CNNs?](https://arxiv.org/abs/1810.09102).
@@ -113,7 +115,7 @@ class DoubleSoftOrthogonalityRegularizer(KernelRegularizer):
         factor: float, at least 0. The coefficient. Defaults to `1e-4`.
 
     Raises:
-        ValueError: As of `OrthonormalRegularizer`.
+        ValueError: As for `OrthonormalRegularizer`.
     """
 
     def __init__(self, factor=1e-4):
@@ -126,29 +128,30 @@ class DoubleSoftOrthogonalityRegularizer(KernelRegularizer):
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class SpectralRestrictedIsometryRegularizer(KernelRegularizer):
-    """Penalises the direction in which a kernel is furthest from an isometry.
+    """Penalizes the direction in which a kernel is furthest from an isometry.
 
-    The penalty is `factor * sigma(W^T W - I)` (SRIP), where the
-    spectral norm `sigma` is estimated by power iteration; with more filters
-    than weights in one, of `W W^T - I`. The iteration starts from a fixed
-    random vector, where the authors' code draws a new one in each step, so
-    that the penalty is a function of the kernel. No gradient passes through
-    the iteration itself.
+    The penalty is `factor * sigma(W^T W - I)` ("SRIP"), where the spectral norm
+    `sigma` is estimated by power iteration. If there are more filters than
+    weights in a filter, it is that of `W W^T - I`. The iteration starts from a
+    fixed random vector, so that the penalty is a function of the kernel. (The
+    authors' code draws a new vector in each step.) No gradient flows through
+    the iteration.
 
-    The authors let the coefficient fall: of WRN-28-10, `1e-2` in the first 20
-    epochs, and then times `1e-3`, from epoch 50 `1e-4`, from epoch 70 `1e-6`,
-    and zero from epoch 120. A recipe's `penalty_schedule` does that.
+    The authors decrease the coefficient during training. For WRN-28-10, it is
+    `1e-2` in the first 20 epochs. This is multiplied by `1e-3` until epoch 50,
+    by `1e-4` until epoch 70, by `1e-6` until epoch 120, and by zero after it.
+    The `penalty_schedule` of a training recipe does the same.
 
     Reference: Bansal et al. 2018, [Can We Gain More from Orthogonality
     Regularizations in Training Deep CNNs?](https://arxiv.org/abs/1810.09102).
 
     Args:
         factor: float, at least 0. The coefficient. Defaults to `1e-2`.
-        iterations: int, at least 1. Products of the matrix with a vector;
-            two in the paper. Defaults to `2`.
+        iterations: int, at least 1. The number of power iterations, two in
+            the paper. Defaults to `2`.
 
     Raises:
-        ValueError: As of `OrthonormalRegularizer`, or if `iterations` is not
+        ValueError: As for `OrthonormalRegularizer`, or if `iterations` is not
             an integer of at least 1.
     """
 
@@ -177,13 +180,13 @@ class SpectralRestrictedIsometryRegularizer(KernelRegularizer):
 
 @keras.saving.register_keras_serializable(package="keras_resfam")
 class OrthogonalConvolutionRegularizer(KernelRegularizer):
-    """Penalises convolutions, rather than kernels, that are not orthogonal.
+    """Penalizes convolutions, as linear maps, that are not orthogonal.
 
-    The penalty is `factor * ||Conv(K, K, P, S) - I_0||_F^2`: the
-    filters are convolved with one another, with a padding
-    `P = floor((k - 1) / S) * S`. `I_0` is 1 where a filter meets itself
-    without a shift, and 0 elsewhere. Its centre is `W^T W - I`; the rest asks
-    a filter's shifts, by multiples of the stride, to be orthogonal too.
+    The penalty is `factor * ||Conv(K, K, P, S) - I_0||_F^2`. The filters are
+    convolved with one another, with stride `S` and padding
+    `P = floor((k - 1) / S) * S`. `I_0` is 1 for a filter with itself without a
+    shift, and else 0. The term without a shift is `W^T W - I`. The others
+    penalize filters that are not orthogonal to shifted filters.
 
     Reference: Wang et al. 2020, [Orthogonal Convolutional Neural Networks](
     https://arxiv.org/abs/1911.12207).
@@ -194,7 +197,7 @@ class OrthogonalConvolutionRegularizer(KernelRegularizer):
             along all axes. Defaults to `1`.
 
     Raises:
-        ValueError: As of `OrthonormalRegularizer`, or if `strides` is not an
+        ValueError: As for `OrthonormalRegularizer`, or if `strides` is not an
             integer of at least 1.
     """
 
@@ -204,7 +207,7 @@ class OrthogonalConvolutionRegularizer(KernelRegularizer):
         self.strides = strides
 
     def _penalty(self, kernel):
-        if len(kernel.shape) == 2:  # as a convolution of one pixel
+        if len(kernel.shape) == 2:  # a convolution of one pixel
             kernel = kernel[None]
         *sizes, _, filters = kernel.shape
         pads = [(k - 1) // self.strides * self.strides for k in sizes]
@@ -217,7 +220,7 @@ class OrthogonalConvolutionRegularizer(KernelRegularizer):
             padding="valid",
             data_format="channels_last",
         )
-        # ||A - I_0||^2 = ||A||^2 - 2 tr(A_0) + filters, A_0 being W^T W.
+        # ||A - I_0||^2 = ||A||^2 - 2 tr(A_0) + filters, where A_0 = W^T W.
         trace = ops.sum(ops.square(kernel))
         return ops.sum(ops.square(products)) - 2 * trace + filters
 

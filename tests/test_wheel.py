@@ -92,5 +92,5 @@ def test_it_loads_them_without_clone_and_network(wheel, tmp_path):
     np.testing.assert_allclose(
         json.loads(logits), published, rtol=1e-4, atol=1e-4
     )
-    assert "'wrn_28_10_cifar10_short' (73 MB) is not in" in "\n".join(refusal)
+    assert "(73 MB) has not been published" in "\n".join(refusal)
     assert "clone the project" in "\n".join(refusal)

@@ -61,7 +61,7 @@ class Block:
 
 
 @dataclasses.dataclass(eq=False)
-class Join:
+class _Join:
     """A residual addition: a step, and which of its inputs is what."""
 
     step: graphs.Step
@@ -346,7 +346,7 @@ def _join_at(step, family):
         if min(lengths) < max(lengths):
             pairs = zip(tensors, lengths, strict=True)
             branches = [x for x, way in pairs if way > min(lengths)]
-            return Join(step, without(every, branches), branches)
+            return _Join(step, without(every, branches), branches)
     return None  # ways as long as each other, as of two equal branches
 
 
@@ -385,7 +385,7 @@ def _with_sums_joined(graph):
     nothing reads `x + f` but the addition, and `g` too is made of `x`. What
     was added first is added first, so that no bit changes.
     """
-    sums = Sums(graph)
+    sums = _Sums(graph)
     steps, gone = [], set()
     # From the end: the outermost of nested sums takes in all others.
     for step in reversed(graph.steps):
@@ -410,7 +410,7 @@ def _addition_of(parts, step):
     return graphs.Step(add, (parts,), {}, step.outputs)
 
 
-class Sums:
+class _Sums:
     """The additions of a graph, and which are parts of others."""
 
     def __init__(self, graph):

@@ -111,7 +111,7 @@ def gradient_by_path_length(
         )
     lengths = sorted(set(lengths))
     bar = keras.utils.Progbar(len(lengths), verbose=verbose)
-    decay = Decay()
+    decay = _Decay()
     for k in lengths:
         # By seed and length alone: a study of fewer lengths draws the same.
         masks = _masks(n, k, len(images), samples, [seed, k])
@@ -131,7 +131,7 @@ _SMALL = 2.0**-20  # of norms: far above what float32 loses
 _MOST_OF_A_GATE = 100  # largest exponent of the factor of one switch
 
 
-class Decay:
+class _Decay:
     """The log2 norms measured so far, and what to expect of a length."""
 
     def __init__(self):

@@ -84,7 +84,7 @@ def follow(steps, paths, joins, unit="blocks", shortcuts=()):
         steps: list of `Step`.
         paths: dict from the ids of tensors to their paths, a dict from
             lengths to counts. What the steps make is added to it.
-        joins: dict from the ids of residual additions to their `Join`s.
+        joins: dict from the ids of residual additions to their `_Join`s.
         unit: as of `path_lengths`.
         shortcuts: collection of the names of layers that add no length.
     """

@@ -1,5 +1,5 @@
-"""What Keras lacks, or takes a detour for, on its three backends.
+"""Functions of the backends that Keras lacks or computes slowly.
 
-Internal: users import nothing from here. One module is one idea, and every
-function in it says which backend it is for.
+Internal: users import nothing from here. Each function states which backends it
+is for.
 """

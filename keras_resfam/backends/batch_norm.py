@@ -1,8 +1,7 @@
-"""Batch normalization by the backend's own kernel.
+"""Batch normalization with the fused kernels of TensorFlow and PyTorch.
 
-Keras spells batch normalization out in elementwise operations, which on thin
-networks cost more than the convolutions. XLA fuses them on JAX; TensorFlow
-and PyTorch have a kernel.
+Keras composes batch normalization of elementwise operations, which take longer
+than the convolutions in networks with few channels. On JAX, XLA fuses them.
 """
 
 import math
@@ -16,10 +15,13 @@ _FLOATS = "float16", "bfloat16", "float32"
 
 
 def fuses_batch_norm(x):
-    """Whether the backend has a kernel for `x`, of channels last.
+    """Returns whether the backend has a fused kernel for `x`.
 
-    PyTorch's refuses one value a channel, TensorFlow's double precision, and
-    both refuse integers.
+    PyTorch's does not take a single value per channel, TensorFlow's does not
+    take double precision, and neither takes integers.
+
+    Args:
+        x: tensor, with the channels last.
     """
     return (
         keras.backend.backend() in _BATCH_NORMS
@@ -30,19 +32,19 @@ def fuses_batch_norm(x):
 
 
 def fused_batch_norm(x, gamma, beta, epsilon, moments=None):
-    """Normalises each channel, by the batch's moments or by those given.
+    """Normalizes each channel by the moments of the batch or by given ones.
 
     Args:
         x: tensor of shape `(batch, height, width, channels)`.
-        gamma: tensor of shape `(channels,)`, the scale.
-        beta: tensor of shape `(channels,)`, the offset.
-        epsilon: float.
-        moments: mean and variance, tensors of shape `(channels,)`. Defaults
-            to the batch's own.
+        gamma: tensor of shape `(channels,)`. The scale.
+        beta: tensor of shape `(channels,)`. The offset.
+        epsilon: float. It is added to the variance.
+        moments: pair of tensors of shape `(channels,)`, the mean and the
+            variance. Defaults to `None`, the moments of the batch.
 
     Returns:
-        The outputs, in the type of `x`, and the mean and the variance of each
-        channel in float32, through which no gradient flows.
+        A tuple: the outputs, in the type of `x`, and the mean and the variance
+        of each channel, in float32 and without gradients.
     """
     gamma, beta = (ops.cast(v, "float32") for v in (gamma, beta))
     if moments is not None:
@@ -50,7 +52,8 @@ def fused_batch_norm(x, gamma, beta, epsilon, moments=None):
     kernel = _BATCH_NORMS[keras.backend.backend()]
     outputs, mean, variance = kernel(x, gamma, beta, epsilon, moments)
     if moments is None:
-        # Keras averages the biased variance, the kernels give the other.
+        # The kernels return the unbiased variance, but Keras averages the
+        # biased one.
         count = ops.cast(math.prod(ops.shape(x)[:-1]), "float32")
         variance = variance * (count - 1) / count
     return outputs, mean, variance

@@ -1,4 +1,4 @@
-"""Models that run under a condition, in training."""
+"""Runs a model under a condition in training."""
 
 import keras
 from keras import ops
@@ -8,16 +8,22 @@ from keras_resfam.backends.losses import split_losses
 
 
 def run_if(condition, model, inputs):
-    """Runs a model in training if a condition holds, and else gives zeros.
+    """Runs a model in training mode if a condition holds, else returns zeros.
 
-    Without it nothing is learned, which to an optimizer are gradients of
-    zero, and the model's state, such as moving statistics, stays. Where
-    `_branching_is_faster`, nothing is computed then either.
+    If it does not hold, the gradients are zero, and the state of the model,
+    such as moving statistics, does not change. If `_branching_is_faster`,
+    nothing is computed in this case.
 
     Args:
-        condition: scalar tensor of bools.
-        model: `keras.Model` of one output, whose layers add no losses.
-        inputs: tensor or list of tensors, as the model takes them.
+        condition: scalar bool tensor.
+        model: `keras.Model` with one output, whose layers add no losses.
+        inputs: tensor or list of tensors. The inputs of the model.
+
+    Returns:
+        A tensor of the shape of the model's output.
+
+    Raises:
+        ValueError: If a layer of the model adds a loss.
     """
     trainable = [v.value for v in model.trainable_variables]
     state = [v.value for v in model.non_trainable_variables]
@@ -30,19 +36,19 @@ def run_if(condition, model, inputs):
         others, _ = split_losses(model, losses)
         if others:
             raise ValueError(
-                "A branch that is switched should add no losses but those of "
-                f"its weights. Received: {model.name} with {len(others)} other "
-                "losses"
+                "A branch that is switched should have no other losses than "
+                f"those of its weights. Received: {model.name} with "
+                f"{len(others)} other losses"
             )
         return [outputs, *changed]
 
-    def spare():
+    def skip():
         shape = ops.shape(first)[0], *output.shape[1:]
         zeros = ops.zeros(shape, output.dtype)
         return [_zeros_for(trainable, zeros), *state]
 
     if None not in output.shape[1:] and _branching_is_faster():
-        outputs, *changed = ops.cond(condition, run, spare)
+        outputs, *changed = ops.cond(condition, run, skip)
     else:
         outputs, *changed = run()
         outputs = ops.where(condition, outputs, ops.zeros_like(outputs))
@@ -52,17 +58,17 @@ def run_if(condition, model, inputs):
         ]
     pairs = zip(state, changed, strict=True)
     for v, (old, new) in zip(model.non_trainable_variables, pairs, strict=True):
-        if new is not old:  # PyTorch's gradients want frozen weights untouched
+        if new is not old:  # PyTorch's gradients need unchanged frozen weights
             v.assign(new)
     return outputs
 
 
 def _branching_is_faster():
-    """Whether layers may be under a condition, and take less time so.
+    """Returns whether a condition on layers is possible, and saves time.
 
-    XLA's convolutions on processors are 18 times slower under one, so on JAX
-    they do not. TensorFlow refuses one around what its replicas do together,
-    such as batch normalization.
+    On JAX it does not: convolutions of XLA on CPUs are 18 times slower inside a
+    condition. TensorFlow does not allow a condition around operations that
+    synchronize replicas, such as batch normalization.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -72,10 +78,10 @@ def _branching_is_faster():
 
 
 def _zeros_for(weights, zeros):
-    """Zeros in place of what depends on weights.
+    """Returns zeros that depend on weights, with gradients of zero.
 
-    The gradients of those are zero: what has none, Keras's optimizers pass
-    over, with its momentum and decay.
+    Keras's optimizers skip weights without gradients. Their momentum and decay
+    would not be applied.
     """
     if not weights:
         return zeros

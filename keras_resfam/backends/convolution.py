@@ -1,11 +1,11 @@
-"""Convolutions without the detours of Keras, PyTorch and XLA.
+"""Faster convolutions on PyTorch and JAX.
 
-On PyTorch, Keras copies the images to channels first before each convolution,
-and back behind it. PyTorch's convolution takes a view of them.
+On PyTorch, Keras copies images to the channels first format before each
+convolution, and back after it. PyTorch's convolution can take a view instead.
 
-On a CPU, XLA takes several times as long for the gradient of a convolution by
-its kernel as for the convolution. As a sum of products of matrices, JAX
-computes it in less time than that.
+On CPUs, XLA takes several times as long for the gradient of a convolution by
+its kernel as for the convolution. JAX computes it faster as a sum of matrix
+products.
 """
 
 import math
@@ -14,16 +14,16 @@ import keras
 
 from keras_resfam.backends.memory import channels_first, channels_last
 
-# The channels of oneDNN's blocks with AVX-512; with AVX2 they have 8.
+# Number of channels in a block of oneDNN with AVX-512. It is 8 with AVX2.
 _BLOCK = 16
 
 
 def takes_pixels_first(kernel, strides):
-    """Whether to skip pixels before the convolution, and not in it.
+    """Returns whether to apply strides before a convolution, not within it.
 
-    The results are the same. But oneDNN, which convolves for TensorFlow and
-    PyTorch, writes past its memory in the gradient of a 1 x 1 kernel with
-    strides, if the kernel takes fewer channels than a block has.
+    The results are the same. oneDNN, which TensorFlow and PyTorch use, writes
+    to memory out of bounds in the gradient of a strided 1x1 kernel, if the
+    kernel has fewer input channels than a block of oneDNN.
 
     Args:
         kernel: tensor of shape `(height, width, channels / groups, filters)`.
@@ -33,8 +33,8 @@ def takes_pixels_first(kernel, strides):
     return height == width == 1 and channels < _BLOCK and max(strides) > 1
 
 
-def every(strides, images, data_format="channels_last"):
-    """The pixels that a 1 x 1 kernel meets on its way through images."""
+def strided(strides, images, data_format="channels_last"):
+    """Returns the pixels of images that a strided 1x1 kernel is applied to."""
     rows, columns = (slice(None, None, stride) for stride in strides)
     if data_format == "channels_first":
         return images[:, :, rows, columns]
@@ -42,7 +42,7 @@ def every(strides, images, data_format="channels_last"):
 
 
 def convolves_views():
-    """Whether `convolution` does what Keras does, with less copying."""
+    """Returns whether the backend can use `convolution`, on views of images."""
     return keras.backend.backend() == "torch"
 
 
@@ -52,12 +52,12 @@ def convolution(
     """Convolves images on PyTorch.
 
     Args:
-        x: tensor of shape `(batch, height, width, channels)`, or what
-            `data_format` says.
+        x: tensor of shape `(batch, height, width, channels)`, or
+            `(batch, channels, height, width)` with channels first.
         kernel: tensor of shape `(height, width, channels / groups, filters)`.
         bias: tensor of shape `(filters,)`, or `None`.
         strides: pair of ints.
-        padding: `"valid"`, `"same"`, or an int, as many zeros on each side.
+        padding: `"valid"`, `"same"`, or an int, the zeros on each side.
         dilation: pair of ints.
         groups: int.
         data_format: `"channels_last"` or `"channels_first"`.
@@ -74,16 +74,16 @@ def convolution(
         sides = before[1], after[1], before[0], after[0]
         images, before = torch.nn.functional.pad(images, sides), (0, 0)
     if thin:
-        images, strides = every(strides, images, "channels_first"), (1, 1)
+        images, strides = strided(strides, images, "channels_first"), (1, 1)
     dtype = images.dtype
     if max(dilation) > 1 and dtype.itemsize == 2 and images.is_cpu:
-        # PyTorch's gradient of the kernel is noise there.
+        # PyTorch's gradient of the kernel is wrong in this case.
         images, kernel = images.float(), kernel.float()
         bias = None if bias is None else bias.float()
     filters_first = kernel.permute(3, 2, 0, 1)
     if kernel.shape[3] == 1:
-        # PyTorch takes one filter of channels last for one of channels first,
-        # and fails at its gradient.
+        # PyTorch mistakes a single filter with channels last for one with
+        # channels first, and fails to compute its gradient.
         filters_first = filters_first.contiguous()
     outputs = torch.nn.functional.conv2d(
         images, filters_first, bias, strides, before, dilation, groups
@@ -92,7 +92,7 @@ def convolution(
 
 
 def _margins(sizes, kernel_size, strides, padding, dilation):
-    """The zeros before and behind the rows, and the columns, of images."""
+    """Returns the zeros before and after the rows and columns of images."""
     if padding != "same":
         margins = (0 if padding == "valid" else padding,) * 2
         return margins, margins
@@ -101,13 +101,13 @@ def _margins(sizes, kernel_size, strides, padding, dilation):
         max(0, (-(-size // stride) - 1) * stride + span - size)
         for size, stride, span in geometry
     ]
-    # As Keras has it: an odd zero is behind the images.
+    # As in Keras, the larger half of an odd number comes after the images.
     before = tuple(n // 2 for n in zeros)
     return before, tuple(n - n // 2 for n in zeros)
 
 
 def _spans(kernel_size, dilation):
-    """The rows, and columns, that a dilated kernel reaches over."""
+    """Returns the numbers of rows and columns that a dilated kernel spans."""
     return [
         rate * (size - 1) + 1
         for size, rate in zip(kernel_size, dilation, strict=True)
@@ -115,10 +115,10 @@ def _spans(kernel_size, dilation):
 
 
 def multiplies_gradients(x, kernel):
-    """Whether `convolution_of_products` is the faster, on JAX.
+    """Returns whether `convolution_of_products` is faster, on JAX.
 
-    It goes through the batch in turns, which one device does best, and whose
-    size it has to know: that of a model that is exported is open.
+    It processes parts of the batch in turn, which suits a single device. The
+    batch size has to be known, which it is not while a model is exported.
     """
     if keras.backend.backend() != "jax":
         return False
@@ -133,7 +133,9 @@ def multiplies_gradients(x, kernel):
 
 
 def convolution_of_products(convolve, x, kernel, strides, padding, dilation):
-    """Convolves images of channels last, on JAX.
+    """Convolves images with channels last, on JAX.
+
+    The gradient by the kernel is computed as a sum of matrix products.
 
     Args:
         convolve: callable that convolves `x` by `kernel`.
@@ -158,16 +160,18 @@ def convolution_of_products(convolve, x, kernel, strides, padding, dilation):
     return operation(x, kernel)
 
 
-# What a part of the batch may take of a processor's cache: 2 MiB of float32.
+# The largest number of values in a part of the batch: 2 MiB of float32, so that
+# they stay in the cache of a CPU.
 PART = 2**19
 
 
 def _products(x, kernel, strides, padding, dilation):
-    """A convolution as products of matrices, in float32 at least.
+    """Computes a convolution as matrix products, in float32 at least.
 
-    JAX turns it round for the gradient by the kernel: the sum over the images
-    of `error^T patches`. It is a part of the images after the other, whose
-    patches stay in the cache, and are made again where they are wanted again.
+    JAX transposes it for the gradient by the kernel, which becomes the sum of
+    `error^T patches` over the images. It processes one part of the images
+    after another, so that their patches stay in the cache. Patches are
+    computed again for the backward pass.
     """
     import jax
     from jax import lax
@@ -182,8 +186,8 @@ def _products(x, kernel, strides, padding, dilation):
         )
     ]
     batch = len(x)
-    row = math.prod(sizes) * width * channels  # of an image's patches
-    most = max(1, PART // row)
+    values = math.prod(sizes) * width * channels  # in an image's patches
+    most = max(1, PART // values)
     counts = range(1, min(batch, most) + 1)
     part = max((n for n in counts if batch % n == 0), default=1)
     wide = jax.numpy.promote_types(x.dtype, "float32")
@@ -191,7 +195,7 @@ def _products(x, kernel, strides, padding, dilation):
     matrices = jax.numpy.swapaxes(matrices, 1, 2)
 
     def along(axis, images, tap):
-        """The rows or columns that a tap of the kernel meets."""
+        """Returns the rows or columns that a tap of the kernel multiplies."""
         first, step = tap * dilation[axis], strides[axis]
         last = first + (sizes[axis] - 1) * step + 1
         return lax.slice_in_dim(images, first, last, step, axis + 1)

@@ -1,8 +1,8 @@
-"""Gradients of scalar functions, and a gradient of one's own for an identity.
+"""Gradients of scalar functions, and identities with a custom gradient.
 
-Keras has no function for the former. For the latter its `custom_gradient`
-takes one output on torch, and hands several upstream gradients over differently
-on TensorFlow and JAX.
+Keras has no function for the former. Its `custom_gradient` is not enough for
+the latter: it takes only one output on PyTorch, and passes several upstream
+gradients in different ways on TensorFlow and JAX.
 """
 
 import contextlib
@@ -11,15 +11,15 @@ import threading
 
 import keras
 
-_local = threading.local()  # other threads train as ever
+_local = threading.local()  # recording must not affect other threads
 
 
 def replace_gradient(backward, *tensors):
-    """Returns `tensors` as they are, with another backward pass.
+    """Returns `tensors` unchanged, but replaces their backward pass.
 
     Args:
-        backward: callable. Takes the gradients that arrive at the outputs,
-            and returns as many for the inputs.
+        backward: callable. Takes the gradients of the outputs, and returns
+            those of the inputs.
         tensors: two tensors or more.
 
     Returns:
@@ -35,7 +35,7 @@ def replace_gradient(backward, *tensors):
     @keras.ops.custom_gradient
     def identity(*tensors):
         def gradient(*upstream):
-            # JAX passes one tuple of all, TensorFlow one argument for each.
+            # JAX passes one tuple, TensorFlow one argument per gradient.
             return backward(*(upstream[0] if len(upstream) == 1 else upstream))
 
         return tensors, gradient
@@ -44,11 +44,15 @@ def replace_gradient(backward, *tensors):
 
 
 def gradient(function, x):
-    """Returns the gradient of a scalar function, which is not compiled.
+    """Returns the gradient of a scalar function, without compiling it.
 
     Args:
-        function: callable of a tensor. What it assigns to variables is lost.
-        x: tensor, where the gradient is taken.
+        function: callable. Takes a tensor and returns a scalar tensor. Its
+            assignments to variables are lost.
+        x: tensor. The point at which the gradient is computed.
+
+    Returns:
+        A tensor of the shape of `x`.
     """
 
     def value(x):
@@ -73,8 +77,9 @@ def gradient(function, x):
     return tape.gradient(y, x)
 
 
-@functools.cache  # one class for all calls, or torch.compile gives up
+@functools.cache  # torch.compile needs the same class in all calls
 def torch_identity():
+    """Returns the autograd function of `replace_gradient` on PyTorch."""
     import torch
 
     class Identity(torch.autograd.Function):
@@ -92,13 +97,15 @@ def torch_identity():
 
 @contextlib.contextmanager
 def recorded():
-    """Has `replace_gradient` leave marks in what this thread records.
+    """Context manager for `replace_gradient` while this thread records a graph.
 
-    A record holds the forward pass alone. Of the marks
-    `compiling.passes.put_back_gradients` makes what they stand for.
+    A recorded graph has the forward pass only. In this context,
+    `replace_gradient` inserts a mark into the graph, which
+    `compiling.passes.put_back_gradients` later replaces by the operation with
+    the custom gradient.
 
     Yields:
-        The list of the backward passes, in the order of the calls.
+        The list of the backward functions, in the order of the calls.
     """
     _local.recorded = []
     try:
@@ -107,8 +114,9 @@ def recorded():
         del _local.recorded
 
 
-@functools.cache  # an operation is defined once
+@functools.cache  # an operation can be defined only once
 def torch_mark():
+    """Returns the operation that marks a `replace_gradient` in a graph."""
     import torch
 
     @torch.library.custom_op("keras_resfam::identity", mutates_args=())

@@ -1,6 +1,6 @@
-"""Inference that is compiled once for many models, and gradients by an input.
+"""Compiled inference, shared by several models, and gradients by an input.
 
-Keras has no public call for either.
+Keras has no public function for either.
 """
 
 import functools
@@ -9,25 +9,28 @@ import keras
 
 
 def shared_inference(template):
-    """Compiles a model's inference, its weights being arguments.
+    """Compiles the inference of a model, with its weights as arguments.
+
+    It is compiled once for all models of the same architecture. On PyTorch,
+    models run eagerly.
 
     Args:
         template: `keras.Model`.
 
     Returns:
-        A callable that takes any model built like the template, and returns
-        what runs it: a callable from a list of tensors to a list of tensors.
-        PyTorch runs eagerly.
+        A callable that takes a model of the same architecture and returns the
+        function that runs it, from a list of tensors to a list of tensors.
     """
     backend = keras.backend.backend()
     if backend == "torch":
         return lambda model: functools.partial(_run_in_torch, model)
 
-    # A partial object, since TensorFlow counts traces by a function's code.
+    # With a partial object, TensorFlow does not warn of repeated tracing: it
+    # counts the traces of functions with the same code.
     call = _compile(functools.partial(_infer, template), backend)
 
     def bind(model):
-        # Looked up here, once: each time Keras walks through all layers.
+        # These properties walk through all layers, so they are read once.
         trainable = model.trainable_variables
         non_trainable = model.non_trainable_variables
 
@@ -44,16 +47,17 @@ def shared_inference(template):
 
 
 def compiled_inference(model):
-    """Compiles a model's inference, on TensorFlow and JAX.
+    """Compiles the inference of a model on TensorFlow and JAX.
 
     Args:
-        model: `keras.Model`, whose variables stay what they are.
+        model: `keras.Model`. Its variables must not be replaced afterwards.
 
     Returns:
-        A callable from what the model takes to a list of tensors.
+        A callable that takes the inputs of the model and returns a list of
+        tensors.
     """
     if keras.backend.backend() == "tensorflow":
-        # It has the weights at hand, where it would take arguments in turn.
+        # The function captures the weights, which is faster than arguments.
         return _compile(
             lambda x: keras.tree.flatten(model(x, training=False)), "tensorflow"
         )
@@ -90,15 +94,17 @@ def _run_in_torch(model, inputs):
 
 
 def input_gradient(model, loss):
-    """Compiles the gradient of a loss by a model's first input.
+    """Compiles the gradient of a loss by the first input of a model.
+
+    The model runs in inference mode. On PyTorch, it is not compiled.
 
     Args:
-        model: `keras.Model` of a list of inputs, in inference.
-        loss: callable of `(outputs, labels)` that returns a scalar.
+        model: `keras.Model` that takes a list of inputs.
+        loss: callable. Takes `(outputs, labels)` and returns a scalar.
 
     Returns:
-        A callable of `(inputs, labels)`, where `inputs` is a list of tensors,
-        that returns a tensor of the shape of the first one.
+        A callable that takes `(inputs, labels)`, where `inputs` is a list of
+        tensors, and returns a tensor of the shape of the first input.
     """
     backend = keras.backend.backend()
     if backend == "torch":

@@ -1,16 +1,16 @@
-"""Which of a model's losses come from its weights."""
+"""Separates a model's losses by their origin."""
 
 
 def split_losses(model, losses):
-    """The losses that layers have added, and those of weights.
+    """Separates the losses that layers add from those of regularizers.
 
     Args:
         model: `keras.Model`.
-        losses: list. All of them, as a call returns them: Keras puts those of
-            trainable weights last, one for each that has a regularizer.
+        losses: list. All losses of a call of the model. Keras puts the losses
+            of trainable weights last, one for each that has a regularizer.
 
     Returns:
-        Two lists.
+        A pair of lists: the losses that layers add, and those of regularizers.
     """
     penalties = sum(
         weight.regularizer is not None for weight in model.trainable_weights

@@ -1,10 +1,11 @@
-"""Sums of squares, in fewer passes over memory than Keras needs.
+"""Sums of squares with fewer passes over memory than in Keras.
 
-A sum of squares is two operations in Keras, and a copy of the tensor between
-them. TensorFlow has a kernel that reads the tensor once, PyTorch one of norms.
+In Keras, a sum of squares takes two operations, with a copy of the tensor in
+between. TensorFlow has a kernel that reads the tensor once, and PyTorch has one
+for norms.
 
-Small matrices cost PyTorch more in calls than in arithmetic: how far they are
-from orthonormal takes two kernels there, and twice as many operations in Keras.
+For small matrices on PyTorch, the calls take longer than the arithmetic.
+`gram_error` uses two kernels there, half as many as with Keras's operations.
 """
 
 import math
@@ -21,8 +22,8 @@ def second_moment(x):
         size = tf.cast(tf.size(x), tf.float32)
         return 2.0 * tf.nn.l2_loss(tf.cast(x, tf.float32)) / size
     if keras.backend.standardize_dtype(x.dtype) == "float16":
-        x = ops.cast(x, "float32")  # float16 does not hold every norm
-    # The rows' norms are as precise as `x`, and taken side by side.
+        x = ops.cast(x, "float32")  # a norm may exceed the range of float16
+    # The norms of rows have the precision of `x`, and are computed in parallel.
     size = math.prod(x.shape[1:])
     if keras.backend.backend() == "torch":
         import torch
@@ -49,8 +50,8 @@ def gram_error(w):
 def scaled(x, factor):
     """Returns `x` times a float32 scalar, in the type of `x`."""
     if keras.backend.backend() == "torch" and x.device.type == "cpu":
-        return x * factor  # the kernel for CPUs widens it, without a copy
+        return x * factor  # the CPU kernel computes in float32, without a copy
     dtype = keras.backend.standardize_dtype(x.dtype)
-    # A float16 would not hold every factor; bfloat16 has float32's range.
+    # A factor may exceed the range of float16. bfloat16 has float32's range.
     wide = "float32" if dtype == "float16" else dtype
     return ops.cast(ops.cast(x, wide) * ops.cast(factor, wide), dtype)

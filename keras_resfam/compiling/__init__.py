@@ -1,10 +1,9 @@
-"""Models whose calls PyTorch compiles.
+"""Compiles models with PyTorch.
 
-Internal, with two doors: `compiled` and `predictor`. What they come to rests
-on names of PyTorch's graphs, and stays in here. `program` records a call,
-`passes` change the recorded graph, `norm_by_image` and `winograd` put faster
-operations into it, and `compiler` is the one way from there to
-`torch.compile`.
+Internal, except for `compiled` and `predictor`. The modules depend on names in
+PyTorch's graphs, which may change. `program` records a call of a model as a
+graph, `passes` change the graph, `norm_by_image` and `winograd` insert faster
+operations into it, and `compiler` calls `torch.compile`.
 """
 
 from keras_resfam.compiling.model import Compiled, compiled

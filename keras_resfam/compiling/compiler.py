@@ -1,22 +1,26 @@
-"""The one way to PyTorch's compiler.
+"""Calls PyTorch's compiler.
 
-PyTorch keeps what it compiles on disk. A folder of such programs may be shared
-by machines, or travel with a container's image, to another processor.
+PyTorch keeps compiled programs on disk. Several machines may share that folder,
+or a container image may contain it, so that another processor runs them.
 """
 
 
 def compile_for_processor(function, dynamic=None, **options):
-    """Compiles by `torch.compile`, for the processor at hand.
+    """Compiles a function with `torch.compile` for the current processor.
 
-    The key under which PyTorch 2.13 keeps a program holds the options and the
-    number of threads, but not the instruction set. Of a processor with wider
-    vectors, a program would be compiled anew for narrower ones, in which it
-    puts other numbers in silence. As an option, the width is in the key.
+    PyTorch 2.13 stores a program under a key that includes the options and the
+    number of threads, but not the instruction set. A program for a processor
+    with wider vectors would be reused on one with narrower vectors, where it
+    returns wrong numbers without an error. As an option, the width is in the
+    key.
 
     Args:
-        function: callable.
-        dynamic: bool. As in `torch.compile`.
-        **options: options of PyTorch's compiler, its default backend.
+        function: callable. The function to compile.
+        dynamic: bool. As in `torch.compile`. Defaults to `None`.
+        **options: Options of PyTorch's compiler.
+
+    Returns:
+        A callable.
     """
     import torch
 
@@ -25,7 +29,10 @@ def compile_for_processor(function, dynamic=None, **options):
 
 
 def vector_width():
-    """The bits of a vector that PyTorch's compiler would choose, or 0."""
-    from torch._inductor import cpu_vec_isa  # no public name tells
+    """Returns the width in bits of the vectors that PyTorch's compiler uses.
+
+    It is 0 without vector instructions.
+    """
+    from torch._inductor import cpu_vec_isa  # there is no public function
 
     return cpu_vec_isa.pick_vec_isa().bit_width()

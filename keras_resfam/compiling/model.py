@@ -1,4 +1,4 @@
-"""Models whose calls PyTorch compiles."""
+"""Keras models whose calls PyTorch compiles."""
 
 import threading
 
@@ -8,7 +8,7 @@ from keras_resfam import graphs
 from keras_resfam.compiling.program import Programs
 from keras_resfam.graphs.copies import checked
 
-STEPS = (
+_STEPS = (
     *("train_step", "test_step", "predict_step"),
     *("compute_loss", "compute_metrics"),
 )
@@ -17,41 +17,41 @@ STEPS = (
 def compiled(model):
     """Returns a model that computes what `model` does, compiled by PyTorch.
 
-    On the backend torch, Keras calls one layer after another, and each
-    operation is a pass over memory of its own. What is returned here runs as
-    one program, whose operations PyTorch fuses. In float32, on processors with
-    AVX2 and no more, it has wide convolutions of 3 x 3 multiply a quarter as
-    often (Lavin & Gray 2015, https://arxiv.org/abs/1509.09308), to a rounding
-    of some 1e-5 of the largest outputs. It has a `fit`, `evaluate` and
-    `predict` like any Keras model, and the weights of `model`: to train the
-    one trains the other. It is not compiled in Keras's sense: leave
-    `jit_compile` alone when you do that.
+    On the PyTorch backend, Keras calls one layer after another, and each
+    operation makes a pass over memory. The returned model runs as one program,
+    whose operations PyTorch fuses. In float32 on processors with AVX2 but not
+    AVX-512, wide 3x3 convolutions also need only a quarter of the
+    multiplications (Lavin & Gray 2015, https://arxiv.org/abs/1509.09308), with
+    rounding errors of about 1e-5 of the largest outputs. The returned model
+    has `fit`, `evaluate` and `predict` like any Keras model. It shares the
+    weights of `model`, so training one trains the other. Before `fit`, call
+    its `compile` as usual, without `jit_compile`.
 
-    Its `save` and `export` are those of `model`: what is saved has no
-    optimizer (`keras.callbacks.BackupAndRestore` is there to go on). The file
-    of its `save_weights` is for another such model to load. A model around it
-    can be trained, but not saved: build that around `model`, and compile the
-    whole.
+    `save` and `export` save `model`, without the state of the optimizer. (Use
+    `keras.callbacks.BackupAndRestore` to resume training.) A file that
+    `save_weights` writes can be loaded by another model that this function
+    returned. A model that contains a compiled model can be trained, but not
+    saved. Instead, build it from `model` and compile the whole.
 
     The first batch of each shape takes a minute or two, in training and in
-    inference, and wants a C++ compiler on a CPU. Batches should be of one
-    size. Several threads may predict at once: those whose first batches meet
-    wait for each other.
+    inference, and requires a C++ compiler on a CPU. All batches should have
+    the same size. Several threads may predict at the same time. They wait for
+    each other while their first batches are compiled.
 
-    On TensorFlow and JAX, whose `jit_compile` does such work, `model` itself
-    is returned.
+    On TensorFlow and JAX, which have `jit_compile` for this purpose, `model`
+    itself is returned.
 
     Args:
-        model: `keras.Model`. A functional or sequential model.
+        model: functional or sequential `keras.Model`.
 
     Returns:
         A `keras.Model`.
 
     Raises:
-        ValueError: If `model` is neither functional nor sequential (or has a
-            `call` or a `train_step` of its own), or not built, or has a
-            compiled model in it. The first batch raises it for layers that
-            draw random numbers, such as Dropout in training.
+        ValueError: If `model` is neither functional nor sequential, overrides
+            `call` or `train_step`, is not built, or contains a compiled model.
+            The first batch raises it for layers that draw random numbers, such
+            as Dropout in training.
 
     Example:
 
@@ -70,70 +70,76 @@ def compiled(model):
     for layer in graphs.layers_within(model):
         if isinstance(layer, Compiled):
             raise ValueError(
-                "`model` should have no compiled model in it: compile the "
-                f"whole alone. Received: model={model}, with {layer.name}"
+                "`model` should not contain a compiled model: compile the "
+                f"whole only. Received: model={model}, with {layer.name}"
             )
     return Compiled(model)
 
 
 def _check_steps(model):
-    """Refuses a model with a way of its own of training or being measured."""
-    for step in STEPS:
+    """Checks that a model does not override how it is trained or evaluated."""
+    for step in _STEPS:
         if getattr(type(model), step) is not getattr(keras.Model, step):
             raise ValueError(
-                f"`model` should have Keras's own {', '.join(STEPS)}, as "
-                f"those of what is compiled are. Received: model={model}, "
-                f"with another {step}"
+                f"`model` should not override {', '.join(_STEPS)}, because "
+                f"the compiled model has those of Keras. Received: "
+                f"model={model}, which overrides {step}"
             )
 
 
 class Compiled(keras.Model):
-    """Calls a functional model by programs, one for each kind of batch."""
+    """Runs a functional model as compiled programs, one per kind of batch.
+
+    Args:
+        model: functional or sequential `keras.Model`.
+    """
 
     def __init__(self, model):
-        # What `model` casts is for its program to cast: of another policy
-        # Keras would hand over its weights in half precision.
+        # The program casts inputs and weights. With the policy of `model`,
+        # Keras would pass the weights in half precision.
         super().__init__(
             name=f"{model.name}_compiled", dtype="float32", autocast=False
         )
         self.model = model
         self.input_spec = model.input_spec
         self.programs = Programs(model)
-        self.of_thread = threading.local()  # losses of its last training call
+        self.local = (
+            threading.local()
+        )  # losses of a thread's last training call
         self.built = True
 
     def call(self, inputs, training=None):
-        self.of_thread.losses = None
+        self.local.losses = None
         leaves = keras.tree.flatten(inputs)
-        if any(x.device.type == "meta" for x in leaves):  # Keras asks shapes
+        if any(x.device.type == "meta" for x in leaves):  # Keras infers shapes
             return self.model(inputs, training=training)
         kinds = repr(
             keras.tree.map_structure(
                 lambda x: (tuple(x.shape), x.dtype), inputs
             )
         )
-        # What is frozen later is another program's: weights, and also moving
-        # statistics, which no list of weights tells of. So are weights that
-        # take the place of others, as in quantization.
+        # A program is valid for one set of frozen layers only, and for the same
+        # variables, which quantization replaces. Whether moving statistics are
+        # frozen shows in the layers' `trainable`, but not in the weights.
         weights = tuple((id(v), v.trainable) for v in self.model.variables)
         layers = graphs.layers_within(self.model) if training else ()
         switches = tuple(layer.trainable for layer in layers)
         outputs, losses, penalties = self.programs.call(
             (bool(training), kinds, weights, switches), bool(training), inputs
         )
-        if losses:  # a model around this one finds them so
+        if losses:  # for a model that contains this one
             self.add_loss(losses)
         if training:
-            self.of_thread.losses = [*losses, *penalties]
+            self.local.losses = [*losses, *penalties]
         return outputs
 
     @property
     def losses(self):
-        recorded = getattr(self.of_thread, "losses", None)
+        recorded = getattr(self.local, "losses", None)
         return super().losses if recorded is None else recorded
 
     def compile(self, *args, **kwargs):
-        # By its types Keras decides whether to scale the loss.
+        # Keras decides by the policy whether to scale the loss.
         self.dtype_policy = self.model.dtype_policy
         try:
             super().compile(*args, **kwargs)
@@ -148,7 +154,7 @@ class Compiled(keras.Model):
 
     def get_config(self):
         raise ValueError(
-            "A compiled model should not be part of what is saved or cloned: "
-            "use the model that it is made of, which has the same weights. "
-            f"Received: {self}, of {self.model}"
+            "A compiled model cannot be saved or cloned as a part of another: "
+            "use the model that it was made from, which has the same weights. "
+            f"Received: {self}, made from {self.model}"
         )

@@ -1,12 +1,11 @@
 """Batch normalization that sums one image after another, on PyTorch.
 
-Of a sum over a batch with the channels last, PyTorch's compiler makes a loop
-over all pixels for every few channels. Each is a pass over memory, of whose
-lines it takes a part. Of an image at a time, the second pass finds the lines
-in the cache.
+For a sum over a batch with the channels last, PyTorch's compiler generates a
+loop over all pixels for every few channels. Each loop is a pass over memory
+that uses only a part of each cache line. If it sums one image at a time, the
+second pass finds the lines in the cache.
 
-The module defines a function of PyTorch's, so it imports PyTorch: it is itself
-imported where a network is compiled, not with the package.
+This module imports PyTorch, so it is imported only where a network is compiled.
 """
 
 import operator
@@ -17,12 +16,12 @@ from keras_resfam.backends.memory import channels_first, channels_last
 
 
 class Normalization(torch.autograd.Function):
-    """Normalises each channel by the moments of the batch.
+    """Normalizes each channel by the moments of the batch.
 
-    Takes what `torch.nn.functional.batch_norm` does: `x` of shape `(batch,
-    channels, height, width)`, and `gamma` and `beta`, of shape `(channels,)`,
-    in whose type it computes. Returns the outputs, and the mean and the
-    unbiased variance of each channel, through which no gradient flows.
+    The arguments are those of `torch.nn.functional.batch_norm`: `x` of shape
+    `(batch, channels, height, width)`, and `gamma` and `beta` of shape
+    `(channels,)`, in whose type it computes. It returns the outputs, and the
+    mean and the unbiased variance of each channel, which have no gradients.
     """
 
     @staticmethod
@@ -53,11 +52,12 @@ class Normalization(torch.autograd.Function):
 
 
 def normalize(x, gamma, beta, epsilon):
+    """Calls `Normalization`, as a function that a graph can have."""
     return Normalization.apply(x, gamma, beta, epsilon)
 
 
 def put_in(graph):
-    """Replaces the batch normalizations of a recorded graph, where it pays.
+    """Replaces the batch normalizations of a graph that train on a CPU.
 
     Args:
         graph: `torch.fx.Graph`. It is changed.
@@ -79,7 +79,7 @@ def put_in(graph):
 
 
 def _writes_moments(node):
-    """Whether a node is what `fused_batch_norm` has in training."""
+    """Returns whether a node is from `fused_batch_norm` in training."""
     _, _, _, *moments, training, momentum, _, _ = node.args
     zeros = torch.ops.aten.zeros_like.default
     return (

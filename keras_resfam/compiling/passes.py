@@ -1,7 +1,7 @@
-"""Changes to a recorded graph, before PyTorch compiles it.
+"""Changes a recorded graph before PyTorch compiles it.
 
-Each takes a `torch.fx.Graph` and changes it. What it computes stays the same,
-up to rounding.
+Each function changes a `torch.fx.Graph` in place. The results of the graph stay
+the same, up to rounding.
 """
 
 from keras_resfam.backends.convolution import takes_pixels_first
@@ -9,10 +9,10 @@ from keras_resfam.backends.gradients import torch_identity, torch_mark
 
 
 def leave_out_checks(graph):
-    """Leaves out torch.export's checks of the types that it has recorded.
+    """Removes the checks of types that torch.export has recorded.
 
-    They count as uses, and what is used twice PyTorch's compiler writes to
-    memory: of each batch normalization the outputs.
+    They count as uses of a tensor. PyTorch's compiler writes tensors with two
+    uses to memory, such as the outputs of each batch normalization.
 
     Args:
         graph: `torch.fx.Graph`. It is changed.
@@ -25,9 +25,10 @@ def leave_out_checks(graph):
 
 
 def take_pixels_first(graph):
-    """Skips pixels before thin 1 x 1 convolutions, instead of in them.
+    """Applies the strides of 1x1 convolutions with few channels before them.
 
-    Keras's own layers record strides there, whose gradient damages memory.
+    The gradient of such strided convolutions, which Keras's own layers record,
+    writes to memory out of bounds.
 
     Args:
         graph: `torch.fx.Graph`. It is changed.
@@ -39,7 +40,7 @@ def take_pixels_first(graph):
         op="call_function", target=aten.conv2d.default
     )
     for node in convolutions:
-        x, kernel, bias, strides, padding, *rest = complete(node)
+        x, kernel, bias, strides, padding, *rest = _all_arguments(node)
         filters_last = kernel.meta["val"].permute(2, 3, 1, 0)
         if any(padding) or not takes_pixels_first(filters_last, strides):
             continue
@@ -50,19 +51,19 @@ def take_pixels_first(graph):
         node.args = x, kernel, bias, [1, 1], padding, *rest
 
 
-def complete(node):
-    """A node's arguments, also those that it leaves at their defaults."""
+def _all_arguments(node):
+    """Returns the arguments of a node, including those with defaults."""
     omitted = node.target._schema.arguments[len(node.args) :]
     return [*node.args, *(argument.default_value for argument in omitted)]
 
 
 def permute_first(graph):
-    """Has a program permute axes before what it does element by element.
+    """Moves permutations of axes before elementwise operations.
 
-    The outcome is the same, but permutations meet there, and cancel. PyTorch's
-    compiler fuses less where images have their channels now last and now
-    first, and what it casts it writes in the order of the axes, so that a
-    kernel, which lies in another, would be turned twice.
+    The results are the same, but adjacent permutations cancel. PyTorch's
+    compiler fuses fewer operations if images alternate between channels first
+    and channels last. It also writes casted tensors in the order of their axes,
+    so a kernel, which has another order in memory, would be permuted twice.
 
     Args:
         graph: `torch.fx.Graph`. It is changed.
@@ -78,49 +79,49 @@ def permute_first(graph):
         back = [axes.index(axis) for axis in range(len(axes))]
         if source.target == permute and source.args[1] == back:
             node.replace_all_uses_with(source.args[0])
-        elif _works_by_element(source):
+        elif _is_elementwise(source):
             todo += [node, *_permute_inputs(source, axes, back)]
     graph.eliminate_dead_code()
 
 
 def _permute_inputs(node, axes, back):
-    """Permutes what a node takes, and what it gives back again.
+    """Permutes the inputs of a node, and permutes its output back.
 
     Returns:
-        The permutations of what it takes.
+        The new nodes that permute the inputs.
     """
     graph = node.graph
     with graph.inserting_before(node):
         inputs = {
-            x: permuted(x, axes)
+            x: _permuted(x, axes)
             for x in node.all_input_nodes
             if x.meta["val"].ndim
         }
         twin = graph.node_copy(node, lambda x: inputs.get(x, x))
         twin.meta["val"] = node.meta["val"].permute(axes)
-        node.replace_all_uses_with(permuted(twin, back))
+        node.replace_all_uses_with(_permuted(twin, back))
     graph.erase_node(node)
     return inputs.values()
 
 
-def permuted(node, axes):
-    """Adds the permutation of a node to its graph."""
+def _permuted(node, axes):
+    """Adds a permutation of a node's output to its graph."""
     import torch
 
     return added(torch.ops.aten.permute.default, node, axes)
 
 
 def added(operation, node, *arguments):
-    """Adds an operation on a node to its graph."""
+    """Adds an operation on a node's output to its graph."""
     result = node.graph.call_function(operation, (node, *arguments))
     result.meta["val"] = operation(node.meta["val"], *arguments)
     return result
 
 
-def _works_by_element(node):
-    """Whether a node does the same to all elements of tensors of one rank.
+def _is_elementwise(node):
+    """Returns whether a node is an elementwise operation.
 
-    Scalars may be among the tensors.
+    Its tensors have to have the same rank, except for scalars.
     """
     import torch
 
@@ -143,11 +144,12 @@ def _works_by_element(node):
 
 
 def put_back_gradients(graph, backwards):
-    """Replaces the marks in a recorded graph by identities with gradients.
+    """Replaces the marks of `replace_gradient` by the custom gradients.
 
     Args:
         graph: `torch.fx.Graph`. It is changed.
-        backwards: list of callables, that of `recorded`.
+        backwards: list of callables. The backward functions, which `recorded`
+            yields.
     """
     for node in graph.find_nodes(op="call_function", target=torch_mark()):
         tensors, index = node.args

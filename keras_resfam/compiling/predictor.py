@@ -1,4 +1,4 @@
-"""Predictions from NumPy to NumPy, without Keras's calls."""
+"""Fast predictions for single images."""
 
 import keras
 import numpy as np
@@ -11,31 +11,31 @@ from keras_resfam.graphs.copies import checked
 
 
 def predictor(model):
-    """Returns a function that predicts as a model does, for single images.
+    """Returns a function that predicts with little overhead.
 
-    `model.predict_on_batch` walks through Keras's calls each time, which for
-    one image can take as long as the network itself. What is returned here
-    checks the arrays, and runs the model as one compiled program. On the
-    backend torch that is what `compiled` makes, and needs a C++ compiler on a
-    CPU. The first call with each shape takes its time.
+    For a single image, the overhead of `model.predict_on_batch` can take as
+    long as the network itself. The returned function checks the arrays, and
+    runs the model as one compiled program. On the PyTorch backend, this is the
+    program of `compiled`, which requires a C++ compiler on a CPU. The first
+    call with each shape takes longer, because the program is compiled.
 
-    Several threads may call it at once. The weights are those that the model
-    has at the time of the call. After a change of what it consists of, as by
-    `model.quantize`, make another.
+    Several threads may call the function at the same time. It uses the weights
+    that the model has at the time of the call. If the layers of the model
+    change, as with `model.quantize`, create a new predictor.
 
     Args:
-        model: `keras.Model`. A functional or sequential model, or what
-            `compiled` has made of one.
+        model: functional or sequential `keras.Model`, or a model that
+            `compiled` returned.
 
     Returns:
-        A function of an array of shape `(batch, ...)`, or of a list of them
-        for a model of several inputs, that returns what `predict_on_batch`
-        does. It raises a `ValueError` for arrays of another number, shape or
-        type than the model takes.
+        A function that takes an array of shape `(batch, ...)`, or a list of
+        arrays if the model has several inputs, and returns what
+        `predict_on_batch` returns. It raises a `ValueError` if the number, the
+        shapes or the types of the arrays do not fit the model.
 
     Raises:
-        ValueError: If `model` is neither functional nor sequential (or has a
-            `call` of its own), or not built.
+        ValueError: If `model` is neither functional nor sequential, overrides
+            `call`, or is not built.
 
     Example:
 
@@ -68,7 +68,7 @@ def predictor(model):
 
 
 def _tensor(x, shape, dtype):
-    """An array as a tensor of an input's type, if it has an input's shape."""
+    """Converts an array to a tensor, after checking its shape and type."""
     array = np.asarray(x)
     sizes = zip(shape, array.shape, strict=False)
     if (
@@ -86,7 +86,7 @@ def _tensor(x, shape, dtype):
 
 
 def _inference(model):
-    """A function of tensors, as the model takes them, that returns a list."""
+    """Returns a function from the model's inputs to a list of its outputs."""
     if keras.backend.backend() != "torch":
         return compiled_inference(model)
     import torch

@@ -1,7 +1,7 @@
-"""A model's call as one program of PyTorch's.
+"""Records and compiles a call of a model as one program of PyTorch.
 
-Keras's way of calling layers stops torch.compile. torch.export records the
-operations that a call comes to, and those it can compile.
+`torch.compile` cannot compile Keras's calls of layers. `torch.export` can
+record their operations as a graph, and `torch.compile` can compile that.
 """
 
 import threading
@@ -11,11 +11,13 @@ from keras_resfam.backends.losses import split_losses
 from keras_resfam.compiling import passes
 from keras_resfam.compiling.compiler import compile_for_processor
 
-_RECORDING = threading.RLock()  # torch.export is for one thread at a time
+_RECORDING = threading.RLock()  # torch.export is not thread-safe
 
 
 class Programs:
-    """A model's programs, one for each kind of call, for several threads.
+    """The compiled programs of a model, one for each kind of call.
+
+    It can be used by several threads.
 
     Args:
         model: `keras.Model`.
@@ -23,50 +25,52 @@ class Programs:
 
     def __init__(self, model):
         self.model = model
-        self.made = {}
+        self.programs = {}
 
     def call(self, kind, training, inputs):
-        """Calls the program of a kind, which the first such call records.
+        """Calls the program of a kind, which the first call records.
 
         Args:
-            kind: hashable.
-            training: bool.
-            inputs: as in `record`. Those of a kind have the same shapes.
+            kind: hashable. Calls of the same kind have the same shapes and the
+                same variables.
+            training: bool. Whether the model is called in training mode.
+            inputs: tensor, or structure of tensors. The inputs of the model.
 
         Returns:
-            What the function that `record` returns does.
+            The result of the function that `record` returns.
         """
-        program = self.made.get(kind)
+        program = self.programs.get(kind)
         if program is not None:
             return program(inputs)
         with _RECORDING:
-            program = self.made.get(kind) or record(
+            program = self.programs.get(kind) or record(
                 self.model, training, inputs
             )
             results = program(inputs)  # PyTorch compiles at the first call
-            self.made[kind] = program
+            self.programs[kind] = program
         return results
 
 
 def record(model, training, inputs):
-    """Returns a model's call as a program, compiled by PyTorch.
+    """Records a call of a model, and compiles it with PyTorch.
 
     Args:
         model: `keras.Model`.
-        training: bool.
-        inputs: tensor, or a structure of tensors. The program takes others of
-            the same shapes.
+        training: bool. Whether the model is called in training mode.
+        inputs: tensor, or structure of tensors. An example of the inputs, whose
+            shapes and types the program is compiled for.
 
     Returns:
-        A function of the inputs. It returns the outputs, a list of the losses
-        that layers have added, and in training one of the sum of those of
-        weights. It assigns what a call assigns.
+        A function that takes inputs and returns a tuple: the outputs, the list
+        of losses that layers add, and a list with the sum of the losses of
+        regularizers in training. It updates the model's variables as a call of
+        the model does.
     """
     import torch
 
     from keras_resfam.compiling import norm_by_image, winograd
 
-    trained, kept = (
+    trainable, state = (
         [variable.value for variable in variables]
         for variables in (
             model.trainable_variables,
@@ -80,21 +84,22 @@ def record(model, training, inputs):
                 *arguments, training=training, return_losses=True
             )
             losses, penalties = split_losses(model, losses)
-            # Without training only `evaluate` wants them: Keras adds them.
+            # Outside of training, only `evaluate` needs these losses, and Keras
+            # adds them itself.
             total = [sum(penalties)] if training and penalties else []
             return outputs, updates, losses, total
 
     try:
         with recorded() as backwards:
             exported = torch.export.export(
-                Call(), (trained, kept, inputs), strict=False
+                Call(), (trainable, state, inputs), strict=False
             )
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         raise ValueError(
             "`model` should have a call that torch.export can record, without "
             "random numbers such as those of Dropout in training. Received: "
-            f"{model}, of which it says: {first}"
+            f"{model}, for which torch.export fails: {first}"
         ) from error
     module = exported.module()
     passes.leave_out_checks(module.graph)
@@ -104,15 +109,15 @@ def record(model, training, inputs):
     norm_by_image.put_in(module.graph)
     winograd.put_in(module.graph)
     module.recompile()
-    # PyTorch takes images of channels last, of which this is about, for images
-    # of channels first, and would turn their rows into channels.
+    # PyTorch's layout optimization assumes channels first. It would mistake the
+    # rows of images with channels last for channels.
     program = compile_for_processor(module.forward, layout_optimization=False)
 
     def call(inputs):
-        outputs, updates, losses, total = program(trained, kept, inputs)
-        if training and kept:  # PyTorch refuses empty lists
+        outputs, updates, losses, total = program(trainable, state, inputs)
+        if training and state:  # PyTorch does not take empty lists
             with torch.no_grad():
-                torch._foreach_copy_(kept, updates)
+                torch._foreach_copy_(state, updates)
         return outputs, losses, total
 
     return call

@@ -1,13 +1,12 @@
-"""Convolutions of 3 x 3 by a quarter of the multiplications, on PyTorch.
+"""3x3 convolutions with a quarter of the multiplications, on PyTorch.
 
-For 4 x 4 outputs of one channel, of 6 x 6 inputs, a convolution multiplies
-144 times. Winograd's algorithm combines the rows of the inputs, then their
-columns, to 36 numbers, and the kernel's to 36 others, multiplies each by its
-other, and combines the rows and columns of what comes of it to the outputs.
-Over all channels these are 36 products of matrices.
+For one channel, a convolution computes 4x4 outputs from 6x6 inputs with 144
+multiplications. Winograd's algorithm transforms the rows and then the columns
+of the inputs to 36 numbers, and those of the kernel to 36 others. It multiplies
+these pairwise, and transforms the rows and columns of the products to the
+outputs. For several channels, these are 36 matrix products.
 
-The module defines PyTorch's operations, so it imports PyTorch: it is itself
-imported where a network is compiled, not with the package.
+This module imports PyTorch, so it is imported only where a network is compiled.
 
 Reference: Lavin & Gray 2015, [Fast Algorithms for Convolutional Neural
 Networks](https://arxiv.org/abs/1509.09308), section 4.3, F(4 x 4, 3 x 3).
@@ -20,8 +19,8 @@ import torch
 from keras_resfam.backends.memory import channels_first, channels_last
 from keras_resfam.compiling.compiler import compile_for_processor
 
-_TILE = 4  # outputs in a row
-_SPAN = 6  # inputs that they see
+_TILE = 4  # rows and columns of outputs in a tile
+_SPAN = 6  # rows and columns of inputs that they depend on
 OF_INPUTS = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -44,19 +43,19 @@ OF_OUTPUTS = (
     (0, 1, 1, 4, 4, 0),
     (0, 1, -1, 8, -8, 1),
 )
-# Below, what is saved in products goes in the passes over memory around them,
-# and with few tiles in those over the kernel.
-CHANNELS = 64
-TILES = 128
-# How many numbers at a time the cache should hold: 16 MiB.
+# With fewer channels, the transformations take longer than the products save.
+# With fewer tiles, that of the kernel does.
+_CHANNELS = 64
+_TILES = 128
+# The number of values that should fit into the cache: 16 MiB.
 PART = 2**22
 
 
 def is_faster(x, kernel):
-    """Whether `convolution` is the faster.
+    """Returns whether `convolution` is faster than PyTorch's.
 
-    Measured on processors with AVX2 and no more. Others multiply faster, and
-    leave less to gain.
+    This was measured on processors with AVX2 but not AVX-512. Those with
+    AVX-512 multiply faster, so fewer multiplications save less time.
     """
     filters, channels, *size = kernel.shape
     images, _, height, width = x.shape
@@ -66,16 +65,16 @@ def is_faster(x, kernel):
         and x.device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() == "AVX2"
         and height % _TILE == width % _TILE == 0
-        and min(channels, filters) >= CHANNELS
-        and images * (height // _TILE) * (width // _TILE) >= TILES
+        and min(channels, filters) >= _CHANNELS
+        and images * (height // _TILE) * (width // _TILE) >= _TILES
     )
 
 
-# PyTorch keeps compiled programs on disk, and knows an operation by its name:
-# with another gradient it is to have another name.
+# PyTorch stores compiled programs on disk by the names of their operations. If
+# the gradient of this operation changes, its name has to change.
 @torch.library.custom_op("keras_resfam::winograd", mutates_args=())
 def convolution(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """Convolves images with a row of zeros around them.
+    """Convolves images, padded by one row and column of zeros on each side.
 
     Args:
         x: float32 tensor of shape `(batch, channels, height, width)`, whose
@@ -83,8 +82,8 @@ def convolution(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         kernel: float32 tensor of shape `(filters, channels, 3, 3)`.
 
     Returns:
-        Tensor of shape `(batch, filters, height, width)`, in memory with the
-        channels last, which is also the order that `x` is best in.
+        A tensor of shape `(batch, filters, height, width)`. In memory, its
+        channels are last. This order is also the fastest for `x`.
     """
     matrices = _compiled(_from_kernel)(kernel)
     outputs = _outputs(x, kernel)
@@ -95,11 +94,11 @@ def convolution(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
 
 @torch.library.custom_op("keras_resfam::winograd_kernel", mutates_args=())
 def gradient(x: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
-    """Returns the gradient of the kernel: `convolution`'s steps, backward.
+    """Returns the gradient of `convolution` by the kernel.
 
     Args:
-        x: the images.
-        error: the gradient of the outputs.
+        x: tensor. The images.
+        error: tensor. The gradient by the outputs.
     """
     matrices = x.new_zeros(_SPAN**2, x.shape[1], error.shape[1])
     for images, part in _parts(x, error):
@@ -138,7 +137,7 @@ convolution.register_autograd(_backward, setup_context=_save)
 
 
 def put_in(graph):
-    """Replaces the convolutions of a recorded graph, where it pays.
+    """Replaces the convolutions of a graph if `is_faster`.
 
     Args:
         graph: `torch.fx.Graph`. It is changed.
@@ -167,9 +166,9 @@ def put_in(graph):
 
 
 def _parts(x, outputs):
-    """Yields images between zeros, channels last, and their outputs.
+    """Yields padded images with channels last, and their outputs.
 
-    As many at a time as the cache should hold the products of.
+    The number of images is that whose products fit into the cache.
     """
     batch, channels, height, width = x.shape
     values = max(channels, outputs.shape[1]) * height * width
@@ -177,35 +176,36 @@ def _parts(x, outputs):
     for first in range(0, batch, part):
         of_part = slice(first, first + part)
         images = channels_last(x[of_part])
-        # The last ones are not a slice of those before, for which PyTorch
-        # would compile once more.
+        # The last part is not a slice of the buffer, because PyTorch would
+        # compile the programs again for it.
         if first == 0 or len(images) < part:
             padded = x.new_zeros(len(images), height + 2, width + 2, channels)
         padded[:, 1:-1, 1:-1].copy_(images)
         yield padded, channels_last(outputs[of_part])
 
 
-# Each is one program: to enter one takes PyTorch a fifth of a millisecond.
+# Each of these two functions is one program, because a call of a program takes
+# a fifth of a millisecond.
 def _convolve(images, matrices, outputs):
-    """Writes outputs, `(batch, height, width, filters)`."""
+    """Writes the outputs, of shape `(batch, height, width, filters)`."""
     _to_outputs(torch.bmm(_from_images(images), matrices), outputs)
 
 
 def _accumulate(images, errors, matrices):
-    """Adds their gradient to matrices, `(36, channels, filters)`."""
+    """Adds to the gradient by matrices of shape `(36, channels, filters)`."""
     tiles = _from_images(images)
     matrices.baddbmm_(tiles.mT, _from_errors(errors))
 
 
 def _from_kernel(kernel):
-    """To matrices, `(36, channels, filters)`."""
+    """Transforms a kernel to shape `(36, channels, filters)`."""
     rows = _combined(OF_KERNELS, kernel.unbind(2), 0)
     matrices = _combined(OF_KERNELS, rows.unbind(-1), 1)
     return matrices.flatten(0, 1).mT
 
 
 def _to_kernel(matrices):
-    """The gradient of `_from_kernel`."""
+    """Transforms the gradient by matrices to that by the kernel."""
     matrices = matrices.mT.unflatten(0, (_SPAN, _SPAN))
     rows = _combined(_transposed(OF_KERNELS), matrices.unbind(0), 2)
     kernel = _combined(_transposed(OF_KERNELS), rows.unbind(0), 2)
@@ -213,16 +213,16 @@ def _to_kernel(matrices):
 
 
 def _from_images(images):
-    """To matrices, `(36, tiles, channels)`."""
-    rows = [_every(images, 1, row) for row in range(_SPAN)]
+    """Transforms images to shape `(36, tiles, channels)`."""
+    rows = [_strided(images, 1, row) for row in range(_SPAN)]
     rows = _combined(OF_INPUTS, rows, 0)
-    columns = [_every(rows, 3, column) for column in range(_SPAN)]
+    columns = [_strided(rows, 3, column) for column in range(_SPAN)]
     tiles = _combined(OF_INPUTS, columns, 1)
     return tiles.reshape(_SPAN**2, -1, images.shape[-1])
 
 
 def _to_outputs(products, outputs):
-    """Writes outputs, `(batch, height, width, filters)`."""
+    """Transforms products, and writes the outputs to `outputs`."""
     batch, height, width, filters = outputs.shape
     shape = _SPAN, _SPAN, batch, height // _TILE, width // _TILE, filters
     rows = _combined(OF_OUTPUTS, products.reshape(shape).unbind(0), 3)
@@ -231,22 +231,22 @@ def _to_outputs(products, outputs):
 
 
 def _from_errors(errors):
-    """The gradient of `_to_outputs`: `(36, tiles, filters)`."""
+    """Transforms the gradient by outputs to shape `(36, tiles, filters)`."""
     tiles = errors.unflatten(2, (-1, _TILE)).unflatten(1, (-1, _TILE))
     rows = _combined(_transposed(OF_OUTPUTS), tiles.unbind(2), 0)
     products = _combined(_transposed(OF_OUTPUTS), rows.unbind(4), 1)
     return products.reshape(_SPAN**2, -1, errors.shape[-1])
 
 
-def _every(padded, axis, first):
-    """Every fourth row, or column, of padded images."""
+def _strided(padded, axis, first):
+    """Returns every fourth row or column of padded images."""
     last = padded.shape[axis] - _SPAN + first
     index = [slice(None)] * axis
     return padded[(*index, slice(first, last + 1, _TILE))]
 
 
 def _combined(matrix, tensors, axis):
-    """Sums of tensors, one by each row of a matrix."""
+    """Returns a linear combination of tensors for each row of a matrix."""
     return torch.stack(
         [
             sum(f * x for f, x in zip(row, tensors, strict=True) if f)

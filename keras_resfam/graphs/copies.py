@@ -1,4 +1,4 @@
-"""Copies of models for inference, without what acts in training only."""
+"""Copies of models for inference, without what affects training only."""
 
 import keras
 
@@ -7,25 +7,28 @@ from keras_resfam.layers import GradientModulation
 
 
 def for_inference(config, initializer=None):
-    """A layer's config without what acts before weights have their last values.
+    """Removes initializers, regularizers and constraints from a config.
 
     Args:
-        config: dict.
-        initializer: str. Takes the place of all initializers. Defaults to
-            `None`, those that Keras has by default.
+        config: dict. The config of a layer.
+        initializer: str. Replaces all initializers. Defaults to `None`, which
+            leaves Keras's default initializers.
+
+    Returns:
+        A dict.
     """
-    found = {}
+    result = {}
     for key, value in config.items():
         if not key.endswith("_initializer"):
-            judges = key.endswith(("_regularizer", "_constraint"))
-            found[key] = None if judges else value
+            training_only = key.endswith(("_regularizer", "_constraint"))
+            result[key] = None if training_only else value
         elif initializer is not None:
-            found[key] = initializer
-    return found
+            result[key] = initializer
+    return result
 
 
 def checked(model):
-    """The model, if it can be copied; a `ValueError` otherwise."""
+    """Returns the model, or raises a `ValueError` if it cannot be copied."""
     if not graphs.is_graph(model) or not model.built:
         raise ValueError(
             "`model` should be a functional or sequential `keras.Model` that "
@@ -46,17 +49,24 @@ def copy(
 ):
     """Returns a copy of a model, made layer by layer.
 
+    `GradientModulation` is left out.
+
     Args:
         model: functional or sequential `keras.Model`.
-        graph: `Graph` of it.
-        copy_layer: callable that returns a layer's place-taker.
-        weights: callable that returns the arrays for it.
-        copy_model: callable that copies the models among the layers.
-        gone: layers of one input that are left out, besides
-            `GradientModulation`.
-        whole: models that are copied as layers are.
-        before: callable that returns the layers to stand before a layer's
-            place-taker.
+        graph: `Graph`. The graph of the model.
+        copy_layer: callable. Takes a layer and returns its replacement.
+        weights: callable. Takes a layer and returns the list of arrays of its
+            replacement.
+        copy_model: callable. Takes a nested model and returns its copy.
+        gone: collection of layers with one input to leave out. Defaults to
+            `()`.
+        whole: collection of nested models that `copy_layer` copies. Defaults
+            to `()`.
+        before: callable. Takes a layer and returns a list of layers to insert
+            before its replacement. Defaults to one that returns none.
+
+    Returns:
+        A functional `keras.Model`.
     """
     model = graphs.shell(model)
     passed = {layer: _identity for layer in gone}
@@ -86,6 +96,8 @@ def copy(
 
 
 def _in_turn(*layers):
+    """Returns a function that calls several layers in turn."""
+
     def call(x):
         for layer in layers:
             x = layer(x)
@@ -95,10 +107,11 @@ def _in_turn(*layers):
 
 
 def finalize(layer):
-    """Lets normalizations use the moments that they have been given.
+    """Makes `keras.layers.Normalization` use the moments in its weights.
 
     Args:
-        layer: `keras.Layer`. It is one, or a model or a wrapper of some.
+        layer: `keras.Layer`. The layer, or a model or wrapper that contains
+            it.
     """
     if isinstance(layer, keras.layers.Normalization):
         layer.finalize_state()
@@ -108,10 +121,15 @@ def finalize(layer):
 
 
 def in_order(values, original, layer):
-    """The values of a layer's weights in the order of its copy's.
+    """Returns the values of a layer in the order of the weights of its copy.
 
-    Of a layer that was quantized to float8 Keras makes the scales last, and
-    where it makes it anew, first.
+    The order differs for a layer that was quantized to float8. Keras creates
+    its scales last, but in a new layer it creates them first.
+
+    Args:
+        values: list of arrays, in the order of `original.weights`.
+        original: `keras.Layer`.
+        layer: `keras.Layer`. The copy.
     """
     names, wanted = ([w.name for w in x.weights] for x in (original, layer))
     if len({*names}) < len(names) or sorted(names) != sorted(wanted):
@@ -129,7 +147,7 @@ def _unlinked(x, link=None, training=None):
 
 
 def _modulations(graph):
-    """The layers of modulation whose link nothing else reads."""
+    """Returns the modulation layers whose link no other layer reads."""
     chain = [s for s in graph.steps if type(s.operation) is GradientModulation]
     others = [x for s in graph.steps if s not in chain for x in s.inputs]
     read = {id(x) for x in [*graph.outputs, *others]}
@@ -138,7 +156,7 @@ def _modulations(graph):
 
 
 def _clone_inputs(model):
-    """New inputs in the structure of the model's, by the same names."""
+    """Returns copies of the model's inputs, in the same structure."""
     clones = {
         id(layer.output): type(layer).from_config(layer.get_config()).output
         for layer in model.layers

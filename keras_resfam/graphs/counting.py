@@ -1,4 +1,4 @@
-"""How many multiplications a network takes for one image."""
+"""Counts the multiplications that a network needs for one image."""
 
 import math
 
@@ -24,25 +24,28 @@ _TRANSPOSED = (
 
 
 def count_multiply_adds(model, input_shape=None):
-    """Counts the multiplications, each with an addition, for one image.
+    """Counts the multiply-adds of a network for one image.
 
-    Those of convolutions and dense layers are counted, as in the papers; zeros
-    around the images count as pixels. Normalizations, activations, poolings
-    and additions, which take a few operations a number, are not counted.
-    Papers that count each addition for itself have twice these figures.
+    As in the papers, the operations of convolutions and dense layers are
+    counted, including those on zeros around the images. Normalizations,
+    activations, poolings and additions are not counted, because they need only
+    a few operations per value. Papers that count multiplications and additions
+    separately have twice these numbers.
 
     Args:
-        model: functional or sequential `keras.Model` of one input and one
-            output. Models among its layers are looked into.
-        input_shape: tuple without the batch axis, of the images, where the
-            model leaves their size open. Defaults to `None`.
+        model: functional or sequential `keras.Model` with one input and one
+            output. Nested models are included.
+        input_shape: tuple. The shape of an image, without the batch axis. It
+            is needed if the size of the model's input is `None`. Defaults to
+            `None`.
 
     Returns:
-        int.
+        An int, the number of multiply-adds.
 
     Raises:
-        ValueError: If the model is another, if the size of its images is open,
-            or if it has kernels in layers that are neither.
+        ValueError: If the model is of another kind, if the size of the images
+            is unknown, or if other layers than convolutions and dense layers
+            have kernels.
 
     Example:
 
@@ -62,32 +65,36 @@ def count_multiply_adds(model, input_shape=None):
     graph = graphs.read_single(model, input_shape)
     if None in graph.inputs[0].shape[1:]:
         raise ValueError(
-            "`input_shape` should have the sizes of the images, which the "
-            f"model leaves open. Received: input_shape={input_shape!r}, model="
-            f"{model.name} of input shape {graph.inputs[0].shape[1:]}"
+            "`input_shape` should be the shape of the images, because the "
+            f"input of the model has a size of None. Received: input_shape="
+            f"{input_shape!r}, model={model.name} with the input shape "
+            f"{graph.inputs[0].shape[1:]}"
         )
     return sum(map(_multiply_adds, graph.steps))
 
 
 def _multiply_adds(step):
-    """Those of a step: how often each number of its kernels is used."""
+    """Returns the multiply-adds of a step.
+
+    They are the size of its kernels times how often each value is used.
+    """
     layer = step.operation
     if not graphs.count_kernels(layer):
         return 0
     if not isinstance(layer, (layers.Dense, *_CONVOLUTIONS, *_TRANSPOSED)):
         raise ValueError(
-            "`model` should have its kernels in dense layers and convolutions. "
-            f"Received: the {type(layer).__name__} '{layer.name}'"
+            "`model` should have kernels in convolutions and dense layers "
+            f"only. Received: the {type(layer).__name__} '{layer.name}'"
         )
-    (given,), (made,) = step.inputs, step.outputs
+    (inputs,), (outputs,) = step.inputs, step.outputs
     kernels = sum(
         math.prod(weight.shape)
         for weight in layer.weights
         if len(weight.shape) > 1
     )
     if isinstance(layer, layers.Dense):
-        return math.prod(made.shape[1:-1]) * kernels
-    places = given if isinstance(layer, _TRANSPOSED) else made
+        return math.prod(outputs.shape[1:-1]) * kernels
+    places = inputs if isinstance(layer, _TRANSPOSED) else outputs
     return _pixels(places, layer.data_format) * kernels
 
 

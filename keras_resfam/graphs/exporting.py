@@ -1,4 +1,4 @@
-"""Files that other programs run, on whatever backend makes them rightly."""
+"""Exports models to formats of other programs, on a backend that can."""
 
 import contextlib
 import importlib.util
@@ -21,9 +21,9 @@ SUFFIXES = {
     ".xml": "openvino",
     "": "tf_saved_model",
 }
-# The backends whose exports are right, and what each needs to be installed.
-# Keras has more, which fail: SavedModel on PyTorch, ONNX and OpenVINO on JAX.
-ROADS = {
+# The backends that can export each format, and the packages that they need.
+# Other combinations fail: SavedModel on PyTorch, and ONNX and OpenVINO on JAX.
+BACKENDS = {
     "onnx": {
         "torch": ("torch", "onnx", "onnxscript"),
         "tensorflow": ("tensorflow", "tf2onnx"),
@@ -45,27 +45,27 @@ ROADS = {
 
 
 def export(model, path, format=None):
-    """Writes a model as a file that other programs run.
+    """Exports a model to a file that other programs can run.
 
-    As the `export` of Keras's models does, and where the backend at hand does
-    not make such files, on another one that is installed: a process of its own
-    loads the model there. A batch may be of any size, but in LiteRT's files
-    from PyTorch, which take one image.
+    It calls the `export` method of Keras's models. If the current backend
+    cannot write the format, a separate process does it with another backend
+    that is installed. The exported model takes batches of any size, except for
+    LiteRT files that PyTorch writes, which take one image.
 
     Args:
-        model: functional or sequential `keras.Model` of one input. What
-            `fold_batch_norm` returns runs faster.
-        path: str or path. A file of that name is replaced; a folder has to be
-            a new one.
-        format: `"onnx"`, `"openvino"` (which writes a `.bin` file besides),
+        model: functional or sequential `keras.Model` with one input. The
+            models that `fold_batch_norm` returns run faster.
+        path: str or path. An existing file is replaced. A folder must not
+            exist yet.
+        format: `"onnx"`, `"openvino"` (which also writes a `.bin` file),
             `"litert"`, `"torch"` (for `torch.export.load`) or
-            `"tf_saved_model"`, a folder. Defaults to `None`: what the suffix
-            of `path` says, `.onnx`, `.xml`, `.tflite`, `.pt2` or none.
+            `"tf_saved_model"` (a folder). Defaults to `None`, the format of
+            the suffix of `path`: `.onnx`, `.xml`, `.tflite`, `.pt2` or none.
 
     Raises:
-        ValueError: If an argument is not allowed.
-        ImportError: If what the format needs is not installed.
-        RuntimeError: If the export fails; nothing is written then.
+        ValueError: If an argument is invalid.
+        ImportError: If a package that the format needs is not installed.
+        RuntimeError: If the export fails. Then no file is written.
 
     Example:
 
@@ -80,7 +80,7 @@ def export(model, path, format=None):
     if format is None:
         check_choice("path.suffix", path.suffix, tuple(SUFFIXES))
         format = SUFFIXES[path.suffix]
-    check_choice("format", format, tuple(ROADS))
+    check_choice("format", format, tuple(BACKENDS))
     suffix = {name: suffix for suffix, name in SUFFIXES.items()}[format]
     taken = path.is_dir() if suffix else path.exists()
     if path.suffix != suffix or taken or not path.parent.is_dir():
@@ -106,12 +106,12 @@ def export(model, path, format=None):
 
 
 def _backend_for(format):
-    """The backend to export on: the one at hand, if it can."""
-    roads = ROADS[format]
-    here = keras.backend.backend()
+    """Returns the backend to export with: the current one, if it can."""
+    needed = BACKENDS[format]
+    current = keras.backend.backend()
     missing = {
-        backend: [m for m in roads[backend] if not importlib.util.find_spec(m)]
-        for backend in sorted(roads, key=lambda name: name != here)
+        backend: [m for m in needed[backend] if not importlib.util.find_spec(m)]
+        for backend in sorted(needed, key=lambda name: name != current)
     }
     for backend, modules in missing.items():
         if not modules:
@@ -121,19 +121,19 @@ def _backend_for(format):
         for backend, modules in missing.items()
     )
     raise ImportError(
-        f"The format '{format}' needs {wanted}, not installed here."
+        f"The format '{format}' needs {wanted}, which is not installed."
     )
 
 
 def _export_here(model, path, format):
-    """By Keras's own export."""
+    """Exports a model with the current backend."""
     options = {}
     if format == "torch":
         import torch
 
         options["dynamic_shapes"] = {0: torch.export.Dim.DYNAMIC}
     (image,) = model.inputs
-    # Given, so that the model need not have been called.
+    # With a signature, a model that was never called can be exported.
     signature = [keras.InputSpec(image.dtype, image.shape, name=image.name)]
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -146,13 +146,13 @@ def _export_here(model, path, format):
             )
     except Exception as error:
         raise RuntimeError(
-            f"Keras should export {model.name} as '{format}' on "
-            f"{keras.backend.backend()}. Received: {error}"
+            f"Keras failed to export {model.name} as '{format}' on "
+            f"{keras.backend.backend()}: {error}"
         ) from error
 
 
 def _export_there(model, path, format, backend):
-    """In a process of another backend, which loads the model from a file."""
+    """Exports a model in a separate process with another backend."""
     with tempfile.TemporaryDirectory() as folder:
         saved = os.path.join(folder, "model.keras")
         model.save(saved)
@@ -167,8 +167,8 @@ def _export_there(model, path, format, backend):
     if child.returncode:
         lines = child.stderr.strip().splitlines() or ["nothing"]
         raise RuntimeError(
-            f"A process with the backend {backend} should export {model.name}. "
-            f"Received: {lines[-1]}"
+            f"A process with the backend {backend} failed to export "
+            f"{model.name}: {lines[-1]}"
         )
 
 

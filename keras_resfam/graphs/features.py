@@ -1,4 +1,4 @@
-"""The maps inside a network, and nested models made flat."""
+"""Feature maps inside a network, and models without nested models."""
 
 import collections
 import re
@@ -13,28 +13,29 @@ from keras_resfam.graphs.graph import check_names, flat
 _BLOCK = re.compile(r"stage(\d+)_block(\d+)_.*")
 
 _HEAD = re.compile("head_(bn|relu|concat)")
-"""What comes behind the last block, and is of its resolution."""
+"""The layers after the last block that have its resolution."""
 
 
 def flatten_model(model):
-    """Returns a model of the layers within the models among a model's layers.
+    """Returns a copy of a model with nested models replaced by their layers.
 
-    A network that was fine-tuned holds its backbone as one layer, whose own
-    are in another graph. Here all are in one, so that the map of any layer
-    can be reached from the input, and gradients from the output reach it.
+    A fine-tuned network often has its backbone as a single layer. The layers
+    of the backbone are then in another graph than the input and output. In the
+    copy, all layers are in one graph, which connects the feature map of each
+    layer to the input and to the output.
 
     Args:
-        model: functional or sequential `keras.Model`. It stays as it is.
+        model: functional or sequential `keras.Model`. It is not changed.
 
     Returns:
-        A functional `keras.Model` of copies of the layers, by the same names
-        and with weights of their own. It is not compiled.
+        A functional `keras.Model` of copies of the layers, with the same names
+        and new weights. It is not compiled.
 
     Raises:
-        ValueError: If `model` is no such model, or if layers of one name come
-            together.
-        Exception: What Keras raises for a layer that its own config cannot
-            rebuild.
+        ValueError: If `model` is neither functional nor sequential, or not
+            built, or if two layers have the same name.
+        Exception: If Keras cannot rebuild a layer from its config. The type
+            depends on the layer.
 
     Example:
 
@@ -73,29 +74,31 @@ def flatten_model(model):
 
 
 def feature_extractor(model, layers=None):
-    """Returns a model that gives maps inside a network, by name.
+    """Returns a model that returns feature maps of a network, by name.
 
-    By default the last map of each resolution: `"P2"` of the stride 4 to
-    `"P5"` of 32 in the ImageNet forms, which start at a quarter of the image's
-    size; `"P0"` of the stride 1 to `"P2"` of 4 in most forms for small
-    images. The number is the exponent of the stride. A stage's map is what
-    its last block puts out; the last one is what the classifier pools. Where
-    a block of a merge-and-run network puts out one map for each branch, it is
-    their average, as such networks merge them.
+    By default, these are the last feature maps of each resolution. `"Pn"` is
+    the map with stride `2**n`: `"P2"` to `"P5"` in networks for ImageNet, and
+    `"P0"` to `"P2"` in most networks for small images. The feature map of a
+    stage is the output of its last block. That of the last stage is the one
+    that the classifier pools. If a block of a merge-and-run network has one
+    output for each branch, their average is used, as in the merge of such
+    networks.
 
     Args:
-        model: `keras.Model` of one input and one output. A network of
-            keras_resfam, with or without its classifier, or one that holds
-            it, such as a fine-tuned one. It stays as it is.
-        layers: sequence of str. Names of layers whose outputs to return
+        model: `keras.Model` with one input and one output. A network of
+            keras_resfam, with or without its classifier, or a model that
+            contains one, such as a fine-tuned network. It is not changed.
+        layers: sequence of str. The names of layers whose outputs to return
             instead. Defaults to `None`.
 
     Returns:
-        A functional `keras.Model` that takes what `model` takes and returns
-        a dict of maps by name. Its layers and weights are those of `model`.
+        A functional `keras.Model` that takes the inputs of `model` and returns
+        a dict from names to feature maps. It shares the layers and weights of
+        `model`.
 
     Raises:
-        ValueError: If `model` has no such layers, or is of another kind.
+        ValueError: If `model` does not have these layers, or is of another
+            kind.
 
     Example:
 
@@ -125,7 +128,7 @@ def feature_extractor(model, layers=None):
 
 
 def _checked_names(layers):
-    """The names of layers, in a list."""
+    """Returns a list of the names of layers, after checking them."""
     names = [] if isinstance(layers, str) or not is_iterable(layers) else layers
     names = list(names)
     if not names or not all(isinstance(name, str) for name in names):
@@ -137,21 +140,21 @@ def _checked_names(layers):
 
 
 def _output(graph, name):
-    """What a layer puts out; of several tensors, the first."""
+    """Returns the first output of a layer."""
     found = [step for step in graph.steps if step.name == name]
     if len(found) != 1:
         raise ValueError(
-            "`layers` should be names of layers of the model, and each called "
-            f"once. Received: '{name}', of a layer called {len(found)} times"
+            "`layers` should be names of layers that the model calls once. "
+            f"Received: '{name}', which is called {len(found)} times"
         )
     return found[0].outputs[0]
 
 
 def _pyramid(model, graph):
-    """The maps that each stage puts out, by the name of their resolution."""
+    """Returns a dict from names, such as P3, to the outputs of stages."""
     stages = _stages(graph)
     if None in graph.inputs[0].shape[1:]:
-        # The strides are those of any size.
+        # The strides do not depend on the size.
         sizes = (256,) * (len(graph.inputs[0].shape) - 1)
         known = graphs.read_single(model, sizes)
     else:
@@ -163,7 +166,7 @@ def _pyramid(model, graph):
 
 
 def _stages(graph):
-    """Lists of the maps that stages put out, from the first to the last."""
+    """Returns a list of the outputs of each stage, in order."""
     blocks = collections.defaultdict(list)
     for step in graph.steps:
         found = _BLOCK.fullmatch(step.name)
@@ -173,25 +176,26 @@ def _stages(graph):
             blocks[max(blocks)].append(step)
     if not blocks or not any(x.name == "stem_conv" for x in graph.steps):
         raise ValueError(
-            "`model` should be a network of keras_resfam, or hold one; of "
-            "another, name the layers in `layers`. Received: model="
-            f"{graph.name}, which has no layers such as 'stage1_block1_conv1'"
+            "`model` should be a network of keras_resfam or contain one. For "
+            "other models, pass the names of layers as `layers`. Received: "
+            f"model={graph.name}, which has no layers such as "
+            "'stage1_block1_conv1'"
         )
     last = {stage: (stage, block) for stage, block in sorted(blocks)}
-    return [_put_out(graph, blocks[key]) for key in last.values()]
+    return [_block_outputs(graph, blocks[key]) for key in last.values()]
 
 
-def _put_out(graph, steps):
-    """The maps that steps make for others."""
+def _block_outputs(graph, steps):
+    """Returns the feature maps of a block's steps that other steps read."""
     inside = {id(step) for step in steps}
     read = {id(x) for s in graph.steps if id(s) not in inside for x in s.inputs}
     read |= {id(x) for x in graph.outputs}
-    made = [x for step in steps for x in step.outputs]
-    return [x for x in made if len(x.shape) == 4 and id(x) in read]
+    outputs = [x for step in steps for x in step.outputs]
+    return [x for x in outputs if len(x.shape) == 4 and id(x) in read]
 
 
 def _level(graph, tensor):
-    """How often the image was halved, rounding up, to a map's size."""
+    """Returns how often the image was halved, rounded up, to a map's size."""
     (stem,) = (step for step in graph.steps if step.name == "stem_conv")
     axis = 1 if stem.operation.data_format == "channels_last" else 2
     size, level = stem.inputs[0].shape[axis], 0

@@ -36,47 +36,49 @@ _WEIGHTS = {"kernel", "depthwise_kernel", "pointwise_kernel", "bias"}
 def fold_batch_norm(model):
     """Returns a copy of a model with its batch normalizations merged.
 
-    At inference a `BatchNormalization` is an affine map of each channel. Where
-    it directly follows a linear layer, scaling that layer's kernel and
-    shifting its bias does the same work for nothing. The copy computes what
-    `model(x, training=False)` computes, up to rounding, with fewer layers. It
-    is meant for inference: trained further, it is another network than
-    `model`.
+    In inference, a `BatchNormalization` is an affine map of each channel. If it
+    directly follows a linear layer, it can be merged into the kernel and the
+    bias of that layer at no cost. The copy has fewer layers and returns the
+    outputs of `model(x, training=False)`, up to rounding. It is meant for
+    inference. In training, it would differ from `model`.
 
-    Merged: a `BatchNormalization` along the channel axis whose input is the
-    output of a `Dense`, `Conv`, `DepthwiseConv`, `SeparableConv` or
-    `Conv…Transpose` layer of 1, 2 or 3 dimensions with linear activation,
-    where nothing else reads that output, both layers are called once, and both
-    have one dtype policy. The linear layer keeps its name and gains a bias. So
-    does a `Conv2D` whose output is only added to another, of zeros: TensorFlow
-    then convolves and adds in one step.
+    A `BatchNormalization` is merged if
 
-    Left as it is: a `BatchNormalization` that follows anything else (as in
-    pre-activation networks, where it precedes the convolution and a ReLU lies
-    between), one called with `training=True`, a shared layer, a subclass of
-    the layers above, and a quantized or LoRA layer. Models inside `model` are
-    merged in the same way, if they are functional or sequential and not
-    called with `training=True`.
+    - its input is the output of a `Dense`, `Conv`, `DepthwiseConv`,
+      `SeparableConv` or `Conv…Transpose` layer of 1, 2 or 3 dimensions with
+      linear activation, and no other layer reads that output,
+    - it normalizes the channel axis,
+    - both layers are called once and have the same dtype policy.
 
-    Under mixed precision, the layers above store their weights in the type
-    that they compute in, to which each call would cast them otherwise.
+    The linear layer keeps its name and gets a bias. A `Conv2D` whose output is
+    only added to another tensor also gets a bias, of zeros, because TensorFlow
+    then fuses the convolution and the addition.
 
-    Left out, because they act in training only: `GradientModulation`, and the
-    initializers, regularizers and constraints of the layers above.
+    A `BatchNormalization` is not merged if it follows another layer (as in
+    pre-activation networks, where it precedes a ReLU and a convolution), if it
+    is called with `training=True`, or if one of both layers is shared, a
+    subclass of the classes above, quantized or has LoRA weights. Nested models
+    are folded too, if they are functional or sequential and not called with
+    `training=True`.
+
+    With mixed precision, the linear layers store their weights in the compute
+    dtype, so that calls do not have to cast them.
+
+    `GradientModulation`, and the initializers, regularizers and constraints of
+    the linear layers, are left out because they affect training only.
 
     Args:
-        model: `keras.Model`. A functional or sequential model. Its weights
-            and its graph stay as they are.
+        model: functional or sequential `keras.Model`. It is not changed.
 
     Returns:
         A functional `keras.Model` with the inputs, outputs and name of
-        `model`, and weights of its own. It is not compiled.
+        `model`, and new weights. It is not compiled.
 
     Raises:
-        ValueError: If `model` is neither functional nor sequential (or has
-            a `call` of its own), or not built.
-        Exception: What Keras raises for a layer that its own config cannot
-            rebuild, such as a `Lambda` of a Python function.
+        ValueError: If `model` is neither functional nor sequential, overrides
+            `call`, or is not built.
+        Exception: If Keras cannot rebuild a layer from its config, such as a
+            `Lambda` of a Python function. The type depends on the layer.
 
     Example:
 
@@ -93,7 +95,7 @@ def fold_batch_norm(model):
     def fold(layer):
         config = layer.get_config()
         if type(layer) in _LINEAR:
-            # Nothing is drawn that `weights` replaces at once.
+            # The weights are replaced, so they need no random values.
             config = copies.for_inference(config, "zeros")
             config["dtype"] = _inference_dtype(layer)
         if layer in norm_after or layer in added:
@@ -116,7 +118,7 @@ def fold_batch_norm(model):
 
 
 def _foldable(graph):
-    """Maps each linear layer to the `BatchNormalization` it can absorb."""
+    """Maps linear layers to the `BatchNormalization` to merge into them."""
     calls = collections.Counter(step.operation for step in graph.steps)
     readers = graphs.readers(graph)
     maker = {id(x): s.operation for s in graph.steps for x in s.outputs}
@@ -140,9 +142,9 @@ def _foldable(graph):
 
 
 def _added(graph):
-    """The convolutions without bias whose outputs are only added to others.
+    """Returns the convolutions without bias whose outputs are only added.
 
-    With a bias, of zeros, TensorFlow makes the addition a part of them.
+    With a bias of zeros, TensorFlow fuses them with the addition.
     """
     readers = graphs.readers(graph)
     additions = [s for s in graph.steps if type(s.operation) is layers.Add]
@@ -158,13 +160,13 @@ def _added(graph):
 
 
 def _inference_dtype(layer):
-    """The layer's policy; of a mixed one, what its calls cast weights to."""
+    """Returns the layer's dtype policy, or its compute dtype if it is mixed."""
     mixed = layer.dtype_policy.name.startswith("mixed_")
     return layer.compute_dtype if mixed else layer.dtype_policy
 
 
 def _is_linear(layer):
-    """Whether a layer is y = kernel * x + bias, and no more than that."""
+    """Returns whether a layer only computes kernel * x + bias."""
     return (
         type(layer) in _LINEAR
         and layer.activation is keras.activations.linear
@@ -178,7 +180,7 @@ def _channel_axis(layer, ndim):
 
 
 def _weights(layer, norm):
-    """The weights to do the work of a layer, and of what it absorbs."""
+    """Returns the weights of a layer with a normalization merged into them."""
     if norm is None:
         return layer.get_weights()
     weights = [_float64(w) for w in layer.weights]

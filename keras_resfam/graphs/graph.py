@@ -1,4 +1,4 @@
-"""A functional model's graph as plain data, and how to run it again."""
+"""Represents the graph of a functional model as data, and runs it."""
 
 import collections
 import dataclasses
@@ -12,8 +12,9 @@ import keras
 class Step:
     """One call of an operation (a layer or an op of `keras.ops`).
 
-    The tensors among `args` and `kwargs`, and the `outputs`, are KerasTensors:
-    they serve as names, `id(tensor)` being the key.
+    The tensors in `args` and `kwargs`, and the `outputs`, are KerasTensors.
+    They only serve as names: two steps are connected if a tensor has the same
+    `id`.
     """
 
     operation: object
@@ -21,7 +22,7 @@ class Step:
     kwargs: dict
     outputs: list
 
-    @functools.cached_property  # Keras walks slowly through structures
+    @functools.cached_property  # Keras flattens structures slowly
     def inputs(self):
         return _tensors_in((self.args, self.kwargs))
 
@@ -32,7 +33,7 @@ class Step:
 
 @dataclasses.dataclass(eq=False)
 class Graph:
-    """A model's steps, in an order in which they can be run."""
+    """The steps of a model, in an order in which they can run."""
 
     inputs: list
     outputs: list
@@ -41,13 +42,16 @@ class Graph:
 
 
 def _tensors_in(structure):
-    """The KerasTensors of a nested structure, in order."""
+    """Returns the KerasTensors of a nested structure, in order."""
     leaves = keras.tree.flatten(structure)
     return [x for x in leaves if isinstance(x, keras.KerasTensor)]
 
 
 def readers(graph):
-    """How often each tensor is read, by `id`; as an output, once more."""
+    """Counts how often each tensor is read, by `id`.
+
+    To be an output of the graph counts as a read.
+    """
     read = [x for step in graph.steps for x in step.inputs]
     return collections.Counter(id(x) for x in [*graph.outputs, *read])
 
@@ -56,10 +60,11 @@ def read(model, like=None):
     """Reads the graph of a functional model.
 
     Args:
-        model: functional `keras.Model`. It stays as it is; the steps refer to
-            its layers.
-        like: list of KerasTensors, one for each input, whose shapes the
-            inputs take. Defaults to `None`, the model's own.
+        model: functional `keras.Model`. It is not changed. The steps refer
+            to its layers.
+        like: list of KerasTensors, one for each input. The graph is read for
+            inputs of their shapes and types. Defaults to `None`, the shapes
+            and types of the model.
 
     Returns:
         A `Graph`.
@@ -68,15 +73,15 @@ def read(model, like=None):
 
 
 def _read(view, like):
-    """Reads a graph as `read` does, of a model without a compiled state."""
-    steps, readings = [], {}
+    """Reads the graph of a model that is not compiled."""
+    steps, stand_ins = [], {}
     if like is not None:
         inputs = [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in like]
         like = keras.tree.pack_sequence_as(view.input, inputs)
 
     def record(operation, *args, **kwargs):
-        reading = readings.setdefault(id(operation), Reading(operation))
-        outputs = reading(*args, **kwargs)
+        stand_in = stand_ins.setdefault(id(operation), _StandIn(operation))
+        outputs = stand_in(*args, **kwargs)
         step = Step(operation, args, kwargs, _tensors_in(outputs))
         steps.append(step)
         return outputs
@@ -87,8 +92,8 @@ def _read(view, like):
     return Graph(clone.inputs, clone.outputs, steps, view.name)
 
 
-class Reading(keras.Operation):
-    """Stands in for an operation, which is left without another node.
+class _StandIn(keras.Operation):
+    """Is called in place of an operation, which would get a new node.
 
     Args:
         operation: layer or op of `keras.ops`.
@@ -103,9 +108,9 @@ class Reading(keras.Operation):
 
 
 def shell(model):
-    """A functional model of the same layers.
+    """Returns a functional model of the same layers that is not compiled.
 
-    Without the compiled state, which `clone_model` would copy.
+    `clone_model` would copy the compiled state.
     """
     inputs, outputs = model.inputs, model.outputs
     if not isinstance(model, keras.Sequential):
@@ -116,23 +121,28 @@ def shell(model):
 
 
 def is_graph(layer):
-    """Whether a layer is a functional or sequential model, and no more."""
+    """Returns whether a layer is a functional or sequential model.
+
+    Subclasses that override `call` are not.
+    """
     if not isinstance(layer, keras.Model):
         return False
     if isinstance(layer, keras.Sequential):
         return type(layer).call is keras.Sequential.call
-    return hasattr(layer, "operations") and type(layer).call is _functional()
+    return hasattr(layer, "operations") and (
+        type(layer).call is _functional_call()
+    )
 
 
 @functools.cache
-def _functional():
-    """What functional models, whose class has no public name, do in a call."""
+def _functional_call():
+    """Returns `call` of functional models, whose class has no public name."""
     image = keras.Input((1,), name="image")
     return type(keras.Model(image, image, name="functional")).call
 
 
 def layers_within(model):
-    """Yields the layers of a model, and those of the models among them."""
+    """Yields the layers of a model, including those of nested models."""
     for layer in model.layers:
         yield layer
         if is_graph(layer):
@@ -140,16 +150,16 @@ def layers_within(model):
 
 
 def flat(graph):
-    """The graph with the steps of its models in the models' places.
+    """Replaces the nested models of a graph by their steps.
 
-    A model in a model is, for instance, the backbone of a fine-tuned network.
+    A nested model is, for instance, the backbone of a fine-tuned network.
     """
     names, steps = {}, []
     for step in graph.steps:
         (step,) = renamed([step], names)
         model = step.operation
-        given = _given_to(model, step) if is_graph(model) else None
-        if given is None or not _takes_as_it_is(model, given):
+        given = _inputs_of_model(model, step) if is_graph(model) else None
+        if given is None or not _keeps_inputs(model, given):
             steps.append(step)
             continue
         given, casts = _cast(given, model.inputs)
@@ -165,10 +175,10 @@ def flat(graph):
     return dataclasses.replace(graph, outputs=outputs, steps=steps)
 
 
-def _given_to(model, step):
-    """What a step gives to a model, in the order of the model's inputs.
+def _inputs_of_model(model, step):
+    """Returns the tensors that a step passes to a model, in its inputs' order.
 
-    A model of a list of inputs takes them by their names as well.
+    A model with a list of inputs also takes a dict from their names.
     """
     first = step.args[0] if step.args else step.kwargs["inputs"]
     if isinstance(first, dict) and not isinstance(model.input, dict):
@@ -177,9 +187,10 @@ def _given_to(model, step):
 
 
 def _cast(tensors, like):
-    """Tensors in the types of others, and the steps that make them so.
+    """Casts tensors to the types of others, as Keras does in mixed precision.
 
-    As Keras casts, in mixed precision, what a model is given.
+    Returns:
+        A pair: the tensors, and the list of steps that cast them.
     """
     outputs, steps = [], []
     for x, own in zip(tensors, like, strict=True):
@@ -192,8 +203,8 @@ def _cast(tensors, like):
     return outputs, steps
 
 
-def _takes_as_it_is(model, tensors):
-    """Whether a model changes neither kind nor rank of what it is given."""
+def _keeps_inputs(model, tensors):
+    """Returns whether a model changes neither type nor rank of its inputs."""
 
     def kind(x):
         is_float = keras.backend.is_float_dtype(x.dtype)
@@ -203,7 +214,12 @@ def _takes_as_it_is(model, tensors):
 
 
 def renamed(steps, names):
-    """The steps, taking other tensors for those whose ids are in `names`."""
+    """Replaces input tensors of steps.
+
+    Args:
+        steps: list of `Step`.
+        names: dict from the ids of tensors to the tensors that replace them.
+    """
 
     def name(x):
         return names.get(id(x), x) if isinstance(x, keras.KerasTensor) else x
@@ -221,7 +237,7 @@ def renamed(steps, names):
 
 
 def in_mode(steps, training):
-    """The steps, called with the `training` that Keras would hand down."""
+    """Sets the `training` argument of steps that have it."""
     mode = {"training": training}
     return [
         dataclasses.replace(step, kwargs=step.kwargs | mode)
@@ -232,17 +248,20 @@ def in_mode(steps, training):
 
 
 def read_single(model, sizes=None):
-    """Reads the graph of a model with one tensor in and one out, flat.
+    """Reads the flat graph of a model with one input and one output.
 
     Args:
-        model: functional or sequential `keras.Model`. Models among its layers
-            are looked into.
-        sizes: tuple without the batch axis, of data that the graph is read
-            for: sizes that the model leaves open are these. Defaults to
-            `None`.
+        model: functional or sequential `keras.Model`. Nested models are
+            replaced by their steps.
+        sizes: tuple without the batch axis. Replaces sizes of `None` in the
+            shape of the input. Defaults to `None`.
+
+    Returns:
+        A `Graph`.
 
     Raises:
-        ValueError: If it is another, or if layers of one name come together.
+        ValueError: If the model is of another kind, or if two layers have the
+            same name.
     """
     if not is_graph(model) or not getattr(model, "inputs", None):
         raise ValueError(
@@ -261,29 +280,29 @@ def read_single(model, sizes=None):
         shape = (image.shape[0], *(own or size for own, size in pairs))
         like = [keras.KerasTensor(shape, image.dtype)]
     graph = flat(_read(keras.Model(image, answer, name=model.name), like))
-    # A model among the layers may have outputs that nothing reads.
+    # A nested model may have outputs that no layer reads.
     graph.steps = needed(graph.steps, graph.outputs)
     check_names(graph)
     return graph
 
 
 def check_names(graph):
-    """Refuses layers of one name, which Keras would not build a model of."""
+    """Checks that layers have different names, as Keras requires."""
     named = {}
     for step in graph.steps:
         if named.setdefault(step.name, step.operation) is not step.operation:
             raise ValueError(
-                "The layers of `model` and of the models among them should "
-                f"have names of their own. Received: model={graph.name} with "
-                f"two layers '{step.name}'"
+                "The layers of `model` and of nested models should have "
+                f"different names. Received: model={graph.name} with two "
+                f"layers '{step.name}'"
             )
 
 
 def fresh_input(graph):
-    """A new input like a graph's only one, to build upon.
+    """Creates a new input like that of a graph with one input.
 
     Returns:
-        The input, and the `values` that `run` begins with.
+        A pair: the input, and the initial `values` of `run`.
     """
     (source,) = graph.inputs
     image = keras.Input(
@@ -293,12 +312,12 @@ def fresh_input(graph):
 
 
 def run(steps, values):
-    """Runs steps on the tensors in `values`, symbolic ones or data.
+    """Runs steps on tensors, which are symbolic or have data.
 
     Args:
         steps: list of `Step`.
-        values: dict from the ids of KerasTensors to tensors; what the steps
-            make is added to it.
+        values: dict from the ids of KerasTensors to tensors. The outputs of
+            the steps are added to it.
     """
 
     def value(x):
@@ -312,10 +331,10 @@ def run(steps, values):
 
 
 def run_anew(steps, tensors):
-    """Runs steps on new inputs, one in the place of each tensor.
+    """Runs steps on new inputs, which replace tensors.
 
     Returns:
-        The inputs, and the `values` as of `run`.
+        A pair: the list of inputs, and the `values` of `run`.
     """
     values = {
         id(x): keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in tensors
@@ -326,7 +345,7 @@ def run_anew(steps, tensors):
 
 
 def needed(steps, outputs):
-    """Those of the steps without which `outputs` cannot be made."""
+    """Returns the steps that are needed to compute `outputs`."""
     wanted = {id(x) for x in outputs}
     kept = []
     for step in reversed(steps):
@@ -337,14 +356,15 @@ def needed(steps, outputs):
 
 
 def only_for(graph, tensor, reader):
-    """The steps that nothing needs but one reader of one tensor.
+    """Returns the steps that are only needed by one reader of a tensor.
 
-    Those of layers that are called more than once are not among them.
+    Steps of layers that are called more than once are not included.
 
     Args:
         graph: `Graph`.
-        tensor: KerasTensor that the steps end in.
-        reader: `Step` that reads it. If others do, there are no such steps.
+        tensor: KerasTensor. The output of the last of the steps.
+        reader: `Step`. It reads the tensor. If other steps read it too, the
+            result is empty.
 
     Returns:
         A list of `Step`, in order.
@@ -368,19 +388,21 @@ def only_for(graph, tensor, reader):
 
 
 def part(steps, tensor, name):
-    """Makes a model of steps that end in a tensor; of none, an identity.
+    """Creates a model of the steps that compute a tensor.
+
+    Without steps, it is an identity.
 
     Returns:
-        The tensors that it takes, and the `keras.Model`.
+        A pair: the list of tensors that the steps read, and the `keras.Model`.
     """
-    given = reads(steps) or [tensor]
-    inputs, values = run_anew(steps, given)
-    taken = inputs[0] if len(inputs) == 1 else inputs
-    return given, keras.Model(taken, values[id(tensor)], name=name)
+    sources = reads(steps) or [tensor]
+    inputs, values = run_anew(steps, sources)
+    inputs = inputs[0] if len(inputs) == 1 else inputs
+    return sources, keras.Model(inputs, values[id(tensor)], name=name)
 
 
 def reads(steps):
-    """The tensors that steps take from outside, in order, each once."""
+    """Returns the tensors, each once, that steps read but do not compute."""
     made = {id(x) for step in steps for x in step.outputs}
     outside = {
         id(x): x for step in steps for x in step.inputs if id(x) not in made
@@ -389,20 +411,21 @@ def reads(steps):
 
 
 def alias(source, target):
-    """A step that gives a tensor a second name."""
+    """Returns a step that gives a tensor a second name."""
     return Step(same, (source,), {}, [target])
 
 
 def same(x):
+    """Returns its argument."""
     return x
 
 
 def count_kernels(operation):
-    """How many layers with kernels an operation holds: 0 or 1; more in a model.
+    """Counts the layers with kernels in an operation.
 
-    A kernel is a weight of two or more dimensions, so that a convolution or a
-    dense layer counts; an activation or a normalization with such weights
-    does not.
+    The result is 0 or 1 for a layer, and may be larger for a model. A kernel is
+    a weight of two or more dimensions, as in convolutions and dense layers.
+    Such weights of activations and normalizations are not kernels.
     """
     others = keras.layers.PReLU, keras.layers.LayerNormalization
     if not isinstance(operation, keras.Layer) or isinstance(operation, others):
@@ -413,15 +436,19 @@ def count_kernels(operation):
 
 
 def is_addition(step):
-    """Whether a step adds two or more different tensors."""
+    """Returns whether a step adds two or more different tensors."""
     different = {id(x) for x in step.inputs}
     return len(different) > 1 and is_a(step.operation, keras.layers.Add, "Add")
 
 
 def is_a(operation, layer, name):
-    """Whether an operation is a layer, or the op of `keras.ops` of that name.
+    """Returns whether an operation is of a class.
 
-    The classes behind `keras.ops` have no public names.
+    Args:
+        operation: layer or op of `keras.ops`.
+        layer: class of layers.
+        name: str. The name of the class of the op in `keras.ops`, which is not
+            public.
     """
     if isinstance(operation, keras.Layer):
         return isinstance(operation, layer)

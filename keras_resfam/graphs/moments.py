@@ -1,4 +1,4 @@
-"""By which channel moments a network normalises its images."""
+"""Finds the channel moments by which a network normalizes images."""
 
 import keras
 import numpy as np
@@ -7,18 +7,18 @@ from keras_resfam.graphs.graph import layers_within
 
 
 def image_moments(model):
-    """The moments that a network's first layer normalises images by.
+    """Returns the moments by which the first layer of a network normalizes.
 
-    Ours have a `Rescaling`; those that were saved by earlier versions, a
-    `keras.layers.Normalization`.
+    In networks of keras_resfam, that layer is a `Rescaling`. In networks saved
+    by earlier versions, it is a `keras.layers.Normalization`.
 
     Args:
-        model: functional or sequential `keras.Model`. Models among its layers
-            are looked into.
+        model: functional or sequential `keras.Model`, which may have nested
+            models.
 
     Returns:
-        The means and the standard deviations, float64 arrays with one value a
-        channel; `None` of a network that takes images as they are.
+        A pair of float64 arrays of shape `(channels,)`, the means and the
+        standard deviations, or `None` if the network does not normalize.
     """
     passed = keras.layers.InputLayer, keras.Model
     layers = layers_within(model)

@@ -1,4 +1,4 @@
-"""Copies of models that are made of Keras's own layers."""
+"""Copies of models that only have layers of Keras."""
 
 import keras
 
@@ -15,33 +15,32 @@ _STOCK = {
 
 
 def to_stock_layers(model):
-    """Returns a copy of a model that is made of Keras's own layers.
+    """Returns a copy of a model with Keras's layers instead of keras_resfam's.
 
-    The copy computes what `model` computes, up to rounding, and can be saved,
+    The copy returns the outputs of `model`, up to rounding. It can be saved,
     and loaded where keras_resfam is not installed. `BatchNormalization`,
-    `Conv2D` and `Rescaling` of keras_resfam become those of Keras, a `Conv2D`
-    behind a layer that adds zeros or takes pixels where Keras's needs one.
-    Left out, because they act in training only: `GradientModulation`, and the
-    layers' initializers, regularizers and constraints. Models inside `model`
-    are copied alike, if they are functional or sequential. Layers that are
-    neither Keras's nor keras_resfam's stay what they are, and so do layers
-    inside of other layers, such as `TimeDistributed`.
+    `Conv2D` and `Rescaling` of keras_resfam are replaced by those of Keras. If
+    needed, a layer that adds zeros or subsamples is inserted before a `Conv2D`.
+    `GradientModulation`, and the initializers, regularizers and constraints of
+    layers, are left out because they affect training only. Nested models are
+    converted too, if they are functional or sequential. Layers of other
+    packages are copied unchanged, as are layers inside other layers, such as
+    `TimeDistributed`.
 
     Args:
-        model: `keras.Model`. A functional or sequential model. Its weights
-            and its graph stay as they are.
+        model: functional or sequential `keras.Model`. It is not changed.
 
     Returns:
         A functional `keras.Model` with the inputs, outputs and name of
-        `model`, and weights of its own. It is not compiled.
+        `model`, and new weights. It is not compiled.
 
     Raises:
-        ValueError: If `model` is neither functional nor sequential (or has
-            a `call` of its own), or not built; or if it has layers of
-            keras_resfam without a like in Keras, such as those that
-            `analysis.drop_blocks` puts in.
-        Exception: What Keras raises for a layer that its own config cannot
-            rebuild, such as a `Lambda` of a Python function.
+        ValueError: If `model` is neither functional nor sequential, overrides
+            `call`, or is not built; or if it has layers of keras_resfam
+            without an equivalent in Keras, such as those that
+            `analysis.drop_blocks` inserts.
+        Exception: If Keras cannot rebuild a layer from its config, such as a
+            `Lambda` of a Python function. The type depends on the layer.
 
     Example:
 
@@ -56,7 +55,7 @@ def to_stock_layers(model):
         kind = _STOCK.get(type(layer), type(layer))
         if kind.__module__.startswith("keras_resfam."):
             raise ValueError(
-                "`model` should have no layers that Keras has no like of. "
+                "`model` should have no layers without an equivalent in Keras. "
                 f"Received: the {kind.__name__} '{layer.name}'"
             )
         config = layer.get_config()
@@ -79,12 +78,12 @@ def _takes_pixels_first(layer):
 
 
 def _before(layer):
-    """Layers that do what a `Conv2D` does before it convolves."""
+    """Returns layers that pad or subsample as a `Conv2D` does first."""
     if type(layer) is not Conv2D:
         return []
     options = {
         "data_format": layer.data_format,
-        "dtype": layer.get_config()["dtype"],  # a policy of its own
+        "dtype": layer.get_config()["dtype"],  # may be a policy
     }
     made = []
     if layer.zeros:
@@ -92,7 +91,7 @@ def _before(layer):
         pad = keras.layers.ZeroPadding2D(layer.zeros, name=name, **options)
         made.append(pad)
     if _takes_pixels_first(layer):
-        name = f"{layer.name}_pixels"  # averages of one
+        name = f"{layer.name}_pixels"  # averages of one pixel
         pool = keras.layers.AveragePooling2D(
             1, layer.strides, name=name, **options
         )

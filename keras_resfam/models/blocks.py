@@ -1,7 +1,8 @@
-"""What the families are built of: layers, branches and shortcuts.
+"""The parts of the networks: layers, branches, shortcuts and blocks.
 
-Names are a public contract: `stage2_block3_conv1`, `stage2_block3_bn1`, ...;
-where a block has several branches, `stage2_block3_branch1_conv1`.
+The names of the layers are public and stay the same between versions:
+`stage2_block3_conv1`, `stage2_block3_bn1`, and so on. If a block has several
+branches, the name is `stage2_block3_branch1_conv1`.
 """
 
 import random
@@ -13,6 +14,7 @@ from keras_resfam.layers import BatchNormalization, Conv2D
 
 
 def channel_axis():
+    """Returns the axis of the channels in Keras's image data format."""
     data_format = keras.config.image_data_format()
     return -1 if data_format == "channels_last" else 1
 
@@ -22,12 +24,16 @@ def _channels(x):
 
 
 def full_precision():
-    """The dtype for what should not be computed in 16 bits; else `None`."""
+    """Returns the dtype of layers that should not compute in 16 bits.
+
+    It is `None`, Keras's own choice, unless that has 16 bits.
+    """
     compute_dtype = keras.config.dtype_policy().compute_dtype
     return "float32" if compute_dtype in ("float16", "bfloat16") else None
 
 
 def changes_shape(x, filters, strides):
+    """Returns whether a block's output has another shape than its input."""
     return strides > 1 or _channels(x) != filters
 
 
@@ -35,8 +41,8 @@ def stages(blocks, filters):
     """Yields the name, filters and stride of every block, in order.
 
     Args:
-        blocks: sequence of ints. Blocks of each stage.
-        filters: sequence of ints. Filters of each stage.
+        blocks: sequence of ints. The number of blocks of each stage.
+        filters: sequence of ints. The number of filters of each stage.
     """
     for stage, (count, width) in enumerate(
         zip(blocks, filters, strict=True), start=1
@@ -47,32 +53,35 @@ def stages(blocks, filters):
 
 
 def basic(filters, strides):
-    """Two 3x3 convolutions, as `(filters, kernel size, strides)` triples."""
+    """Returns two 3x3 convolutions, as `(filters, kernel size, strides)`."""
     return (filters, 3, strides), (filters, 3, 1)
 
 
 def bottleneck(filters, strides, inner=None):
-    """1x1, 3x3, 1x1 convolutions: a quarter of the filters inside.
+    """Returns 1x1, 3x3 and 1x1 convolutions, as `basic` does.
 
-    The stride is the 3x3 convolution's.
+    The first two have `inner` filters, which defaults to a quarter of
+    `filters`. The 3x3 convolution has the stride.
     """
     inner = inner or filters // 4
     return (inner, 1, 1), (inner, 3, strides), (filters, 1, 1)
 
 
 class Layers:
-    """Makes the layers of a family: says once what all of them share.
+    """Creates the layers of a network with the settings that they share.
 
     Args:
-        epsilon: float. Of BatchNormalization. Defaults to `1e-5`, Torch's.
+        epsilon: float. The epsilon of BatchNormalization. Defaults to `1e-5`,
+            as in PyTorch.
         kernel_initializer: callable that returns a new initializer for a
             convolution. Defaults to `FanInNormal`.
-        kernel_regularizer: callable of the strides that returns a new
-            regularizer, or `None`.
+        kernel_regularizer: callable that takes the strides of a convolution
+            and returns a new regularizer or `None`. Defaults to one that
+            returns `None`.
         dense_initializer: callable that returns a new initializer for the
             last layer. Defaults to `FanInUniform`.
-        shift: float. Where the beta of BatchNormalization starts. Defaults
-            to `0.0`.
+        shift: float. The initial beta of BatchNormalization. Defaults to
+            `0.0`.
     """
 
     def __init__(
@@ -90,7 +99,10 @@ class Layers:
         self.shift = shift
 
     def conv(self, x, filters, size, strides=1, *, name):
-        """Convolution without bias, padded alike on both sides as in Torch."""
+        """Adds a convolution without bias, padded on both sides as in PyTorch.
+
+        Keras's "same" pads strided convolutions at the end only.
+        """
         strided = strides > 1
         return Conv2D(
             filters,
@@ -127,7 +139,7 @@ class Layers:
         return relu(x, name=f"{prefix}_relu{index}")
 
     def branch(self, x, convs, *, prefix):
-        """Residual branch conv-BN-ReLU-...-conv-BN: no ReLU at its end."""
+        """Adds a branch conv-BN-ReLU-...-conv-BN, without a last ReLU."""
         for k, conv in enumerate(convs, start=1):
             x = self.conv_bn(x, *conv, prefix=prefix, index=k)
             if k < len(convs):
@@ -135,7 +147,7 @@ class Layers:
         return x
 
     def projection(self, x, filters, strides, *, prefix):
-        """1x1 convolution and BN where the shape changes, else `x` itself."""
+        """Adds a 1x1 convolution and BN if the shape changes."""
         if changes_shape(x, filters, strides):
             prefix = f"{prefix}_shortcut"
             x = self.conv_bn(x, filters, 1, strides, prefix=prefix)
@@ -152,7 +164,7 @@ class Layers:
         )(x)
 
     def imagenet_stem(self, x, *, bn_relu=True):
-        """7x7 convolution to 64 channels and 3x3 maximum, both of stride 2."""
+        """Adds a 7x7 convolution and 3x3 max pooling, both with stride 2."""
         x = self.conv(x, 64, 7, 2, name="stem_conv")
         if bn_relu:
             x = self.bn_relu(x, prefix="stem")
@@ -160,6 +172,7 @@ class Layers:
 
 
 def stem_pool(x):
+    """Adds the 3x3 max pooling of ImageNet networks, with a border of zeros."""
     x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
     return keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
 
@@ -173,10 +186,16 @@ def add(tensors, *, prefix):
 
 
 def padded_identity(x, filters, strides, *, prefix):
-    """The parameter-free shortcut: "option A" of He et al. 2015.
+    """Adds a shortcut without parameters, "option A" of He et al. 2015.
 
-    As Veit's authors built it: a stride by 1x1 average pooling, and as many
-    channels of zeros behind the others. `filters` is as now, or twice that.
+    As in the code of Veit et al., 1x1 average pooling has the stride, and the
+    channels are followed by as many channels of zeros.
+
+    Args:
+        x: KerasTensor. The block's input.
+        filters: int. The number of channels of `x`, or twice as many.
+        strides: int. The block's stride.
+        prefix: str. The block's name.
     """
     prefix = f"{prefix}_shortcut"
     if strides > 1:
@@ -191,16 +210,19 @@ def padded_identity(x, filters, strides, *, prefix):
 
 
 def residual_block(layers, x, convs, *, prefix, branches=None, shortcut=None):
-    """ReLU(H(x) + shortcut(x)), or the sum of several branches (inception).
+    """Adds the block ReLU(H(x) + shortcut(x)), where H may have branches.
 
     Args:
-        layers: `Layers`.
-        x: KerasTensor.
-        convs: sequence of `(filters, kernel size, strides)`.
+        layers: `Layers`. Creates the layers.
+        x: KerasTensor. The block's input.
+        convs: sequence of `(filters, kernel size, strides)`. The convolutions
+            of a branch.
         prefix: str. The block's name.
-        branches: int or `None`. `None` is one branch with no name of its own.
-        shortcut: callable of `(x, filters, strides, prefix=...)`. Defaults to
-            the projection.
+        branches: int or `None`. The number of branches that are added up, as
+            in an inception network. Defaults to `None`, one branch whose
+            layers do not have "branch" in their names.
+        shortcut: callable. Takes `(x, filters, strides, prefix=...)`. Defaults
+            to `layers.projection`.
     """
     filters = convs[-1][0]
     strides = max(conv[-1] for conv in convs)
@@ -211,17 +233,24 @@ def residual_block(layers, x, convs, *, prefix, branches=None, shortcut=None):
 
 
 def branch_names(prefix, branches):
+    """Returns the names of a block's branches."""
     return [f"{prefix}_branch{k}" for k in range(1, branches + 1)]
 
 
 def preactivation_block(
     layers, x, convs, *, prefix, padded_shortcut=False, dropout=0.0
 ):
-    """H(x) + shortcut(x), with BN-ReLU before each convolution.
+    """Adds the block H(x) + shortcut(x), with BN-ReLU before convolutions.
 
-    Where the channels change, the first BN-ReLU is shared by the branch and
-    the 1x1 shortcut, which has no BN (He et al. 2016; WRN's released code).
-    Dropout stands before the second convolution of the branch.
+    If the channels change, the branch and the 1x1 convolution of the shortcut
+    share the first BN-ReLU, and the shortcut has no BN (He et al. 2016, and
+    the authors' code of WRN). The arguments are those of `residual_block`, and:
+
+    Args:
+        padded_shortcut: bool. Whether the shortcut is `padded_identity`.
+            Defaults to `False`.
+        dropout: float. The rate of dropout before the second convolution of
+            the branch. Defaults to `0.0`.
     """
     filters = convs[-1][0]
     strides = max(conv[-1] for conv in convs)
@@ -239,8 +268,8 @@ def preactivation_block(
         if k > 1:
             residual = layers.bn_relu(residual, prefix=prefix, index=k)
         if k == 2 and dropout:
-            # Without a seed of its own, torch's state would be the dropout's,
-            # which no checkpoint holds.
+            # Without a seed, dropout would use PyTorch's global generator,
+            # whose state is not in checkpoints.
             residual = keras.layers.Dropout(
                 dropout, seed=random.getrandbits(31), name=f"{prefix}_dropout"
             )(residual)

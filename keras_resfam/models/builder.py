@@ -1,8 +1,8 @@
 """Turns an architecture into a builder like those of `keras.applications`.
 
-A family's module says what its graph is, from the normalised image to the
-last feature map. All that the builders share is here: their common arguments
-and errors, normalisation, classifier and weights.
+The module of a family defines its architectures: the graph from the normalized
+image to the last feature map. This module adds what all builders share: the
+common arguments and their checks, normalization, the classifier and weights.
 """
 
 import contextlib
@@ -33,80 +33,82 @@ from keras_resfam.models.blocks import channel_axis, full_precision
 from keras_resfam.pretrained import sources
 
 _COMMON_DOC = """\
-    include_top: bool. Whether the network ends with its classifier. Defaults
-        to `True`.
-    weights: `None`, for random initial weights; the name of a data set, such
-        as `"cifar10"`, for the weights that were trained on it for the very
-        architecture asked for; `"hf://organisation/repository"`, with
-        `@revision` behind it or not; or the path of a folder such as those
-        of `weights/`, of a training run, or of a `.weights.h5` file.
-        Checkpoints of others are read where they fit: the repositories of
-        timm and transformers, or such a folder; a file of safetensors; or a
-        `.pth`, `.pt` or `.bin` file, which takes torch, by the names of
-        torchvision, timm, RobustBench, pytorchcv and their like. Beside a
-        file should lie the `recipe.json` of its run, or the `config.json` of
-        the checkpoint, which tell how images were normalised; else say so in
-        `include_preprocessing`, or {title}'s moments are taken, with a
-        warning. `keras_resfam.list_weights()` lists those there are. Defaults
-        to `None`.
-    input_tensor: KerasTensor of shape `(batch, height, width, channels)` to
-        build upon, instead of a new input. Defaults to `None`.
-    input_shape: tuple without the batch axis; height and width may be `None`
-        and are {minimum} or more otherwise. Defaults to that of the weights'
-        data set, else to `{shape}`.
-    pooling: `None`, `"avg"` or `"max"`. With `include_top=False`: the last
-        feature map as it is, or its global average or maximum, of shape
-        `(batch, channels)`. Defaults to `None`.
-    classes: int. Number of classes. Defaults to that of the weights, which
-        it has to be with `include_top=True`, else to `{classes}`.
+    include_top: bool. Whether to include the classifier. Defaults to `True`.
+    weights: str, path or `None`. `None` gives random initial weights. The name
+        of a data set, such as `"cifar10"`, selects weights that were trained
+        on it for this architecture; `keras_resfam.list_weights()` lists the
+        ones that exist. `"hf://organisation/repository[@revision]"` loads
+        weights from the Hugging Face Hub. A path may be that of a folder of
+        weights, of a training run, or of a `.weights.h5` file. Checkpoints of
+        torchvision, timm, transformers, RobustBench, pytorchcv and similar
+        projects are loaded if they fit: repositories on the Hub, folders,
+        `.safetensors` files, and `.pth`, `.pt` or `.bin` files, which need
+        torch. The `recipe.json` or `config.json` beside a file states how
+        images were normalized. Without it, a warning is given, and the
+        moments are those of {title}, unless `include_preprocessing` states
+        them. Defaults to `None`.
+    input_tensor: KerasTensor of shape `(batch, height, width, channels)`. It
+        is used as the image instead of a new input. Defaults to `None`.
+    input_shape: tuple. The shape of an image, without the batch axis. Height
+        and width are `None` or at least {minimum}. Defaults to `None`, the
+        shape of the images that the weights were trained on, or `{shape}`.
+    pooling: `None`, `"avg"` or `"max"`. What the model returns with
+        `include_top=False`: the last feature map, or its global average or
+        maximum, of shape `(batch, channels)`. Defaults to `None`.
+    classes: int. Number of classes. With trained weights and
+        `include_top=True`, it has to be that of the weights. Defaults to
+        `None`, the number of the weights, or `{classes}`.
     classifier_activation: str, callable or `None`. Activation of the
-        classifier; `None` gives logits. With trained weights `"softmax"` or
-        `None`. Defaults to `"softmax"`.
-    include_preprocessing: bool, str or pair. Whether the model takes raw
-        images, in `[0, 255]`, uint8 or float, and normalises them itself:
-        with the channel moments of the weights, else of {title}; of the data
-        set named here; or with those given here, as `(mean, std)`, each a
-        sequence of one number a channel, in the units of the raw images
-        (255 times what timm and torchvision print). Without weights, images
-        of another number of channels are scaled to `[-1, 1]`. With `False` it
-        takes normalised images (`keras_resfam.datasets.DATASETS` has the
-        moments). Moments belong to the configuration, not to the weights:
-        Keras's `load_weights` refuses a file of a network with other moments,
-        while `set_weights` cannot notice. Defaults to `True`.
-    name: str. The model's name. Defaults to one made of the family's.
+        classifier. `None` returns logits. With trained weights, it has to be
+        `"softmax"` or `None`. Defaults to `"softmax"`.
+    include_preprocessing: bool, str or pair. Whether the model normalizes
+        images itself. It then takes raw images in `[0, 255]`, uint8 or float.
+        `True` uses the channel moments of the weights, or those of {title};
+        a str those of the data set of this name; and a pair `(mean, std)` the
+        given ones, each a sequence of one number per channel, in the units of
+        the raw images (255 times what timm and torchvision state). Without
+        weights, `True` scales images with another number of channels to
+        `[-1, 1]`. With `False`, the model takes normalized images
+        (`keras_resfam.datasets.DATASETS` has the moments). The moments are
+        part of the model's configuration, not of its weights. Keras's
+        `load_weights` raises an error if the moments differ, but
+        `set_weights` cannot detect it. Defaults to `True`.
+    name: str. The model's name. Defaults to `None`, the name of the builder in
+        lower case.
 
 Returns:
     A functional `keras.Model`. It takes images of shape
-    `(batch, height, width, channels)` (the channels first where
-    `keras.config.image_data_format()` says so) and gives `(batch, classes)`,
-    or what `pooling` says with `include_top=False`.
+    `(batch, height, width, channels)`, or with the channels first if
+    `keras.config.image_data_format()` is `"channels_first"`. It returns
+    `(batch, classes)`, or what `pooling` selects with `include_top=False`.
 
 Raises:
-    ValueError: If an argument is not allowed, or the weights do not exist or
-        do not fit.
-    keras_resfam.HubError: If the Hub does not give the weights; an `OSError`.
+    ValueError: If an argument is invalid, or the weights do not exist or do
+        not fit.
+    keras_resfam.HubError: If the Hub does not deliver the weights. It is an
+        `OSError`.
 
 Example:
 
 ```python
 model = keras_resfam.{name}()  # random weights
 backbone = keras_resfam.{name}(include_top=False, pooling="avg")
-keras_resfam.list_weights("{name}")  # trained ones
+keras_resfam.list_weights("{name}")  # trained weights
 ```
 """
 
 
 def image_classifier(dataset="cifar10"):
-    """Decorates an architecture, to give the builder of a family.
+    """Returns a decorator that turns an architecture into a builder.
 
-    The architecture is a function of the normalised image and of arguments
-    with defaults. It checks them, builds the graph and returns the last
-    feature map and its `Layers`. The builder takes the same arguments, and
-    those common to all builders.
+    An architecture is a function that takes the normalized image, and
+    arguments with defaults. It checks them, builds the graph, and returns the
+    last feature map and its `Layers`. The builder takes the same arguments,
+    followed by those that all builders share.
 
     Args:
-        dataset: str. The data set whose image shape, classes and channel
-            moments are the defaults.
+        dataset: str. The data set whose image shape, number of classes and
+            channel moments are the defaults. Defaults to `"cifar10"`.
     """
     record = DATASETS[dataset]
 
@@ -135,7 +137,7 @@ def image_classifier(dataset="cifar10"):
 
 
 def _document(architecture, record):
-    """The architecture's docstring with the common arguments behind it."""
+    """Returns the architecture's docstring, with the shared arguments added."""
     if architecture.__doc__ is None:  # python -OO
         return None
     doc = inspect.cleandoc(architecture.__doc__)
@@ -174,14 +176,14 @@ def _build(
     inputs, image = _make_inputs(input_tensor, input_shape, source, defaults)
     _check_channels(image, source)
 
-    x = _normalise(image, include_preprocessing, source, defaults)
-    # What is loaded need not be drawn before.
+    x = _normalize(image, include_preprocessing, source, defaults)
+    # Weights that will be loaded do not need random initial values.
     with undrawn() if source is not None else contextlib.nullcontext():
         x, layers = architecture(x, **arguments)
-        x = _end(
+        x = _add_head(
             layers, x, include_top, pooling, classes, classifier_activation
         )
-    model = _connect(inputs, x, name or _unique_name(family))
+    model = _create_model(inputs, x, name or _unique_name(family))
 
     if source is not None:
         users = keras.Model(inputs, image).layers
@@ -189,8 +191,8 @@ def _build(
     return model
 
 
-def _end(layers, x, include_top, pooling, classes, activation):
-    """What comes behind the last feature map."""
+def _add_head(layers, x, include_top, pooling, classes, activation):
+    """Adds the classifier, or the pooling, to the last feature map."""
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
         return layers.dense(
@@ -203,14 +205,14 @@ def _end(layers, x, include_top, pooling, classes, activation):
     return x
 
 
-def _connect(inputs, outputs, name):
+def _create_model(inputs, outputs, name):
     try:
         return keras.Model(inputs, outputs, name=name)
     except RecursionError:
         raise RecursionError(
-            "Keras follows the layers of a network by recursion, and of this "
-            f"one to more than {sys.getrecursionlimit()} calls. Allow more "
-            "before it is built or loaded, such as by "
+            "Keras walks through the layers of a network recursively, and this "
+            f"network exceeds the limit of {sys.getrecursionlimit()} calls. "
+            "Before you build or load it, raise the limit, for example with "
             "sys.setrecursionlimit(20000)."
         ) from None
 
@@ -226,7 +228,7 @@ def _check_name(name):
 
 
 def _unique_name(family):
-    """`dmrnet`, `dmrnet_1`, ...: as Keras names its layers."""
+    """Returns `dmrnet`, `dmrnet_1`, ..., as Keras names its layers."""
     uid = keras.backend.get_uid(family.lower())
     return family.lower() + (f"_{uid - 1}" if uid > 1 else "")
 
@@ -239,8 +241,8 @@ def _resolve_classes(classes, source, include_top, defaults):
     if include_top and trained not in (None, classes):
         raise ValueError(
             f"`classes` should be {trained} with `include_top=True` and these "
-            "weights; for other classes use `include_top=False` and a "
-            f"classifier of your own. Received: classes={classes!r}"
+            "weights. For other classes, use `include_top=False` and add a "
+            f"classifier. Received: classes={classes!r}"
         )
     return classes
 
@@ -263,7 +265,10 @@ def _check_activation(activation, source, include_top):
 
 
 def _minimum_size(record):
-    """Smaller images shrink to one pixel before the last stage's strides."""
+    """Returns the smallest image size that a network of a data set takes.
+
+    Smaller images would shrink to one pixel before the last stage.
+    """
     return 32 if record.image_shape[0] > 32 else 4
 
 
@@ -278,13 +283,13 @@ def _make_inputs(input_tensor, input_shape, source, defaults):
         _check_shape("input_shape", input_shape, input_shape, defaults)
         x = keras.Input(tuple(input_shape), name="image")
         return x, x
-    sources = None
+    inputs = None
     if keras.backend.is_keras_tensor(input_tensor):
-        sources = keras.utils.get_source_inputs(input_tensor)
-    if not isinstance(sources, list):  # no tensor, or of no layer
+        inputs = keras.utils.get_source_inputs(input_tensor)
+    if not isinstance(inputs, list):  # not a tensor, or not from a layer
         raise ValueError(
-            "`input_tensor` should be a KerasTensor, such as keras.Input or a "
-            f"layer returns. Received: input_tensor={input_tensor!r}"
+            "`input_tensor` should be a KerasTensor, which keras.Input and "
+            f"layers return. Received: input_tensor={input_tensor!r}"
         )
     shape = tuple(input_tensor.shape[1:])
     if input_shape is not None:
@@ -295,17 +300,17 @@ def _make_inputs(input_tensor, input_shape, source, defaults):
             f"None. Received: input_shape={input_shape!r}"
         )
     _check_shape("input_tensor.shape", shape, input_tensor.shape, defaults)
-    return sources[0] if len(sources) == 1 else sources, input_tensor
+    return inputs[0] if len(inputs) == 1 else inputs, input_tensor
 
 
 def _check_channels(x, source):
-    """Refuses images that the weights' first layer does not take."""
+    """Checks that images have as many channels as the weights take."""
     if source is None:
         return
     channels = source.channels
     if x.shape[channel_axis()] != channels:
         raise ValueError(
-            "`input_shape` should be of as many channels as the weights: "
+            "`input_shape` should have the number of channels of the weights, "
             f"{channels} channel{'s' if channels > 1 else ''}. "
             f"Received: images of shape {tuple(x.shape[1:])}"
         )
@@ -334,19 +339,24 @@ def _check_shape(argument, shape, received, defaults):
         )
 
 
-def _warn_of_a_guess(source, taken):
+def _warn_if_guessed(source, taken):
+    """Warns if it is unknown how images were normalized for the weights."""
     if source is not None and not (source.dataset or source.preprocessing):
         warnings.warn(
-            "Nothing tells how images were normalised for the weights of "
-            f"{source.where}, so {taken}; name the data set in "
-            "`include_preprocessing`, or keep beside the file the recipe.json "
-            "of their run (of a checkpoint, the config.json).",
+            "It is unknown how images were normalized for the weights of "
+            f"{source.where}, so {taken}. Pass the name of the data set as "
+            "`include_preprocessing`, or keep the recipe.json of the run (or "
+            "the config.json of the checkpoint) beside the file.",
             stacklevel=5,  # the call of the builder
         )
 
 
 def _moments(include_preprocessing, source, defaults, channels):
-    """Mean and standard deviation, 0..255, and what to say of a guess."""
+    """Returns the channels' means and standard deviations, and a text.
+
+    Both are those of pixels in 0..255. The text says in a warning which
+    moments are used.
+    """
     moments = source.preprocessing if source is not None else None
     if include_preprocessing is not True:
         moments = _check_preprocessing(include_preprocessing)
@@ -356,13 +366,13 @@ def _moments(include_preprocessing, source, defaults, channels):
         record = DATASETS.get(moments, defaults)
         mean, std, title = record.mean, record.std, record.title
     if len(mean) == channels:
-        return mean, std, f"the moments of {title} are taken"
-    if moments is None:  # images of an unknown kind
+        return mean, std, f"the moments of {title} are used"
+    if moments is None:  # unknown images
         half = [127.5] * channels
         return half, half, "[0, 255] is scaled to [-1, 1]"
     raise ValueError(
         f"`include_preprocessing` has moments for {len(mean)} channels "
-        f"({title}) and images have {channels}. "
+        f"({title}), but images have {channels}. "
         f"Received: include_preprocessing={include_preprocessing!r}"
     )
 
@@ -380,15 +390,15 @@ def _check_preprocessing(given):
             return tuple(pair)
         raise ValueError(
             "`include_preprocessing` should be True, False, a data set's name "
-            "or the pair of the channels' means and of their standard "
-            "deviations, above 0, as sequences of numbers. "
+            "or a pair of sequences of numbers, the means and the standard "
+            "deviations of the channels, where the latter are above 0. "
             f"Received: include_preprocessing={given!r}"
         )
     check_choice("include_preprocessing", given, (True, False, *DATASETS))
     return given
 
 
-def _normalise(x, include_preprocessing, source, defaults):
+def _normalize(x, include_preprocessing, source, defaults):
     if include_preprocessing is False:
         return x
     axis = channel_axis()
@@ -396,8 +406,8 @@ def _normalise(x, include_preprocessing, source, defaults):
         include_preprocessing, source, defaults, x.shape[axis]
     )
     if include_preprocessing is True:
-        _warn_of_a_guess(source, taken)
-    # As many axes as an image has, so that Keras need not know which is meant.
+        _warn_if_guessed(source, taken)
+    # With as many axes as an image, the scale applies to the channel axis.
     shape = [1, 1, 1]
     shape[axis if axis < 0 else axis - 1] = len(mean)
     scale, mean = 1 / np.reshape(std, shape), np.reshape(mean, shape)

@@ -1,4 +1,4 @@
-"""Merge-and-run networks, Zhao et al. 2016, and their inception-like kin."""
+"""Merge-and-run networks and inception-like networks, Zhao et al. 2016."""
 
 import keras
 
@@ -42,34 +42,36 @@ def DMRNet(
 ):
     """Deep merge-and-run network for small images.
 
-    A block takes and gives one tensor for each of its branches. Each branch
-    adds to the average of all that came in:
-    `x_i' = ReLU(H_i(x_i) + mean_j x_j)`. The first block gets the stem's
-    output in every branch; where the shape changes, each branch projects its
-    input (1x1 convolution and BN) before the average; the last block adds all
-    branches to one copy of the average. Three stages of `16, 32, 64` channels
-    (times `width`, the stem too) with `(depth - 2) / 6` blocks each, of two
-    3x3 convolutions a branch.
+    A block takes and returns one tensor for each of its branches. Each branch
+    adds its output to the average of all inputs:
+    `x_i' = ReLU(H_i(x_i) + mean_j x_j)`. In the first block, the input of every
+    branch is the stem's output. If the shape changes, each branch projects its
+    input (1x1 convolution and BN) before the average. The last block adds the
+    outputs of all branches to the average. The network has three stages of
+    `16, 32, 64` channels (times `width`, as in the stem) with
+    `(depth - 2) / 6` blocks each. A branch has two 3x3 convolutions.
 
-    The paper prints 24.8M parameters for the wide network of depth 50
-    (`width=4`); the authors' code, and this builder, give 24,151,882.
+    The paper states 24.8M parameters for the wide network of depth 50
+    (`width=4`). The authors' code and this builder have 24,151,882.
 
     Reference: [Deep Convolutional Neural Networks with Merge-and-Run
     Mappings](https://arxiv.org/abs/1611.07718), section 3 and table 2
 
     Args:
-        depth: int, 6n + 2. Layers on the longest path, as in table 3 (the
-            paper's L is `depth - 2`, and the `--depth` of the authors' code
-            `2 * depth - 2`). Defaults to `56`.
-        width: number. Multiplies the channels; the paper's wide networks have
-            4. Defaults to `1`.
-        branches: int, at least 1. K of section 3.4: the paper's experiments
-            have 2; 1 is a residual network. Defaults to `2`.
-        mapping: `"merge_and_run"` or `"identity"`. What each branch adds to:
-            the average, or its own input, which leaves K residual networks
-            that share the stem and the end (table 5's ablation, which does
-            not say how they end; here as merge-and-run does). Defaults to
-            `"merge_and_run"`.
+        depth: int, 6n + 2. The number of layers on the longest path, as in
+            table 3. The paper's L is `depth - 2`, and `--depth` in the
+            authors' code is `2 * depth - 2`. Defaults to `56`.
+        width: number. Multiplies the channels. It is 4 in the paper's wide
+            networks. Defaults to `1`.
+        branches: int, at least 1. K in section 3.4. It is 2 in the paper's
+            experiments. With 1, the network is a residual network. Defaults
+            to `2`.
+        mapping: `"merge_and_run"` or `"identity"`. With `"identity"`, each
+            branch adds its output to its own input instead of the average, as
+            in the ablation of table 5. The network then is K residual
+            networks that share the stem and the last block. (The paper does
+            not state how their outputs are combined. Here, the last block is
+            that of a merge-and-run network.) Defaults to `"merge_and_run"`.
     """
     n = blocks_from_depth(depth, 2, "6n + 2")
     filters = widened(width, 16, 32, 64)
@@ -84,7 +86,7 @@ def DMRNet(
 
 
 def _merge_and_run(layers, x, blocks, convs, branches=2, mapping=_MERGE):
-    """From the stem's output to the last block's, which is one tensor."""
+    """Adds all blocks to the stem's output, and returns one tensor."""
     streams = [x] * branches
     *blocks, (last, filters, strides) = blocks
     for prefix, *shape in blocks:
@@ -107,7 +109,7 @@ def _merge_and_run_block(layers, streams, convs, *, prefix, mapping=_MERGE):
 
 
 def _merge_block(layers, streams, convs, *, prefix):
-    """Returns ReLU(sum_i H_i(x_i) + mean_j x_j): one tensor, at the end."""
+    """Returns the last block's ReLU(sum_i H_i(x_i) + mean_j x_j)."""
     names = branch_names(prefix, len(streams))
     residuals, skips = _residuals_and_skips(layers, streams, convs, names)
     mean = _average(skips, prefix=prefix)
@@ -115,6 +117,7 @@ def _merge_block(layers, streams, convs, *, prefix):
 
 
 def _residuals_and_skips(layers, streams, convs, names):
+    """Returns H_i(x_i), and x_i or its projection, for each stream x_i."""
     filters, strides = convs[-1][0], max(conv[-1] for conv in convs)
     pairs = list(zip(streams, names, strict=True))
     return (
@@ -129,26 +132,27 @@ def _residuals_and_skips(layers, streams, convs, names):
 def _average(streams, *, prefix):
     first, *others = streams
     if all(x is first for x in others):
-        return first  # one branch, or the stem in each
+        return first  # one branch, or the stem's output in every branch
     return keras.layers.Average(name=f"{prefix}_merge")(streams)
 
 
 @image_classifier()
 def DILNet(x, depth: int = 56, width: float = 1, branches: int = 2):
-    """Deep inception-like network for small images: DMRNet's baseline.
+    """Deep inception-like network for small images, the baseline of DMRNet.
 
-    As `DMRNet`, but one tensor runs from block to block:
-    `x' = ReLU(H_1(x) + ... + H_K(x) + x)`, with one projection where the
-    shape changes.
+    It differs from `DMRNet` in that blocks take and return one tensor:
+    `x' = ReLU(H_1(x) + ... + H_K(x) + x)`. If the shape changes, `x` is
+    projected once (1x1 convolution and BN).
 
     Reference: [Deep Convolutional Neural Networks with Merge-and-Run
     Mappings](https://arxiv.org/abs/1611.07718), section 3 and table 2
 
     Args:
-        depth: int, 6n + 2. Layers on the longest path. Defaults to `56`.
+        depth: int, 6n + 2. The number of layers on the longest path. Defaults
+            to `56`.
         width: number. Multiplies the channels. Defaults to `1`.
-        branches: int, at least 1. Residual branches of a block. Defaults to
-            `2`.
+        branches: int, at least 1. The number of residual branches of a block.
+            Defaults to `2`.
     """
     n = blocks_from_depth(depth, 2, "6n + 2")
     filters = widened(width, 16, 32, 64)
@@ -166,8 +170,9 @@ def DILNet(x, depth: int = 56, width: float = 1, branches: int = 2):
 def DMRNet44(x):
     """Merge-and-run network of 44 layers for ImageNet (arXiv, version 2).
 
-    Two branches of bottleneck blocks (2, 2, 8, 2), a projection for each
-    branch in every stage's first block; the last block adds the branches.
+    It has two branches of bottleneck blocks, with 2, 2, 8 and 2 blocks in
+    its stages. In the first block of a stage, each branch has a projection.
+    The last block adds the branches.
 
     Reference: [Deep Convolutional Neural Networks with Merge-and-Run
     Mappings](https://arxiv.org/abs/1611.07718v2), section 4.4
@@ -182,10 +187,11 @@ def DMRNet44(x):
 def DMRNet50(x):
     """Merge-and-run network of 50 layers for ImageNet (IJCAI 2018).
 
-    Two branches of bottleneck blocks (1, 2, 11, 2). Neither BN nor ReLU in
-    the stem; the branches of every stage's first block have no shortcut and
-    are not merged; at the end the two are concatenated (4096 channels). The
-    border of the stem's maximum is zero, where the original has minus
+    It has two branches of bottleneck blocks, with 1, 2, 11 and 2 blocks in
+    its stages. The stem has neither BN nor ReLU. The branches of the first
+    block of a stage have no shortcut and are not merged. The outputs of the
+    two branches are concatenated at the end (4096 channels). The max pooling
+    of the stem pads with zeros, where the authors' code pads with minus
     infinity.
 
     Reference: [Deep Convolutional Neural Networks with Merge-and-Run

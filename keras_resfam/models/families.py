@@ -1,8 +1,8 @@
-"""The builders of all families by name, and how a network is written as a call.
+"""The builders by name, and how to write a network as a call.
 
-Each builder joins as it is decorated (`models.builder.image_classifier`), so
-that everything which knows a network by its builder's name, such as the
-registry of trained weights, asks here.
+The decorator `models.builder.image_classifier` registers each builder here.
+Code that stores the name of a builder, such as the registry of trained
+weights, looks the builder up here.
 """
 
 import inspect
@@ -22,39 +22,39 @@ TRAINING_ARGUMENTS = {
     "initializer": None,
     "shift": 0.0,
 }
-"""Builder arguments that a trained network does not need, and what turns them
-off: they act in training, or before it."""
+"""Builder arguments that affect training only, with the values that turn them
+off. A trained network does not need them."""
 
 
 def register(builder):
-    """Adds a builder under its own name, and returns it."""
+    """Registers a builder under its name, and returns it."""
     _BUILDERS[builder.__name__] = builder
     return builder
 
 
 def names():
-    """The names of all builders, in alphabetical order."""
+    """Returns the names of all builders, in alphabetical order."""
     return sorted(_BUILDERS)
 
 
 def get(name):
-    """The builder of a name.
+    """Returns the builder of a name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no builder has this name.
     """
     check_choice("builder", name, names())
     return _BUILDERS[name]
 
 
 def defaults(builder):
-    """The architecture arguments of a builder, with their defaults.
+    """Returns the architecture arguments of a builder, with their defaults.
 
     Args:
         builder: str. The builder's name.
 
     Raises:
-        ValueError: If there is no such builder.
+        ValueError: If no builder has this name.
     """
     parameters = inspect.signature(get(builder)).parameters
     own = itertools.takewhile(lambda p: p != "include_top", parameters)
@@ -62,16 +62,16 @@ def defaults(builder):
 
 
 def architecture(builder, arguments):
-    """The arguments that decide which variables a network has.
+    """Returns the arguments that determine the variables of a network.
 
     Args:
         builder: str. The builder's name.
-        arguments: dict. Its architecture arguments; those left out have their
+        arguments: dict. Its architecture arguments. Missing ones have their
             defaults.
 
     Returns:
-        A dict that can be compared with another: sequences are lists, and the
-        arguments that act in training only are left out.
+        A dict that can be compared with those of other networks. Sequences
+        are lists, and arguments that affect training only are left out.
     """
     chosen = {**defaults(builder), **_as_json(arguments)}
     return {
@@ -82,24 +82,32 @@ def architecture(builder, arguments):
 
 
 def _as_json(value):
-    def text(other):
+    """Converts a value to what JSON can hold, so that it can be compared."""
+
+    def convert(other):
         number = plain(other)
         return repr(other) if number is other else number
 
-    return json.loads(json.dumps(value, default=text))
+    return json.loads(json.dumps(value, default=convert))
 
 
 def call(builder, arguments, **others):
-    """A call of a builder as text, without what is the default anyway.
+    """Returns the call of a builder as text, such as `DMRNet(depth=56)`.
 
-    But always with the depth, and with the width where that is not usually 1.
+    Arguments that have their defaults are left out, except for the depth, and
+    for the width if its default is not 1.
+
+    Args:
+        builder: str. The builder's name.
+        arguments: dict. Its architecture arguments.
+        **others: Further arguments of the call.
     """
     usual = defaults(builder)
-    told = {"depth"} if usual.get("width") == 1 else {"depth", "width"}
+    always = {"depth"} if usual.get("width") == 1 else {"depth", "width"}
     chosen = {
         name: value
         for name, value in architecture(builder, arguments).items()
-        if name in told or name not in usual or value != usual[name]
+        if name in always or name not in usual or value != usual[name]
     }
     inside = ", ".join(
         f"{name}={_literal(value)}" for name, value in (chosen | others).items()

@@ -1,4 +1,4 @@
-"""Deep networks without shortcuts, Xie et al. 2017."""
+"""Plain networks, which have no shortcuts, Xie et al. 2017."""
 
 from keras_resfam._checks import (
     check_choice,
@@ -31,14 +31,14 @@ from keras_resfam.regularizers import (
     SpectralRestrictedIsometryRegularizer,
 )
 
-# What makes the regularizer of a layer, of a coefficient and the strides.
-REGULARIZERS = {
+# Functions that make a regularizer from its coefficient and a layer's strides.
+_REGULARIZERS = {
     "orthonormal": lambda factor, _: OrthonormalRegularizer(factor),
     "double": lambda factor, _: DoubleSoftOrthogonalityRegularizer(factor),
     "spectral": lambda factor, _: SpectralRestrictedIsometryRegularizer(factor),
     "convolutional": OrthogonalConvolutionRegularizer,
 }
-# Of convolutions, and of the classifier.
+# The initializers of the convolutions, and of the classifier.
 _INITIALIZERS = {
     "he": (FanInNormal, FanInUniform),
     "orthonormal": (Orthonormal, Orthonormal),
@@ -58,42 +58,44 @@ def OrthoPlainNet(
     initializer: str | None = None,
     shift: float = 0.0,
 ):
-    """Plain network for small images, trained by orthonormality.
+    """Plain network for small images, trained with orthonormal kernels.
 
-    Convolution, BN and ReLU, `depth - 1` times, with no shortcut; three
-    stages of `16, 32, 64` channels (times `width`), the first convolution of
-    the second and of the third with stride 2: the plain network of He et al.
-    2015. Kernels start orthonormal, where the regulariser is to keep them so.
+    This is the plain network of He et al. 2015: `depth - 1` times convolution,
+    BN and ReLU, without shortcuts, in three stages of `16, 32, 64` channels
+    (times `width`). The first convolution of the second and of the third stage
+    has stride 2. Kernels are initialized to be orthonormal, and a regularizer
+    keeps them so.
 
     Reference: [All You Need is Beyond a Good Init](
     https://arxiv.org/abs/1703.01827), sections 3 and 4
 
     Args:
-        depth: int, 6n + 2. Layers with weights: 44 and 110 in the paper.
-            Defaults to `44`.
+        depth: int, 6n + 2. The number of layers with weights. It is 44 and
+            110 in the paper. Defaults to `44`.
         width: number. Multiplies the channels. Defaults to `1`.
-        orthonormality: float, at least 0. The coefficient of
-            `OrthonormalRegularizer` on every kernel, in place of weight
-            decay; 0 for none, and kernels that start as those of He et al.
-            2015. Defaults to `1e-4`.
-        modulation: bool or float. Whether each layer's output passes through
-            `GradientModulation`; a number of at least 1 is its threshold.
-            Defaults to `True`.
-        modulation_at: `"relu"` or `"conv"`. Whose outputs' errors modulation
-            compares; the paper's are those of the convolutions. Defaults to
-            `"relu"`.
-        regularizer: str. What `orthonormality` is the coefficient of:
-            `"orthonormal"`, or of `keras_resfam.regularizers` also `"double"`
+        orthonormality: float, at least 0. The coefficient of the regularizer
+            of every kernel, which replaces weight decay. With 0, there is no
+            regularizer, and kernels are initialized as in He et al. 2015.
+            Defaults to `1e-4`.
+        modulation: bool or float. Whether `GradientModulation` follows each
+            layer. A number of at least 1 is its threshold. Defaults to `True`.
+        modulation_at: `"relu"` or `"conv"`. The layers that
+            `GradientModulation` follows. In the paper, these are the
+            convolutions. Defaults to `"relu"`.
+        regularizer: str. The regularizer of `keras_resfam.regularizers`:
+            `"orthonormal"` (`OrthonormalRegularizer`), `"double"`
             (`DoubleSoftOrthogonalityRegularizer`), `"spectral"`
             (`SpectralRestrictedIsometryRegularizer`) or `"convolutional"`
             (`OrthogonalConvolutionRegularizer`). Defaults to `"orthonormal"`.
-        initializer: `None`, `"he"` (He et al. 2015), `"orthonormal"` or
-            `"delta"` (`keras_resfam.initializers.DeltaOrthonormal`). How
-            kernels start; `None` says as `orthonormality` does. Defaults to
-            `None`.
-        shift: float, at least 0. Where the beta of BatchNormalization starts.
-            Above 0, fewer inputs of ReLU are negative: at 1, the error grows
-            by 1.12 a layer instead of 1.467. Defaults to `0.0`.
+        initializer: `None`, `"he"` (He et al. 2015), `"orthonormal"`
+            (`keras_resfam.initializers.Orthonormal`) or `"delta"`
+            (`keras_resfam.initializers.DeltaOrthonormal`). The initializer of
+            the kernels. Defaults to `None`, which is `"orthonormal"`, or
+            `"he"` with `orthonormality=0`.
+        shift: float, at least 0. The initial beta of BatchNormalization. Above
+            0, fewer inputs of ReLU are negative. With 1, the second moment of
+            the error grows by a factor of 1.12 per layer instead of 1.467.
+            Defaults to `0.0`.
     """
     n = blocks_from_depth(depth, 2, "6n + 2")
     filters = widened(width, 16, 32, 64)
@@ -106,20 +108,20 @@ def OrthoPlainNet(
 
 @image_classifier("imagenet2012")
 def OrthoPlainNet34(x, orthonormality: float = 1e-4, modulation: bool = True):
-    """Plain network of 34 layers for ImageNet, trained by orthonormality.
+    """Plain network of 34 layers for ImageNet, with orthonormal kernels.
 
-    ResNet-34 without its shortcuts: stages of 6, 8, 12 and 6 3x3
-    convolutions to `64, 128, 256, 512` channels.
+    This is ResNet-34 without its shortcuts: stages of 6, 8, 12 and 6
+    convolutions of 3x3, to `64, 128, 256, 512` channels.
 
     Reference: [All You Need is Beyond a Good Init](
     https://arxiv.org/abs/1703.01827), section 5
 
     Args:
         orthonormality: float, at least 0. The coefficient of
-            `OrthonormalRegularizer` on every kernel; 0 as in
-            `OrthoPlainNet`. Defaults to `1e-4`.
-        modulation: bool or float. Whether each layer's output passes through
-            `GradientModulation`, or its threshold. Defaults to `True`.
+            `OrthonormalRegularizer` on every kernel, as in `OrthoPlainNet`.
+            Defaults to `1e-4`.
+        modulation: bool or float. Whether `GradientModulation` follows each
+            layer. A number of at least 1 is its threshold. Defaults to `True`.
     """
     return _imagenet_plain_net(
         x, (3, 4, 6, 3), BASIC_FILTERS, basic, orthonormality, modulation
@@ -128,21 +130,22 @@ def OrthoPlainNet34(x, orthonormality: float = 1e-4, modulation: bool = True):
 
 @image_classifier("imagenet2012")
 def OrthoPlainNet101(x, orthonormality: float = 1e-4, modulation: bool = True):
-    """Plain network of 101 layers for ImageNet, trained by orthonormality.
+    """Plain network of 101 layers for ImageNet, with orthonormal kernels.
 
-    ResNet-101 without its shortcuts: stages of 3, 4, 23 and 3 times 1x1, 3x3
-    and 1x1 convolutions, the last to `256, 512, 1024, 2048` channels.
+    This is ResNet-101 without its shortcuts: stages of 3, 4, 23 and 3 times
+    three convolutions of 1x1, 3x3 and 1x1, of which the last has
+    `256, 512, 1024, 2048` channels.
 
     Reference: [All You Need is Beyond a Good Init](
     https://arxiv.org/abs/1703.01827), section 5
 
     Args:
         orthonormality: float, at least 0. The coefficient of
-            `OrthonormalRegularizer` on every kernel, by groups where there
-            are more filters than they have weights; 0 as in
-            `OrthoPlainNet`. Defaults to `1e-4`.
-        modulation: bool or float. Whether each layer's output passes through
-            `GradientModulation`, or its threshold. Defaults to `True`.
+            `OrthonormalRegularizer` on every kernel, as in `OrthoPlainNet`.
+            Kernels with more filters than weights per filter are regularized
+            in groups. Defaults to `1e-4`.
+        modulation: bool or float. Whether `GradientModulation` follows each
+            layer. A number of at least 1 is its threshold. Defaults to `True`.
     """
     return _imagenet_plain_net(
         x,
@@ -165,7 +168,7 @@ def _layers(
     orthonormality, regularizer="orthonormal", initializer=None, shift=0.0
 ):
     check_number("orthonormality", orthonormality, 0)
-    check_choice("regularizer", regularizer, tuple(REGULARIZERS))
+    check_choice("regularizer", regularizer, tuple(_REGULARIZERS))
     check_choice("initializer", initializer, (None, *_INITIALIZERS))
     check_number("shift", shift, 0)
     if initializer is None:
@@ -177,7 +180,7 @@ def _layers(
         "shift": float(shift),
     }
     if orthonormality:
-        make = REGULARIZERS[regularizer]
+        make = _REGULARIZERS[regularizer]
         options["kernel_regularizer"] = lambda strides: make(
             orthonormality, strides
         )
@@ -185,7 +188,7 @@ def _layers(
 
 
 class _Chain:
-    """Conv-BN-ReLU triples, their errors linked by modulation."""
+    """Adds conv-BN-ReLU triples, and the modulations that link them."""
 
     def __init__(self, layers, modulation, modulation_at="relu"):
         if not isinstance(modulation, bool):
@@ -199,11 +202,11 @@ class _Chain:
 
     def __call__(self, x, conv, *, prefix, index=""):
         x = self.layers.conv(x, *conv, name=f"{prefix}_conv{index}")
-        x = self._modulated(x, "conv", prefix, index)
+        x = self._modulate(x, "conv", prefix, index)
         x = self.layers.bn_relu(x, prefix=prefix, index=index)
-        return self._modulated(x, "relu", prefix, index)
+        return self._modulate(x, "relu", prefix, index)
 
-    def _modulated(self, x, place, prefix, index):
+    def _modulate(self, x, place, prefix, index):
         if self.modulation is False or place != self.modulation_at:
             return x
         options = {"name": f"{prefix}_modulation{index}"}
@@ -213,6 +216,7 @@ class _Chain:
         return x
 
     def run(self, x, blocks, convs):
+        """Adds the convolutions of all blocks."""
         for prefix, filters, strides in blocks:
             for k, conv in enumerate(convs(filters, strides), start=1):
                 x = self(x, conv, prefix=prefix, index=k)

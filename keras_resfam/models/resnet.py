@@ -1,4 +1,4 @@
-"""Residual networks: everyone's baseline, and the subject of Veit et al."""
+"""Residual networks, He et al. 2015 and 2016."""
 
 from keras_resfam._checks import (
     check_choice,
@@ -35,10 +35,11 @@ def ResNet(
 ):
     """Residual network for small images, He et al. 2015 and 2016.
 
-    Three stages of `16, 32, 64` channels (times `width`) with `(depth - 2) /
-    6` blocks of two 3x3 convolutions each. With `preactivation=True` and
-    depth 110 it has the 54 blocks that Veit et al. 2016 studied, whose code
-    has BN and ReLU in the stem besides, and draws kernels by their fan-out.
+    It has three stages of `16, 32, 64` channels (times `width`), with
+    `(depth - 2) / 6` blocks of two 3x3 convolutions each. With
+    `preactivation=True` and depth 110, it has the 54 blocks that Veit et al.
+    2016 studied. Their code also has BN and ReLU in the stem, and scales the
+    initial kernels by their fan-out.
 
     References:
     - [Deep Residual Learning for Image Recognition](
@@ -49,18 +50,20 @@ def ResNet(
       Networks](https://arxiv.org/abs/1605.06431)
 
     Args:
-        depth: int, 6n + 2. Layers with weights on the longest path: 20 to
-            1202 in the papers. Defaults to `110`.
+        depth: int, 6n + 2. The number of layers with weights on the longest
+            path. It is 20 to 1202 in the papers. Defaults to `110`.
         width: number. Multiplies the channels of the stem and of every stage,
-            rounded down; identity shortcuts double the first stage's for each
-            of the others. Defaults to `1`.
-        preactivation: bool. BN and ReLU before each convolution and none
-            after the addition (2016), or after them (2015). Defaults to
-            `False`.
-        shortcut: `"identity"` or `"projection"`. Where the shape changes: no
-            parameters, a stride and channels of zeros (option A, as Veit's
-            authors have it); or a 1x1 convolution (option B, the baseline of
-            DMRNet; with BN unless `preactivation`). Defaults to
+            rounded down. With identity shortcuts, the second and third stage
+            have twice and four times the channels of the first. Defaults to
+            `1`.
+        preactivation: bool. Whether BN and ReLU come before each convolution,
+            with no ReLU after the addition (2016). With `False`, they come
+            after it (2015). Defaults to `False`.
+        shortcut: `"identity"` or `"projection"`. The shortcut of blocks that
+            change the shape. `"identity"` has no parameters: it subsamples
+            and appends channels of zeros (option A, as in the code of Veit
+            et al.). `"projection"` is a 1x1 convolution (option B, as in the
+            baseline of DMRNet), with BN unless `preactivation`. Defaults to
             `"identity"`.
     """
     blocks = blocks_from_depth(depth, 2, "6n + 2")
@@ -68,7 +71,7 @@ def ResNet(
     check_choice("shortcut", shortcut, ("identity", "projection"))
     padded = shortcut == "identity"
     filters = widened(width, 16, 32, 64)
-    if padded:  # as many zeros again
+    if padded:  # the padding doubles the channels
         filters = tuple(k * filters[0] for k in (1, 2, 4))
 
     layers = Layers()
@@ -91,25 +94,26 @@ def ResNet(
 
 
 def imagenet_resnet(x, blocks, filters, convs, shortcuts=True):
-    """Builds a post-activation network for ImageNet, of four stages.
+    """Builds a post-activation network for ImageNet, with four stages.
 
     Args:
-        x: KerasTensor. The image.
-        blocks: sequence of 4 ints. Blocks of each stage.
-        filters: sequence of 4 ints. Filters that each stage puts out.
-        convs: callable of filters and stride: `basic` or `bottleneck`.
-        shortcuts: bool. Without them where the shape changes, and with
-            neither BN nor ReLU in the stem, it is Zhao et al.'s baseline.
-            Defaults to `True`.
+        x: KerasTensor. The normalized image.
+        blocks: sequence of 4 ints. The number of blocks of each stage.
+        filters: sequence of 4 ints. The output channels of each stage.
+        convs: callable. `basic` or `bottleneck`, or another function of
+            filters and stride.
+        shortcuts: bool. Whether blocks that change the shape have shortcuts,
+            and the stem has BN and ReLU. `False` gives the baseline of Zhao
+            et al. Defaults to `True`.
     """
-    # As in the code of those whose network it is.
+    # The values of torchvision, and of the code of Zhao et al.
     layers = Layers(epsilon=1e-5 if shortcuts else 2e-5)
     x = layers.imagenet_stem(x, bn_relu=shortcuts)
     return _residual_stages(layers, x, blocks, filters, convs, shortcuts)
 
 
 def _residual_stages(layers, x, blocks, filters, convs, shortcuts=True):
-    """Builds post-activation stages; the arguments are `imagenet_resnet`'s."""
+    """Builds post-activation stages from arguments of `imagenet_resnet`."""
     for prefix, f, strides in stages(blocks, filters):
         block = convs(f, strides)
         if shortcuts or not changes_shape(x, f, strides):
@@ -124,10 +128,10 @@ def _residual_stages(layers, x, blocks, filters, convs, shortcuts=True):
 def ResNet18CIFAR(x):
     """Residual network of 18 layers with ResNet-18's widths, for small images.
 
-    What "ResNet-18 on CIFAR" usually means: the basic blocks (2, 2, 2, 2) of
-    `64, 128, 256, 512` channels behind a 3x3 convolution of stride 1, without
-    the maximum. `ResNet(20)` is He et al.'s own for CIFAR, of 0.27M
-    parameters; this has 11.2M.
+    This is what "ResNet-18 on CIFAR" usually means: stages of two basic blocks
+    with `64, 128, 256, 512` channels, after a 3x3 convolution with stride 1 and
+    no max pooling. It has 11.2M parameters. He et al. used smaller networks for
+    CIFAR, such as `ResNet(20)` with 0.27M parameters.
 
     Reference: [Deep Residual Learning for Image Recognition](
     https://arxiv.org/abs/1512.03385), table 1
@@ -139,9 +143,9 @@ def ResNet18CIFAR(x):
 
 @image_classifier("imagenet2012")
 def ResNet18(x):
-    """Residual network of 18 layers for ImageNet: torchvision's `resnet18`.
+    """Residual network of 18 layers for ImageNet, torchvision's `resnet18`.
 
-    Basic blocks (2, 2, 2, 2).
+    Its stages have 2, 2, 2 and 2 basic blocks.
 
     Reference: [Deep Residual Learning for Image Recognition](
     https://arxiv.org/abs/1512.03385), table 1
@@ -151,9 +155,9 @@ def ResNet18(x):
 
 @image_classifier("imagenet2012")
 def ResNet34(x):
-    """Residual network of 34 layers for ImageNet: torchvision's `resnet34`.
+    """Residual network of 34 layers for ImageNet, torchvision's `resnet34`.
 
-    Basic blocks (3, 4, 6, 3).
+    Its stages have 3, 4, 6 and 3 basic blocks.
 
     Reference: [Deep Residual Learning for Image Recognition](
     https://arxiv.org/abs/1512.03385), table 1
@@ -163,9 +167,10 @@ def ResNet34(x):
 
 @image_classifier("imagenet2012")
 def ResNet50(x):
-    """Residual network of 50 layers for ImageNet: torchvision's `resnet50`.
+    """Residual network of 50 layers for ImageNet, torchvision's `resnet50`.
 
-    Bottleneck blocks (3, 4, 6, 3), the stride in the 3x3 convolution.
+    Its stages have 3, 4, 6 and 3 bottleneck blocks, whose 3x3 convolutions
+    have the stride.
 
     Reference: [Deep Residual Learning for Image Recognition](
     https://arxiv.org/abs/1512.03385), table 1
@@ -175,12 +180,12 @@ def ResNet50(x):
 
 @image_classifier("imagenet2012")
 def ResNet98(x):
-    """Residual network of 98 layers for ImageNet: DMRNet50's baseline.
+    """Residual network of 98 layers for ImageNet, the baseline of DMRNet50.
 
-    Bottleneck blocks (2, 4, 22, 4), as in the code of Zhao et al., IJCAI
-    2018: neither BN nor ReLU in the stem, and no shortcut in the first block
-    of each stage. The border of the stem's maximum is zero, where the
-    original has minus infinity.
+    Its stages have 2, 4, 22 and 4 bottleneck blocks, as in the code of Zhao
+    et al., IJCAI 2018. The stem has neither BN nor ReLU, and the first block
+    of each stage has no shortcut. The max pooling of the stem pads with zeros,
+    where the authors' code pads with minus infinity.
 
     Reference: [Deep Convolutional Neural Networks with Merge-and-Run
     Mappings](https://arxiv.org/abs/1611.07718)
@@ -192,10 +197,10 @@ def ResNet98(x):
 
 @image_classifier("imagenet2012")
 def ResNet101(x):
-    """Residual network of 101 layers for ImageNet: DMRNet44's baseline.
+    """Residual network of 101 layers for ImageNet, torchvision's `resnet101`.
 
-    Bottleneck blocks (3, 4, 23, 3), the stride in the 3x3 convolution:
-    torchvision's graph.
+    Its stages have 3, 4, 23 and 3 bottleneck blocks, whose 3x3 convolutions
+    have the stride. It is the baseline of `DMRNet44`.
 
     Reference: [Deep Residual Learning for Image Recognition](
     https://arxiv.org/abs/1512.03385), table 1
@@ -205,9 +210,10 @@ def ResNet101(x):
 
 @image_classifier("imagenet2012")
 def ResNet152(x):
-    """Residual network of 152 layers for ImageNet: torchvision's `resnet152`.
+    """Residual network of 152 layers for ImageNet, torchvision's `resnet152`.
 
-    Bottleneck blocks (3, 8, 36, 3), the stride in the 3x3 convolution.
+    Its stages have 3, 8, 36 and 3 bottleneck blocks, whose 3x3 convolutions
+    have the stride.
 
     Reference: [Deep Residual Learning for Image Recognition](
     https://arxiv.org/abs/1512.03385), table 1

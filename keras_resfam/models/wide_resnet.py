@@ -35,34 +35,34 @@ def WideResNet(
     blocks: Sequence[int] | None = None,
     dropout: float = 0.0,
 ):
-    """Wide residual network for small images: WRN-depth-width.
+    """Wide residual network for small images, WRN-depth-width.
 
-    A convolution to 16 channels, three stages of `16, 32, 64` channels times
-    `width` with N pre-activation blocks each, BN and ReLU. Where the channels
-    change, the first BN-ReLU of a block is shared by its branch and by its
-    1x1 shortcut.
+    It has a convolution to 16 channels, three stages of `16, 32, 64` channels
+    (times `width`) with N pre-activation blocks each, BN and ReLU. In blocks
+    that change the channels, the branch and the 1x1 convolution of the
+    shortcut share the first BN and ReLU.
 
     Reference: [Wide Residual Networks](https://arxiv.org/abs/1605.07146),
     section 2
 
     Args:
-        depth: int, 6N + 4. 16, 22, 28, 40 and 52 in the paper. N follows from
-            it whatever the block, as in table 2, unless `blocks` is given.
-            Defaults to `28`.
-        width: number. The widening factor k; `int(16 * k)` channels and so
-            on. Defaults to `10`.
-        block: tuple of ints. B(M): the kernel sizes of a block's
-            convolutions, odd. The paper has `(3, 3)`, `(3, 1, 3)`,
-            `(1, 3, 1)`, `(1, 3)`, `(3, 1)`, `(3, 1, 1)` (table 2), `(3,)`,
-            `(3, 3, 3)` and `(3, 3, 3, 3)` (table 3). The first carries the
-            stride. Defaults to `(3, 3)`.
-        blocks: int or `None`. N, where all convolutions of a block count,
-            and `depth` is `3 * blocks * len(block) + 4`: table 3 has WRN-40-2
-            with 12 blocks of `(3,)`, 4 of `(3, 3, 3)`, 3 of `(3, 3, 3, 3)`.
-            Defaults to `None`.
-        dropout: float, 0 or more and below 1. The rate of dropout before the
-            second convolution of each branch: 0.3 for CIFAR, 0.4 for SVHN in
-            the paper (section 2.4). Defaults to `0.0`.
+        depth: int, 6N + 4. It is 16, 22, 28, 40 or 52 in the paper. It
+            determines N, for any `block`, as in table 2, unless `blocks` is
+            given. Defaults to `28`.
+        width: number. The widening factor k. The stages have `int(16 * k)`,
+            `int(32 * k)` and `int(64 * k)` channels. Defaults to `10`.
+        block: tuple of odd ints. The kernel sizes of a block's convolutions,
+            B(M) in the paper, which has `(3, 3)`, `(3, 1, 3)`, `(1, 3, 1)`,
+            `(1, 3)`, `(3, 1)`, `(3, 1, 1)` (table 2), `(3,)`, `(3, 3, 3)` and
+            `(3, 3, 3, 3)` (table 3). The first convolution has the stride.
+            Defaults to `(3, 3)`.
+        blocks: int or `None`. N. If it is given, all convolutions of a block
+            count, and `depth` has to be `3 * blocks * len(block) + 4`. In
+            table 3, WRN-40-2 has 12 blocks of `(3,)`, 4 of `(3, 3, 3)` or 3 of
+            `(3, 3, 3, 3)`. Defaults to `None`.
+        dropout: float in `[0, 1)`. The rate of dropout before the second
+            convolution of each branch. It is 0.3 for CIFAR and 0.4 for SVHN
+            in the paper (section 2.4). Defaults to `0.0`.
     """
     filters = widened(width, 16, 32, 64)
     _check_block(block)
@@ -73,8 +73,8 @@ def WideResNet(
     check_number("dropout", dropout, 0, below=1)
     if dropout and len(block) < 2:
         raise ValueError(
-            "`dropout` stands before the second convolution of a block and "
-            "should be 0 where a block has one. "
+            "`dropout` is applied before the second convolution of a block, "
+            "so it should be 0 if a block has only one. "
             f"Received: dropout={dropout!r}, block={block!r}"
         )
 
@@ -105,7 +105,7 @@ def _check_blocks(blocks, block, depth):
     layers = 3 * blocks * len(block) + 4
     if depth != layers:
         raise ValueError(
-            f"`depth` should be {layers}, 3 * blocks * len(block) + 4, where "
+            f"`depth` should be {layers}, 3 * blocks * len(block) + 4, if "
             f"`blocks` is given. Received: depth={depth!r}, blocks={blocks!r}, "
             f"block={block!r}"
         )
@@ -113,15 +113,17 @@ def _check_blocks(blocks, block, depth):
 
 @image_classifier("imagenet2012")
 def WideResNet18(x, width: float = 1):
-    """WRN-18 for ImageNet: post-activation blocks (2, 2, 2, 2), widened.
+    """WRN-18 for ImageNet, a wider ResNet-18.
 
-    Stages of `64, 128, 256, 512` channels times `width`; the stem keeps 64.
+    Its stages have 2, 2, 2 and 2 post-activation blocks with
+    `64, 128, 256, 512` channels (times `width`). The stem has 64 channels.
 
     Reference: [Wide Residual Networks](https://arxiv.org/abs/1605.07146),
     table 7
 
     Args:
-        width: number. 1, 1.5, 2 or 3 in the paper. Defaults to `1`.
+        width: number. The widening factor, 1, 1.5, 2 or 3 in the paper.
+            Defaults to `1`.
     """
     return imagenet_resnet(
         x, (2, 2, 2, 2), widened(width, *BASIC_FILTERS), basic
@@ -130,15 +132,17 @@ def WideResNet18(x, width: float = 1):
 
 @image_classifier("imagenet2012")
 def WideResNet34(x, width: float = 1):
-    """WRN-34 for ImageNet: post-activation blocks (3, 4, 6, 3), widened.
+    """WRN-34 for ImageNet, a wider ResNet-34.
 
-    Stages of `64, 128, 256, 512` channels times `width`; the stem keeps 64.
+    Its stages have 3, 4, 6 and 3 post-activation blocks with
+    `64, 128, 256, 512` channels (times `width`). The stem has 64 channels.
 
     Reference: [Wide Residual Networks](https://arxiv.org/abs/1605.07146),
     table 7
 
     Args:
-        width: number. 1, 1.5 or 2 in the paper. Defaults to `1`.
+        width: number. The widening factor, 1, 1.5 or 2 in the paper. Defaults
+            to `1`.
     """
     return imagenet_resnet(
         x, (3, 4, 6, 3), widened(width, *BASIC_FILTERS), basic
@@ -147,11 +151,11 @@ def WideResNet34(x, width: float = 1):
 
 @image_classifier("imagenet2012")
 def WideResNet50_2(x):
-    """WRN-50-2-bottleneck for ImageNet: torchvision's `wide_resnet50_2`.
+    """WRN-50-2-bottleneck for ImageNet, torchvision's `wide_resnet50_2`.
 
-    Bottleneck blocks (3, 4, 6, 3) that put out `256, 512, 1024, 2048`
-    channels and have twice ResNet-50's channels inside: `128, ..., 1024`. The
-    stride is the 3x3 convolution's.
+    Its stages have 3, 4, 6 and 3 bottleneck blocks that return
+    `256, 512, 1024, 2048` channels. Inside, they have `128, 256, 512, 1024`
+    channels, twice as many as ResNet-50. The 3x3 convolutions have the stride.
 
     Reference: [Wide Residual Networks](https://arxiv.org/abs/1605.07146),
     table 8
@@ -163,12 +167,13 @@ def WideResNet50_2(x):
 
 @image_classifier("imagenet2012")
 def WideResNet101_2(x):
-    """WRN-101-2-bottleneck for ImageNet: torchvision's `wide_resnet101_2`.
+    """WRN-101-2-bottleneck for ImageNet, torchvision's `wide_resnet101_2`.
 
-    `WideResNet50_2` with the blocks (3, 4, 23, 3) of ResNet-101.
+    It has the blocks of `WideResNet50_2`, and 3, 4, 23 and 3 of them in its
+    stages, as ResNet-101.
 
     Reference: [Wide Residual Networks](https://arxiv.org/abs/1605.07146),
-    section 3, which has the one of 50 layers
+    section 3, which describes the network of 50 layers only
     """
     return imagenet_resnet(
         x, (3, 4, 23, 3), BOTTLENECK_FILTERS, _wide_bottleneck

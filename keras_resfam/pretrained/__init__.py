@@ -1,8 +1,12 @@
-"""From what `weights=` names to verified values in a model.
+"""Finds, verifies and reads the weights that `weights=` asks for.
 
 Internal: users import `keras_resfam.list_weights` and `keras_resfam.HubError`.
-`registry` knows the trained networks, `hub` and `files` fetch and verify what
-they are made of, `recipe` reads what they are, `hdf5` their arrays,
-`fingerprint` tells their layers apart, and `sources` finds what a builder's
-`weights=` means.
+
+- `sources`: finds the weights that a builder's `weights` argument means.
+- `registry`: lists the trained networks.
+- `hub`, `files`: download the files of a network and verify them.
+- `recipe`, `hdf5`, `fingerprint`: read its `recipe.json`, its arrays, and the
+  names and shapes of its variables.
+- `foreign`, `dialects`, `tensor_files`, `hub_checkpoints`: the same for
+  checkpoints of other projects, such as timm.
 """

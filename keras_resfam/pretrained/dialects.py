@@ -1,9 +1,9 @@
-"""What others call the layers of the same networks.
+"""The names that other projects give to the layers of the same networks.
 
-A dialect pairs the name of a layer of ours with that of the module whose
-values it takes. Checkpoints are told apart by their keys, and values go from
-module to layer by name: the order in which a file has them is that of
-somebody's code, and differs.
+A dialect pairs the name of each of our layers with the name of a PyTorch
+module. The dialect of a checkpoint is recognized from its keys. Values are
+assigned to layers by name, because the order of the tensors in a file differs
+between projects.
 """
 
 import dataclasses
@@ -24,31 +24,37 @@ _PARTS = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-"""What PyTorch calls the variables of a layer."""
+"""The names of a layer's variables in PyTorch, by those in Keras."""
 
 _ORDER = ("weight", "bias", "running_mean", "running_var")
+"""The order of a layer's variables in `layer.weights`."""
 
 _UNUSED = "num_batches_tracked"
+"""A variable of PyTorch's batch normalization that Keras does not have."""
 
 _OUR_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}
-"""The axes of a kernel, as numbers of PyTorch's; channels come last here."""
+"""How to transpose a kernel from PyTorch's axes to Keras's, by rank."""
 
 _THEIR_AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
+"""How to transpose a kernel from Keras's axes to PyTorch's, by rank."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Dialect:
-    """How the layers of a network are called in somebody's code.
+    """The names of a network's layers in another project.
 
     Attributes:
-        name: str.
-        outside: tuple of pairs: the name of a layer, and of the module. Of
-            several modules of a layer, the first is the one written.
-        block: str. The name of a block.
-        inside: tuple of pairs, as `outside`: names behind those of the block.
-        first: dict. What is counted from another number than 1.
-        dead: str. A regular expression for the keys that belong to no part of
-            the network.
+        name: str. The name of the dialect.
+        outside: tuple of pairs of the name of a layer and the name of its
+            module, for the layers outside blocks. If a layer has several
+            modules, all are read, and the first is written.
+        block: str. The name of a block's module.
+        inside: tuple of pairs like `outside`, for the layers inside blocks.
+            The names do not include that of the block.
+        first: dict. The first number that the project gives to a `"stage"`,
+            `"block"` or `"conv"`, if it is not 1.
+        unused: str. A regular expression for the keys of tensors that the
+            network does not use.
     """
 
     name: str
@@ -56,11 +62,11 @@ class _Dialect:
     block: str
     inside: tuple
     first: dict
-    dead: str = ""
+    unused: str = ""
 
     @functools.cached_property
     def pairs(self):
-        """All pairs of names."""
+        """The pairs of all layers, with the full names."""
         inside = (
             (f"stage{{stage}}_block{{block}}_{ours}", f"{self.block}.{theirs}")
             for ours, theirs in self.inside
@@ -68,18 +74,25 @@ class _Dialect:
         return (*self.outside, *inside)
 
     def layer(self, module):
-        """Our name of a module of theirs, or `None`."""
+        """Returns the name of a module's layer, or `None`."""
         pairs = ((theirs, ours) for ours, theirs in self.pairs)
         shift = {k: 1 - n for k, n in self.first.items()}
         return _renamed(module, pairs, shift)
 
     def module(self, layer):
-        """Their name of a layer of ours, or `None`."""
+        """Returns the name of a layer's module, or `None`."""
         shift = {k: n - 1 for k, n in self.first.items()}
         return _renamed(layer, self.pairs, shift)
 
 
 def _renamed(name, pairs, shift):
+    """Renames a layer or module by the first pair whose pattern it matches.
+
+    Args:
+        name: str. The name.
+        pairs: iterable of pairs of templates, such as `"block{block}"`.
+        shift: dict from the names of numbers to what is added to them.
+    """
     for known, wanted in pairs:
         found = _pattern(known).fullmatch(name)
         if found:
@@ -93,6 +106,7 @@ def _renamed(name, pairs, shift):
 
 @functools.cache
 def _pattern(template):
+    """Returns the regular expression that matches what a template makes."""
     number = r"(?P<\1>\\d+)"
     return re.compile(re.sub(r"\\{(\w+)\\}", number, re.escape(template)))
 
@@ -107,7 +121,7 @@ _UNIT = (
 )
 
 _DIALECTS = (
-    _Dialect(  # torchvision's too, chenyaofo's and kuangliu's
+    _Dialect(  # also torchvision, chenyaofo and kuangliu
         "timm",
         outside=(
             ("stem_conv", "conv1"),
@@ -125,7 +139,7 @@ _DIALECTS = (
         ),
         first={"block": 0},
     ),
-    _Dialect(  # xternalz's, from whom RobustBench and TRADES have it
+    _Dialect(  # from xternalz; also TRADES
         "robustbench",
         outside=(
             ("stem_conv", "conv1"),
@@ -135,9 +149,9 @@ _DIALECTS = (
         block="block{stage}.layer.{block}",
         inside=(*_CONVS, ("shortcut_conv", "convShortcut")),
         first={"block": 0},
-        dead=r"sub_block1\..*",  # TRADES makes it, and does not call it
+        unused=r"sub_block1\..*",  # TRADES creates it but does not call it
     ),
-    _Dialect(  # of networks with BN before the convolutions
+    _Dialect(  # networks with batch normalization before convolutions
         "pytorchcv",
         outside=(
             ("stem_conv", "features.init_block"),
@@ -148,7 +162,7 @@ _DIALECTS = (
         inside=(("shortcut_conv", "identity_conv"), *_UNIT),
         first={},
     ),
-    _Dialect(  # and behind them
+    _Dialect(  # networks with batch normalization after convolutions
         "pytorchcv",
         outside=(
             ("stem_conv", "features.init_block.conv"),
@@ -180,14 +194,14 @@ _DIALECTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Somebody's tensors by the names of our layers.
+    """The tensors of another project's file, by the names of our layers.
 
     Attributes:
-        dialect: `Dialect`.
-        values: dict from pairs, of a layer's name and of what PyTorch calls
-            its variable, to arrays with the axes in Keras's order.
-        keys: dict from these pairs to the names in the file.
-        unknown: list of the names that are no layer's.
+        dialect: `_Dialect`. The names that the file has.
+        values: dict from pairs, the name of a layer and PyTorch's name of its
+            variable, to arrays with the axes in Keras's order.
+        keys: dict from these pairs to the keys in the file.
+        unknown: list of the keys that no layer has.
     """
 
     dialect: _Dialect
@@ -196,22 +210,23 @@ class Checkpoint:
     unknown: list
 
     def layers(self):
-        """Lists of arrays by layer name, in the order of Keras's weights."""
+        """Returns the arguments of `set_weights`, by layer name."""
         layers = {}
         for name, part in sorted(self.values, key=lambda x: _ORDER.index(x[1])):
             layers.setdefault(name, []).append(self.values[name, part])
         return layers
 
     def check(self, layers):
-        """Checks that each value has a variable, and each variable a value.
+        """Checks that values and variables match one to one.
 
         Args:
-            layers: iterable of the network's layers. Without a classifier
-                among them, the values of the classifier are left.
+            layers: iterable of the network's layers. If no classifier is among
+                them, the values of the classifier are ignored.
 
         Raises:
-            ValueError: If not. The text has the first key that has no place,
-                the first that is missing, and the first of another shape.
+            ValueError: If they do not match. The message has the first key
+                without a variable, the first missing key, and the first key
+                of another shape.
         """
         wanted = {
             (layer.name, _PARTS[variable.name]): tuple(variable.shape)
@@ -232,20 +247,20 @@ class Checkpoint:
             if wanted.get(x) not in (None, self.values[x].shape)
         ]
         faults = [
-            _first("The network has no place for", self.unknown + unused),
-            _first("There is no", missing),
-            _first("Of another shape is", [self.keys[x] for x in others]),
+            _first("The network has no layer for", self.unknown + unused),
+            _first("The checkpoint does not have", missing),
+            _first("Wrong shape of", [self.keys[x] for x in others]),
         ]
         if others:
             shapes = self.values[others[0]].shape, wanted[others[0]]
             found, needed = (_reordered(x, _THEIR_AXES) for x in shapes)
-            faults.append(f"It should be {needed}, and is {found}.")
+            faults.append(f"It should be {needed}, but is {found}.")
         if any(faults):
             raise ValueError(" ".join(filter(None, faults)))
 
 
 def _first(text, keys):
-    """A sentence on the first of some keys; nothing if there are none."""
+    """Returns a sentence about the first of some keys, or an empty string."""
     more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
     return f"{text} '{keys[0]}'{more}." if keys else ""
 
@@ -255,7 +270,7 @@ def _reordered(shape, axes):
 
 
 def translate(state):
-    """Finds whose names the tensors of a file have, and makes them ours.
+    """Recognizes the dialect of a file, and translates the names of tensors.
 
     Args:
         state: dict from names to arrays.
@@ -264,11 +279,11 @@ def translate(state):
         A `Checkpoint`.
 
     Raises:
-        ValueError: If the tensors are of no known dialect, or cannot be the
-            values of layers.
+        ValueError: If no dialect has these names, or if a tensor cannot be a
+            variable of a layer.
     """
     if state and all(key.startswith("module.") for key in state):
-        # They come from a network that was trained on several devices.
+        # PyTorch adds this prefix in training on several devices.
         state = {key.removeprefix("module."): x for key, x in state.items()}
     modules = {key.rpartition(".")[0] for key in state}
     dialect = max(
@@ -278,7 +293,7 @@ def translate(state):
     for key, value in state.items():
         module, _, part = key.rpartition(".")
         name = dialect.layer(module)
-        if name and part == _UNUSED or re.fullmatch(dialect.dead, key):
+        if name and part == _UNUSED or re.fullmatch(dialect.unused, key):
             continue
         if name is None or part not in _ORDER:
             checkpoint.unknown.append(key)
@@ -292,11 +307,11 @@ def _add(checkpoint, place, key, value):
     if place in checkpoint.keys:
         raise ValueError(
             f"Both '{checkpoint.keys[place]}' and '{key}' are values of the "
-            f"layer '{place[0]}'."
+            f"same variable of the layer '{place[0]}'."
         )
     if value.dtype.kind != "f":
         raise ValueError(
-            f"'{key}' should hold floating-point numbers, and holds "
+            f"'{key}' should hold floating-point numbers, but holds "
             f"{value.dtype}."
         )
     axes = _OUR_AXES.get(value.ndim)
@@ -305,42 +320,44 @@ def _add(checkpoint, place, key, value):
 
 
 def _check_ends(checkpoint, state):
-    """Checks what tells the channels of the images, and the classes."""
+    """Checks the kernels that determine the channels and the classes."""
     stem, top = ("stem_conv", "weight"), ("predictions", "weight")
     if stem not in checkpoint.keys:
         names = dict.fromkeys(dialect.name for dialect in _DIALECTS)
         raise ValueError(
-            "There is no kernel of the first convolution, such as "
-            f"'conv1.weight', by the names of {', '.join(names)}. "
-            + _first("There is", list(state))
+            "It should have a kernel of the first convolution, such as "
+            f"'conv1.weight', with the names of {', '.join(names)}. "
+            + _first("It has", list(state))
         )
     for place, rank in ((stem, 4), (top, 2)):
         if place in checkpoint.keys and checkpoint.values[place].ndim != rank:
             raise ValueError(
-                f"'{checkpoint.keys[place]}' should have {rank} axes, and has "
+                f"'{checkpoint.keys[place]}' should have {rank} axes, but has "
                 f"{checkpoint.values[place].ndim}."
             )
 
 
 def to_torch_state_dict(model, layout=None):
-    """Returns a network's values by the names that PyTorch's users know.
+    """Returns a network's weights with the names of a PyTorch project.
 
-    The network there has to be the same: timm's, torchvision's and
-    transformers' ResNets for our ImageNet forms of the same names,
-    RobustBench's and pytorchcv's wide ones for `WideResNet`. A builder's
-    `weights=` reads what is saved of them, and gives the same network again.
+    The same network of that project can load them: a ResNet of timm,
+    torchvision or transformers for our ImageNet form of the same name, or a
+    wide residual network of RobustBench or pytorchcv for `WideResNet`. A
+    builder's `weights` argument can load them too, from a file.
 
     Args:
-        model: `keras.Model`. A network of keras_resfam, or one that holds it.
+        model: `keras.Model`. A network of keras_resfam, or a model that
+            contains one.
         layout: `"timm"`, `"robustbench"`, `"pytorchcv"`, `"transformers"` or
-            `None`. Whose names: timm's are torchvision's, and RobustBench's
-            are xternalz's. Defaults to `None`, the first of them that have
-            a name for every layer.
+            `None`. The project whose names are used. timm's names are also
+            those of torchvision, and RobustBench's are also those of xternalz.
+            Defaults to `None`, which selects the first of these that has a
+            name for every layer.
 
     Returns:
-        A dict from names to NumPy arrays, whose axes are in PyTorch's order.
-        There is no `num_batches_tracked`, without which `load_state_dict`
-        does.
+        A dict from names to NumPy arrays, with the axes in PyTorch's order.
+        It does not have `num_batches_tracked`, which `load_state_dict` does
+        not need.
 
     Raises:
         ValueError: If `model` is neither functional nor sequential, or if the
@@ -363,14 +380,16 @@ def to_torch_state_dict(model, layout=None):
         for layer in graphs.layers_within(checked(model))
         if layer.weights and not graphs.is_graph(layer)
     ]
-    dialect, stranger = _fitting(layout, layers)
-    if stranger is not None:
+    dialect, unnamed = _choose_dialect(layout, layers)
+    if unnamed is not None:
         raise ValueError(
-            f"`layout` should be that of {', '.join(names)} which has a name "
-            f"for the layer '{stranger}'. Received: layout={layout!r}"
+            f"`layout` should be one of {', '.join(names)} that has a name for "
+            f"the layer '{unnamed}'. Received: layout={layout!r}"
         )
     return {
-        f"{dialect.module(layer.name)}.{_PARTS[variable.name]}": _theirs(value)
+        f"{dialect.module(layer.name)}.{_PARTS[variable.name]}": _in_torch_axes(
+            value
+        )
         for layer in layers
         for variable, value in zip(
             layer.weights, layer.get_weights(), strict=True
@@ -378,23 +397,26 @@ def to_torch_state_dict(model, layout=None):
     }
 
 
-def _fitting(layout, layers):
-    """The first dialect that names all layers, else the first and a layer's
-    name that it has no name for."""
+def _choose_dialect(layout, layers):
+    """Returns the first dialect that has a name for every layer, and `None`.
+
+    If there is no such dialect, it returns the first one of the layout, and
+    the name of a layer that it has no name for.
+    """
     found = []
     for dialect in _DIALECTS:
         if layout not in (None, dialect.name):
             continue
-        strangers = [
+        unnamed = [
             layer.name
             for layer in layers
             if not dialect.module(layer.name)
             or not all(variable.name in _PARTS for variable in layer.weights)
         ]
-        found.append((dialect, strangers[0] if strangers else None))
+        found.append((dialect, unnamed[0] if unnamed else None))
     return next((x for x in found if x[1] is None), found[0])
 
 
-def _theirs(value):
+def _in_torch_axes(value):
     axes = _THEIR_AXES.get(value.ndim)
     return np.ascontiguousarray(value.transpose(axes) if axes else value)

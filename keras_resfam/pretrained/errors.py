@@ -1,14 +1,15 @@
-"""What users may want to catch by name."""
+"""Errors that users may want to catch by name."""
 
 
 class HubError(OSError):
-    """The Hub did not give what it was asked for.
+    """Raised when the Hugging Face Hub does not deliver the files asked for.
 
-    The text names repository, revision, cause and remedy.
+    The message states the repository, the revision, the cause and a remedy.
     """
 
     @classmethod
     def about(cls, repository, revision, cause, remedy):
+        """Returns the error whose message has these four lines."""
         return cls(
             "The Hugging Face Hub did not do what it was asked.\n"
             f"Repository: {repository}\nRevision: {revision}\n"

@@ -1,10 +1,10 @@
-"""The files that make a trained network, and whether they are whole.
+"""Verifies the files of a trained network.
 
-A network is a folder: `weights/<name>/` in a checkout of this project, a
-repository on the Hugging Face Hub. `NEEDED` are the files that are read.
+A network is a folder: `weights/<name>/` in a checkout of this project, or a
+repository on the Hugging Face Hub. `NEEDED` names the files that are read.
 
-A training run is not published; beside each of its files of weights it writes
-their SHA-256, in a file that `sha256sum -c` reads too.
+A training run writes a second file beside each file of weights, which has
+their SHA-256. `sha256sum -c` can read it too.
 """
 
 import hashlib
@@ -23,20 +23,27 @@ NEEDED = ("config.json", RECIPE, FINGERPRINT, WEIGHTS)
 
 
 def describe(contents):
-    """The size and SHA-256 of a file's contents, as the registry pins them."""
+    """Returns the size and SHA-256 of a file's contents, as in the registry.
+
+    Args:
+        contents: bytes.
+
+    Returns:
+        A dict of `"bytes"` (int) and `"sha256"` (str).
+    """
     sha256 = hashlib.sha256(contents).hexdigest()
     return {"bytes": len(contents), "sha256": sha256}
 
 
 def own_pins(fingerprint):
-    """What a fingerprint says of the files of its network.
+    """Returns the sizes and digests of files that a fingerprint states.
 
     Args:
-        fingerprint: bytes.
+        fingerprint: bytes. The contents of the fingerprint's file.
 
     Returns:
-        A dict as `fault` takes it and `None`, or `None` and in words what is
-        wrong.
+        A pair: the `pins` argument of `fault`, and `None`. If the fingerprint
+        cannot be read: `None`, and a str that says what is wrong.
     """
     try:
         pins = dict(json.loads(fingerprint)["files"])
@@ -46,31 +53,38 @@ def own_pins(fingerprint):
 
 
 def size_fault(sizes, pins):
-    """Returns in words which of a network's files has a wrong size, or None.
+    """Says which of a network's files has a wrong size.
 
     Args:
-        sizes: dict from names to numbers of bytes.
+        sizes: dict from file names to numbers of bytes.
         pins: dict, as for `fault`.
+
+    Returns:
+        A str, or `None` if all sizes are right.
     """
     for name in NEEDED:
         pin = pins.get(name)
         if not isinstance(pin, dict) or "bytes" not in pin:
-            return f"{FINGERPRINT} does not tell what {name} should be"
+            return f"{FINGERPRINT} does not state what {name} should be"
         if sizes[name] != pin["bytes"]:
             return (
-                f"{name} should have {pin['bytes']} bytes, and has "
+                f"{name} should have {pin['bytes']} bytes, but has "
                 f"{sizes[name]}"
             )
     return None
 
 
 def fault(files, pins=None):
-    """Returns in words what is wrong with a network's files, or None.
+    """Says what is wrong with the files of a network.
 
     Args:
-        files: dict from names to bytes.
-        pins: dict from names to what the contents should be, as `describe`
-            tells. Defaults to what the fingerprint says of the other files.
+        files: dict from file names to their contents, bytes.
+        pins: dict from file names to what `describe` should return for their
+            contents. Defaults to `None`, which takes these from the
+            fingerprint among the files.
+
+    Returns:
+        A str, or `None` if nothing is wrong.
     """
     if pins is None:
         pins, wrong = own_pins(files[FINGERPRINT])
@@ -78,28 +92,29 @@ def fault(files, pins=None):
             return wrong
     for name in NEEDED:
         if name not in pins:
-            return f"{FINGERPRINT} does not tell what {name} should be"
+            return f"{FINGERPRINT} does not state what {name} should be"
         found = describe(files[name])
         if found != pins[name]:
-            return f"{name} should have {pins[name]}, and has {found}"
+            return f"{name} should have {pins[name]}, but has {found}"
     return None
 
 
-def _digests_of(path):
-    """The path of the file with the SHA-256 of a run's weights."""
+def _digest_path(path):
+    """Returns the path of the file with the SHA-256 of a run's weights."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def note_digest(path, contents):
-    """Writes down the SHA-256 that weights will have, before they appear.
+    """Writes the SHA-256 of weights to a file, before they are written.
 
-    The line of the weights before stays behind it: a kill may leave them.
+    The digest of the previous weights stays in the file as a second line,
+    because a killed process may leave the previous weights in place.
 
     Args:
         path: Path of the weights.
-        contents: bytes, what they are going to be.
+        contents: bytes. The weights that will be written.
     """
-    beside = _digests_of(path)
+    beside = _digest_path(path)
     lines = [f"{describe(contents)['sha256']}  {path.name}\n"]
     if beside.is_file():
         lines += beside.read_text().splitlines(keepends=True)[:1]
@@ -108,17 +123,20 @@ def note_digest(path, contents):
 
 
 def digest_fault(path, contents):
-    """Returns in words what is wrong with a run's weights, or None.
+    """Says whether the weights of a run have another SHA-256 than was noted.
 
     Args:
         path: Path of the weights.
-        contents: bytes, what is read there.
+        contents: bytes. The weights that were read.
+
+    Returns:
+        A str, or `None` if the digest is right or none was noted.
     """
-    beside = _digests_of(path)
+    beside = _digest_path(path)
     if not beside.is_file():
         return None
     known = beside.read_text(errors="replace").split()[::2]
     found = describe(contents)["sha256"]
     if found in known:
         return None
-    return f"their SHA-256 is {found}, and not that in {beside}"
+    return f"their SHA-256 is {found}, which is not in {beside}"

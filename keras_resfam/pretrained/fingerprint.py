@@ -1,12 +1,12 @@
-"""What tells one trained network from another, layer by layer.
+"""The fingerprint of a trained network, by layer name.
 
-Keras loads a `.weights.h5` by position: `layers/conv2d_7/vars/0`. Where two
-branches have swapped places, or a layer another name, values load into the
-wrong layer without a word. Here files are read by the layers' names, which
-Keras notes in them, and so goes a fingerprint: the type and shape of each
-variable as it is stored, under `"layer name/variable name"`, and the network's
-logits on an image that a formula makes. That the values themselves are those
-published is what the SHA-256 of their file says.
+Keras loads a `.weights.h5` file by position: `layers/conv2d_7/vars/0`. If two
+branches have swapped places, or a layer was renamed, values are loaded into
+the wrong layer without an error. This package therefore reads such files by
+the names of the layers, which Keras stores in them. A fingerprint lists, under
+`"layer name/variable name"`, the type and shape of each variable as it is
+stored. It also has the logits of the network for fixed images that a formula
+makes. The values of the variables are verified by the SHA-256 of their file.
 """
 
 import json
@@ -16,13 +16,13 @@ import numpy as np
 
 
 def stored(values):
-    """Values in the type in which `weights/` stores them.
+    """Converts values to the type in which `weights/` stores them.
 
-    Kernels are float16, half the size; vectors (biases, and all of
-    BatchNormalization's) are float32.
+    Kernels are stored as float16, to halve the size of the files. Vectors
+    (biases and the variables of BatchNormalization) are stored as float32.
 
     Args:
-        values: array.
+        values: array. The values of one variable.
 
     Returns:
         A NumPy array of the same shape.
@@ -31,10 +31,10 @@ def stored(values):
 
 
 def describe(model):
-    """Returns the part of a fingerprint that goes by layer name.
+    """Returns the types and shapes of a model's variables, by name.
 
     Args:
-        model: `keras.Model` that holds values as `stored` gives them.
+        model: `keras.Model`.
 
     Returns:
         A dict from `"layer name/variable name"` to a dict of `"dtype"` and
@@ -54,18 +54,19 @@ def describe(model):
 
 
 def layout(entries):
-    """The arrays that a fingerprint says a file has, as `hdf5` takes them.
+    """Returns the arrays that a file should have according to a fingerprint.
 
     Args:
-        entries: dict as `describe` returns it. Of those made by older
-            versions the digests are ignored.
+        entries: dict as `describe` returns it. Older versions also stored a
+            digest of each variable, which is ignored.
 
     Returns:
-        A dict from layer names to lists of `[type, shape]`.
+        A dict from layer names to lists of `[type, shape]`, the `expected`
+        argument of `hdf5.read`.
 
     Raises:
-        ValueError, TypeError, LookupError, AttributeError: If it is no
-            fingerprint.
+        ValueError, TypeError, LookupError, AttributeError: If `entries` is not
+            from a fingerprint.
     """
     layers = {}
     for name, entry in entries.items():
@@ -76,11 +77,14 @@ def layout(entries):
 
 
 def text(contents):
-    """The text of a fingerprint: JSON with a line for each variable.
+    """Formats a fingerprint as JSON, with one line for each variable.
 
     Args:
-        contents: dict. One of its entries, `"variables"`, is a dict as
-            `describe` returns it.
+        contents: dict. Its entry `"variables"` is a dict as `describe` returns
+            it.
+
+    Returns:
+        A str.
     """
     lines = {
         key: json.dumps(value, indent=1).replace("\n", "\n ")
@@ -96,19 +100,20 @@ def text(contents):
 
 
 def check_names(found, expected):
-    """Checks that a network has just the layers that there are values for.
+    """Checks that the layers of a network are those that values exist for.
 
     Args:
-        found: collection of the names of the network's layers.
-        expected: collection of the names that there are values for.
+        found: collection of str. The names of the network's layers.
+        expected: collection of str. The names of the layers that values exist
+            for.
 
     Raises:
-        ValueError: If not; the text names a layer.
+        ValueError: If the names differ. The message names one of the layers.
     """
     for name in expected:
         if name not in found:
             raise ValueError(
-                f"Layer '{name}': there are values for it, and the network "
+                f"Layer '{name}': there are values for it, but the network "
                 "has no such layer."
             )
     for name in found:
@@ -117,7 +122,7 @@ def check_names(found, expected):
 
 
 def fixed_images(input_shape, batch=2):
-    """Returns images made by a formula, the same everywhere and for ever.
+    """Returns images made by a formula, which are the same on every machine.
 
     Args:
         input_shape: tuple. `(height, width, channels)`.
@@ -134,7 +139,7 @@ def fixed_images(input_shape, batch=2):
 
 
 def logits(model, input_shape):
-    """Returns what the classifier gives for the fixed images, before softmax.
+    """Returns the logits of a classifier for the fixed images.
 
     Args:
         model: `keras.Model` built with `classifier_activation=None`.

@@ -1,7 +1,7 @@
-"""Checkpoints that others have trained: found, verified, and made ours.
+"""Finds, verifies and converts the checkpoints of other projects.
 
-A checkpoint is a file of tensors and, beside it, what its authors say of it:
-a folder, or a repository on the Hugging Face Hub.
+A checkpoint is a file of tensors, with config files that describe it, in a
+folder or in a repository on the Hugging Face Hub.
 """
 
 import contextlib
@@ -15,17 +15,17 @@ from keras_resfam.pretrained import dialects, tensor_files
 from keras_resfam.pretrained.files import FINGERPRINT
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""The names of the tensors' file on the Hub; the first that is there counts."""
+"""Names of files of tensors on the Hub. The first that exists is read."""
 
 _INDEX = "model.safetensors.index.json"
-"""What tells which of several files holds a tensor."""
+"""The index of a checkpoint whose tensors are in several files."""
 
 CONFIGS = ("config.json", "preprocessor_config.json")
-"""What tells of it: timm has the first, transformers has both."""
+"""The files that describe a checkpoint. timm's have the first only."""
 
 TIMM = {
     "ResNet18": "resnet18",
-    "ResNet18CIFAR": "resnet18",  # by another stem
+    "ResNet18CIFAR": "resnet18",  # with another stem
     "ResNet34": "resnet34",
     "ResNet50": "resnet50",
     "ResNet101": "resnet101",
@@ -35,7 +35,7 @@ TIMM = {
     "WideResNet50_2": "wide_resnet50_2",
     "WideResNet101_2": "wide_resnet101_2",
 }
-"""What timm calls the networks of the ImageNet forms."""
+"""The names of the architectures in timm, by builder."""
 
 _USUAL = {
     "model_type": "resnet",
@@ -44,15 +44,18 @@ _USUAL = {
     "downsample_in_bottleneck": False,
     "global_pool": "avg",
 }
-"""What configs say of networks that are ours: the tensors alone do not tell."""
+"""The values in the configs of networks that the builders can build.
+
+Other values change what a network computes, but not its tensors.
+"""
 
 
 _SHAPES = {"in_chans", "num_classes", *_USUAL}
-"""What timm's `model_args` may hold: the others change the network."""
+"""The keys that timm's `model_args` may have. Others change the network."""
 
 
 def is_checkpoint(path):
-    """Whether a path is that of somebody's tensors, or of a folder of them."""
+    """Returns whether a path is a file of tensors, or a folder with one."""
     path = Path(path)
     if path.is_dir():
         ours = (path / FINGERPRINT).exists()
@@ -65,16 +68,16 @@ def is_checkpoint(path):
 def read_files(path, weights=True):
     """Reads the files of a local checkpoint.
 
-    What lies beside a file is taken to belong to it where it has the name
-    that the Hub's have.
+    The config files beside a file of tensors are read if the file has one of
+    the names that are usual on the Hub.
 
     Args:
-        path: str. A path for which `is_checkpoint`.
+        path: str. A path for which `is_checkpoint` is true.
         weights: bool. Whether to read the tensors as well. Defaults to
             `True`.
 
     Returns:
-        A dict from names to bytes.
+        A dict from file names to bytes.
     """
     path = Path(path)
     if path.is_dir():
@@ -87,28 +90,32 @@ def read_files(path, weights=True):
 
 
 def choose(where, names):
-    """The name of the file of tensors among several.
+    """Returns the name of the file of tensors among several names.
+
+    Args:
+        where: str. Names the checkpoint in error messages.
+        names: collection of str. The names of the files.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If none of the names is that of a file of tensors.
     """
     for name in WEIGHTS:
         if name in names:
             return name
-    sharded = " These are divided among several files." * (_INDEX in names)
+    sharded = " Its tensors are in several files." * (_INDEX in names)
     raise ValueError(
-        "`weights` should be a network of keras_resfam, with its "
-        f"{FINGERPRINT}, or a checkpoint with its tensors in one file, "
+        f"`weights` should be a network of keras_resfam, with a {FINGERPRINT}, "
+        "or a checkpoint with its tensors in one file, "
         f"{' or '.join(WEIGHTS)}.{sharded} Received: weights={where}"
     )
 
 
 def contents(where, files, family, arguments):
-    """Reads what a checkpoint's files hold, if it fits the network asked for.
+    """Reads a checkpoint, after checking that it fits the network.
 
     Args:
-        where: str. What messages call it.
-        files: dict from names to bytes.
+        where: str. Names the checkpoint in error messages.
+        files: dict from file names to bytes.
         family: str. The builder's name.
         arguments: dict. The builder's architecture arguments.
 
@@ -116,7 +123,7 @@ def contents(where, files, family, arguments):
         A dict of attributes of a `pretrained.sources.Source`.
 
     Raises:
-        ValueError: If it does not fit, or is not what it should be.
+        ValueError: If the checkpoint is invalid, or does not fit the network.
     """
     with _named(where):
         config = _config(files)
@@ -132,9 +139,16 @@ def contents(where, files, family, arguments):
 
 
 def class_names(where, files):
-    """The names of a checkpoint's classes, as a tuple; empty if unknown.
+    """Returns the names of a checkpoint's classes.
 
-    As timm has it, 1,000 classes without names are ImageNet's.
+    As in timm, 1,000 classes without names are those of ImageNet.
+
+    Args:
+        where: str. Names the checkpoint in error messages.
+        files: dict from file names to bytes.
+
+    Returns:
+        A tuple of str, which is empty if the names are unknown.
     """
     with _named(where):
         config = _config(files)
@@ -148,29 +162,32 @@ def class_names(where, files):
         if not isinstance(names, (list, tuple)) or not all(
             isinstance(name, str) for name in names
         ):
-            raise ValueError(f"Its class names should be a list: {names!r}.")
+            raise ValueError(
+                f"Its class names should be a list, not {names!r}."
+            )
         return tuple(names)
 
 
 @contextlib.contextmanager
 def _named(where):
+    """Adds the name of the checkpoint to errors."""
     try:
         yield
     except ValueError as error:
         raise ValueError(
-            f"`weights` should be a checkpoint of the very network. {error} "
+            f"`weights` should be a checkpoint of this network. {error} "
             f"Received: weights={where}"
         ) from error
 
 
 def _config(files):
-    """What the files beside the tensors say, in one dict."""
-    said = {}
+    """Returns the contents of all config files as one dict."""
+    config = {}
     for name in CONFIGS:
         if name in files:
-            said |= _object(name, files[name])
-    inner = said.get("pretrained_cfg")  # where newer files of timm have it
-    return said | inner if isinstance(inner, dict) else said
+            config |= _object(name, files[name])
+    inner = config.get("pretrained_cfg")  # newer timm has the values in here
+    return config | inner if isinstance(inner, dict) else config
 
 
 def _object(name, contents):
@@ -179,37 +196,43 @@ def _object(name, contents):
     except ValueError as error:
         raise ValueError(f"{name} cannot be read: {error}.") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{name} cannot be read: it holds no object.")
+        raise ValueError(f"{name} cannot be read: it is not a JSON object.")
     return found
 
 
 def _check_network(config, family, arguments):
-    """Refuses networks with the same tensors that compute something else."""
+    """Raises an error if the network of a config computes something else.
+
+    The tensors alone do not show this.
+    """
     call = families.call(family, arguments)
     if family not in (*TIMM, "ResNet", "WideResNet"):
         known = ", ".join((*TIMM, "ResNet", "WideResNet"))
-        raise ValueError(f"There are some for {known}, and none for {call}.")
+        raise ValueError(f"Only {known} can load one. {call} cannot.")
     if arguments.get("shortcut") == "identity":
         raise ValueError(
-            "Where others have shortcuts without parameters, they put the "
-            "channels of zeros elsewhere; there may be one for "
-            'shortcut="projection".'
+            "Other projects pad the channels of shortcuts without parameters "
+            "differently. Only a network built with "
+            'shortcut="projection" can load one.'
         )
     architecture = config.get("architecture", TIMM.get(family))
     if architecture != TIMM.get(family):
-        raise ValueError(f"This is one of {architecture!r}, and not of {call}.")
+        raise ValueError(f"It is a checkpoint of {architecture!r}, not {call}.")
     changes = config.get("model_args") or {}
     usual = _USUAL | dict.fromkeys(changes.keys() - _SHAPES)
     for key, value in (config | changes).items():
         if key in usual and value != usual[key]:
             raise ValueError(
-                f"Its config has {key}={value!r}, and that of the network "
-                f"would have {usual[key]!r}."
+                f"Its config has {key}={value!r}, but this network has "
+                f"{usual[key]!r}."
             )
 
 
 def _moments(config):
-    """Mean and standard deviation of the channels, in 0..255, or `None`."""
+    """Returns the channels' means and standard deviations, or `None`.
+
+    They are those of pixels in 0..255.
+    """
     pairs = (("mean", "std"), ("image_mean", "image_std"))
     for mean, std in pairs:
         if mean in config and std in config:
@@ -219,20 +242,20 @@ def _moments(config):
         return None
     if not (are_numbers(mean) and are_numbers(std) and min(std) > 0):
         raise ValueError(
-            "Its config should have the channels' moments as lists of "
-            f"numbers, and has mean={mean!r}, std={std!r}."
+            "Its config should have the mean and std of the channels as lists "
+            f"of numbers, but has mean={mean!r}, std={std!r}."
         )
     return tuple(tuple(255 * x for x in values) for values in (mean, std))
 
 
 def _input_shape(config):
-    """`(height, width, channels)`, or `None`."""
-    size = config.get("input_size")  # transformers has no such thing
+    """Returns `(height, width, channels)`, or `None`."""
+    size = config.get("input_size")  # in timm's configs only
     if size is None:
         return None
     if not are_numbers(size) or len(size) != 3:
         raise ValueError(
             "Its config should have (channels, height, width) as `input_size`, "
-            f"and has {size!r}."
+            f"but has {size!r}."
         )
     return (*size[1:], size[0])

@@ -1,19 +1,20 @@
-"""Arrays of a `.weights.h5` file, by the layer names that Keras notes in it.
+"""Reads the arrays of a `.weights.h5` file by the names of the layers.
 
-HDF5's C library trusts what it reads: one flipped bit in a file's structure
-can end the process, and a few kilobytes can name gigabytes. So a file is read
-here only if it is one of our own, to the bit: its SHA-256 is pinned in the
-registry. Any other is read in a process of its own, which is this very file
-run as a script, with limits on its memory and time. If it crashes, that is an
-error here and no more. (A check of the structure before the library sees it
-would be a second reader of the whole format; and `.weights.h5`, not
-safetensors, is what plain Keras opens of a published network.)
+HDF5's C library trusts what it reads. One flipped bit in the structure of a
+file can crash the process, and a file of a few kilobytes can declare arrays of
+gigabytes. A file is therefore read in this process only if its SHA-256 is in
+the registry. Any other file is read in a separate process with limits on its
+memory and time, which runs this module as a script. If that process crashes,
+an error is raised here. (To check the structure without the library would take
+a second reader of the whole format. Safetensors would be safer, but plain
+Keras loads published networks from `.weights.h5` files.)
 
-Either way the names, types, shapes and storage of all arrays are checked
-before a byte of any is read. Keras writes each array whole, uncompressed, so
-that together they are no larger than the file: nothing larger is read.
+In both cases, the names, types, shapes and storage of all arrays are checked
+before any values are read. Keras writes each array contiguous and uncompressed,
+so all arrays together are no larger than the file. Larger ones are refused.
 
-This file imports nothing of keras_resfam or Keras, to start within a moment.
+This module does not import keras_resfam or Keras, so that the script starts
+quickly.
 """
 
 import io
@@ -31,26 +32,28 @@ _MOST_VARIABLES = 16  # of a layer; Keras's own have up to 5
 _LONGEST_NAME = 1000
 _FLOATS = "float16", "float32", "float64"
 
-# Of the process that reads, beside a few copies of the file: bytes, seconds.
-MEMORY = 2**29
-_TIME = 60
+# The limits of the process that reads a file.
+_MEMORY = 2**29  # bytes, in addition to a few copies of the file
+_TIME = 60  # seconds
 
 
 def read(contents, expected=None):
-    """Reads a file that is trusted.
+    """Reads a trusted file in this process.
 
     Args:
-        contents: bytes of the file.
+        contents: bytes. The contents of the file.
         expected: dict from layer names to lists of `[type, shape]`, one for
-            each array. Defaults to `None`, whatever the file has.
+            each array that the file should have. Defaults to `None`, which
+            accepts all arrays.
 
     Returns:
         A dict from layer names to lists of arrays.
 
     Raises:
-        ValueError: If the file has no names, arrays that are not written as
-            Keras writes them, or others than are expected.
-        OSError, RuntimeError: and what else h5py raises of a damaged file.
+        ValueError: If the file lacks the names of layers, stores arrays in
+            another way than Keras, or has other arrays than `expected`.
+        OSError, RuntimeError: If the file is damaged. `ERRORS` lists all types
+            of errors that h5py may raise.
     """
     with h5py.File(io.BytesIO(contents), "r") as file:
         entries = _find(file, len(contents))
@@ -62,24 +65,25 @@ def read(contents, expected=None):
 
 
 def read_apart(contents, expected=None):
-    """Reads a file that is not trusted, in a process of its own.
+    """Reads an untrusted file in a separate process.
 
-    Takes and returns what `read` does.
+    The arguments and the result are those of `read`.
 
     Raises:
-        ValueError: If it cannot be read so.
+        ValueError: If the file cannot be read.
     """
     try:
         process = subprocess.run(
-            # -P: the folder of this file has modules of common names. -S: the
-            # paths of installed packages are passed on instead of sought.
+            # -P keeps the folder of this file off the path, because modules in
+            # it have common names. -S saves the time to set up the paths of
+            # installed packages, which PYTHONPATH passes on.
             [sys.executable, "-P", "-S", __file__],
             input=json.dumps(expected).encode() + b"\n" + contents,
             capture_output=True,
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                "OPENBLAS_NUM_THREADS": "1",  # or its threads take the memory
+                "OPENBLAS_NUM_THREADS": "1",  # more threads need more memory
             },
             timeout=5 * _TIME,
         )
@@ -88,17 +92,17 @@ def read_apart(contents, expected=None):
     head, _, values = process.stdout.partition(b"\n")
     if process.returncode or not head:
         raise ValueError(
-            "The file's structure is damaged, or asks for more memory or time "
-            f"than it is worth: {_ending(process)}."
+            "The structure of the file is damaged, or reading it takes too "
+            f"much memory or time: {_exit_reason(process)}."
         )
-    told = json.loads(head)
-    if "error" in told:
-        raise ValueError(told["error"])
-    return _unpack(told["layers"], bytearray(values))
+    answer = json.loads(head)
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return _unpack(answer["layers"], bytearray(values))
 
 
-def _ending(process):
-    """How a process has ended that should have read a file."""
+def _exit_reason(process):
+    """Says how the process that should have read a file has ended."""
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         return f"the process that read it was ended by {name}"
@@ -107,7 +111,7 @@ def _ending(process):
 
 
 def _unpack(layout, values):
-    """Arrays of what a process has sent of them."""
+    """Returns the arrays whose bytes the separate process has sent."""
     layers, start = {}, 0
     for layer, variables in layout.items():
         layers[layer] = []
@@ -121,7 +125,7 @@ def _unpack(layout, values):
 
 
 def _widened(dtype, array):
-    """An array as it is, but of bfloat16 as float32, of the same values."""
+    """Converts bfloat16, which NumPy lacks, to float32; keeps other types."""
     if dtype != "bfloat16":
         return array
     return (array.view("uint16").astype("uint32") << 16).view("float32")
@@ -132,11 +136,11 @@ def _find(file, size):
 
     Args:
         file: `h5py.File`.
-        size: int. The file's bytes.
+        size: int. The size of the file in bytes.
 
     Returns:
-        A dict from layer names to lists of pairs, the type's name and
-        `h5py.Dataset`.
+        A dict from layer names to lists of pairs, the name of the type and
+        the `h5py.Dataset`.
     """
     found, total = {}, 0
     layers = _group(file, "layers", MOST_LAYERS)
@@ -149,17 +153,17 @@ def _find(file, size):
         name = _text(group, "name")
         if name is None:
             raise ValueError(
-                "The file does not tell its layers' names. Save it again with "
-                "Keras 3.15 or newer."
+                "The file does not have the names of its layers. Save it again "
+                "with Keras 3.15 or newer."
             )
         if name in found:
-            raise ValueError(f"There are two layers '{name}' in the file.")
+            raise ValueError(f"The file has two layers '{name}'.")
         found[name] = [_array(group, key) for key in sorted(group, key=int)]
         total += sum(entry.nbytes for _, entry in found[name])
         if total > size:
             raise ValueError(
-                f"The file has {size:,} bytes, and its arrays take more: they "
-                "are not in the file, or several times."
+                f"The file has {size:,} bytes, but its arrays have more. They "
+                "are not in the file, or share their bytes."
             )
     return found
 
@@ -172,7 +176,7 @@ def _layout(entries):
 
 
 def _check(found, expected):
-    """Checks types, shapes and names of arrays."""
+    """Checks the types, shapes and names of arrays."""
     if expected is None:
         return
     for layer in [*expected, *found]:
@@ -184,13 +188,13 @@ def _check(found, expected):
             )
 
 
-def _own(group, name):
-    """A part of a file which is not a link to elsewhere."""
+def _member(group, name):
+    """Returns a member of a group, after checking that it is not a link."""
     link = group.get(name, getlink=True)
     if link is None:
         raise ValueError(
-            f"'{name}' is not in '{group.name}': the file is no '.weights.h5' "
-            "of Keras."
+            f"'{name}' is not in '{group.name}': Keras has not written this "
+            "file as a '.weights.h5'."
         )
     if not isinstance(link, h5py.HardLink):
         raise ValueError(f"'{name}' in '{group.name}' is a link.")
@@ -198,31 +202,31 @@ def _own(group, name):
 
 
 def _group(parent, name, most):
-    group = _own(parent, name)
+    group = _member(parent, name)
     if not isinstance(group, h5py.Group):
-        raise ValueError(f"'{group.name}' is no group of the file.")
+        raise ValueError(f"'{group.name}' is not a group.")
     if len(group) > most:
         raise ValueError(
-            f"'{group.name}' should have at most {most:,} parts. "
+            f"'{group.name}' should have at most {most:,} members. "
             f"Received: {len(group):,}"
         )
     return group
 
 
 def _array(group, key):
-    """The type's name and the entry of an array that lies in the file whole.
+    """Returns the type's name and the dataset of an array, after checks.
 
-    HDF5 knows no bfloat16: Keras notes the name.
+    HDF5 has no bfloat16. Keras stores the name of the type as an attribute.
     """
-    entry = _own(group, key)
+    entry = _member(group, key)
     if not isinstance(entry, h5py.Dataset) or entry.shape is None:
-        raise ValueError(f"'{entry.name}' is no array of the file.")
+        raise ValueError(f"'{entry.name}' is not an array.")
     dtype = entry.dtype.name
     if entry.dtype.itemsize == 2 and _text(entry, "dtype") == "bfloat16":
         dtype = "bfloat16"
     elif dtype not in _FLOATS:
         raise ValueError(
-            f"The values of '{entry.name}' should be of the type "
+            f"The values of '{entry.name}' should have the type "
             f"{', '.join(_FLOATS)} or bfloat16. Received: {dtype}"
         )
     whole = entry.id.get_create_plist().get_layout() == h5py.h5d.CONTIGUOUS
@@ -232,14 +236,14 @@ def _array(group, key):
         or entry.id.get_storage_size() != entry.nbytes
     ):
         raise ValueError(
-            f"The values of '{entry.name}' are not in the file as Keras writes "
-            "them, whole and uncompressed."
+            f"The values of '{entry.name}' should be in the file, contiguous "
+            "and uncompressed, as Keras writes them."
         )
     return dtype, entry
 
 
 def _text(entry, name):
-    """An attribute that is a short text, or `None`."""
+    """Returns an attribute that is a short string, or `None`."""
     if name not in entry.attrs:
         return None
     attribute = entry.attrs.get_id(name)
@@ -253,13 +257,17 @@ def _text(entry, name):
 
 
 def _limit(size):
-    """Limits this process, where the system can, for a file of some size."""
+    """Limits the memory and time of this process, if the system can.
+
+    Args:
+        size: int. The size of the file that it reads, in bytes.
+    """
     try:
         import resource
     except ImportError:  # Windows
         return
     for kind, limit in (
-        (resource.RLIMIT_DATA, MEMORY + 4 * size),
+        (resource.RLIMIT_DATA, _MEMORY + 4 * size),
         (resource.RLIMIT_CPU, _TIME),
         (resource.RLIMIT_CORE, 0),
     ):
@@ -269,7 +277,7 @@ def _limit(size):
 
 
 def main():
-    """Reads a file from the standard input, and writes its arrays."""
+    """Reads a file from standard input, and writes its arrays to the output."""
     expected = json.loads(sys.stdin.buffer.readline())
     contents = sys.stdin.buffer.read()
     _limit(len(contents))
@@ -289,7 +297,7 @@ def main():
         out.write(array.astype(native, copy=False).tobytes())
 
 
-# What h5py raises of damaged files, and what is raised here.
+# The errors that h5py raises for damaged files, and those raised here.
 ERRORS = (
     *(ValueError, TypeError, OSError, RuntimeError),
     *(AttributeError, LookupError, MemoryError),

@@ -1,10 +1,10 @@
-"""Verified files of a repository on the Hugging Face Hub.
+"""Downloads networks of this project from the Hugging Face Hub.
 
-Their sizes and SHA-256 are checked before anything else reads them; what is
-not as it should be does not stay in the Hub's cache.
+The sizes and SHA-256 of the files are checked before they are read. A file
+that differs is removed from the Hub's cache.
 
-The Hub's client is slow to import: `pretrained.sources` imports this module
-where something is fetched.
+The Hub's client is slow to import, so `pretrained.sources` imports this module
+only where a file is fetched.
 """
 
 import functools
@@ -30,15 +30,14 @@ from keras_resfam.pretrained.files import (
     size_fault,
 )
 
-_LARGEST_FINGERPRINT = 2**24  # bytes; a ResNet of 1,202 layers takes 1 MB
+_LARGEST_FINGERPRINT = 2**24  # bytes; that of ResNet-1202 has 1 MB
 
 
 def fetch(repository, revision, pins=None):
-    """Returns a repository's files from the Hub's cache, else from the Hub.
+    """Returns the files of a repository, from the Hub's cache or the Hub.
 
-    A revision that is in the cache is taken from there, without a request,
-    also where it is a branch or a tag. What is not as it should be is removed
-    from the cache and, once, fetched again.
+    A cached revision is read without a request, even if it is a branch or a
+    tag. A damaged file is removed from the cache and fetched again once.
 
     Args:
         repository: str. `organisation/name`.
@@ -49,8 +48,8 @@ def fetch(repository, revision, pins=None):
         A dict from the names in `NEEDED` to bytes.
 
     Raises:
-        HubError: If they cannot be had, or are not as they should be.
-        ValueError: If the repository's name is not one.
+        HubError: If the files cannot be fetched, or differ from the pins.
+        ValueError: If the name of the repository or the revision is invalid.
     """
     with hub_errors(repository, revision):
         for _ in range(2):
@@ -62,38 +61,38 @@ def fetch(repository, revision, pins=None):
                 files = {path.name: path.read_bytes() for path in paths}
                 wrong = fault(files, pins)
             if {path.parent.name for path in paths} - {commit}:
-                wrong = f"commit {commit} was asked for, and not served"
+                wrong = f"commit {commit} was not served"
             if wrong is None:
                 return files
             if constants.HF_HUB_OFFLINE:
-                raise damaged_in_cache(repository, revision, wrong)
+                raise cache_error(repository, revision, wrong)
             remove(paths)
-    raise not_kept(repository, revision, wrong)
+    raise download_error(repository, revision, wrong)
 
 
-def damaged_in_cache(repository, revision, wrong):
-    """The error for files that cannot be fetched again offline."""
+def cache_error(repository, revision, wrong):
+    """Returns the error for damaged files that offline mode cannot replace."""
     return HubError.about(
         repository,
         revision,
         f"the copy in the cache is damaged: {wrong}.",
-        "unset HF_HUB_OFFLINE, and it is fetched again.",
+        "unset HF_HUB_OFFLINE, so that it is fetched again.",
     )
 
 
-def not_kept(repository, revision, wrong):
-    """The error for files that are wrong a second time."""
+def download_error(repository, revision, wrong):
+    """Returns the error for files that are wrong after a second download."""
     return HubError.about(
         repository,
         revision,
         f"{wrong}. It was not kept.",
-        "try again; if it happens again, the copy on the Hub or a proxy on "
-        "the way is broken.",
+        "try again; if it happens again, the copy on the Hub or a proxy is "
+        "broken.",
     )
 
 
 def _cached(repository, revision):
-    """The paths of the cached files and their commit, or `(None, None)`."""
+    """Returns the cached files' paths and commit, or `(None, None)`."""
     paths = [
         try_to_load_from_cache(repository, name, revision=revision)
         for name in NEEDED
@@ -107,14 +106,14 @@ def _cached(repository, revision):
 
 
 def _download(repository, revision, pins):
-    """Fetches the files, if the Hub states the sizes that they should have.
+    """Downloads the files, if the Hub states the sizes that are expected.
 
     Returns:
-        The paths of what was fetched, the revision's commit, and in words
-        what is wrong with the sizes, or `None`.
+        A tuple: the paths of the downloaded files, the revision's commit, and
+        a str that says what is wrong with the sizes, or `None`.
     """
-    # First a question that fails at once where downloads wait and repeat. It
-    # also tells which commit a branch or a tag is.
+    # This request fails at once if the Hub cannot be reached, where downloads
+    # would wait and retry. It also returns the commit of a branch or a tag.
     info = HfApi(library_name="keras_resfam").model_info(
         repository, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
     )
@@ -130,7 +129,7 @@ def _download(repository, revision, pins):
     fetched, wrong = [], None
     if pins is None:
         if stated[FINGERPRINT] > _LARGEST_FINGERPRINT:
-            return [], commit, f"{FINGERPRINT} is larger than any is"
+            return [], commit, f"{FINGERPRINT} is too large"
         fetched = [Path(get(FINGERPRINT))]
         pins, wrong = own_pins(fetched[0].read_bytes())
     wrong = wrong or size_fault(stated, pins)
@@ -140,10 +139,13 @@ def _download(repository, revision, pins):
 
 
 def remove(paths):
-    """Removes files from the cache: its links, and what is in its `blobs/`.
+    """Removes files from the cache, both the links and their targets.
 
-    A link may lead out of the cache, to a file of the user's: it goes, and
-    what it leads to stays.
+    A link may lead out of the cache, to a file of the user. Then the link is
+    removed, and the target is kept.
+
+    Args:
+        paths: iterable of Path. Files in the cache's `snapshots/`.
     """
     for path in paths:
         repository = path.parents[2].resolve()
@@ -158,15 +160,19 @@ def remove(paths):
 
 
 class hub_errors:
-    """Turns errors of the Hub's client into one that says what to do.
+    """Context manager that turns errors of the Hub's client into a `HubError`.
 
-    A context manager. The client's own error holds the request, and with it
-    the user's token: neither the error that is raised nor its traceback leads
-    to it.
+    The client's error holds the request, and with it the user's token. The
+    error that is raised instead does not refer to it, and its traceback does
+    not either.
+
+    Args:
+        repository: str. `organisation/name`.
+        revision: str. A branch, tag or commit.
 
     Raises:
-        HubError: for whatever went wrong on the way.
-        ValueError: If the repository's name is not one.
+        HubError: If the client fails.
+        ValueError: If the name of the repository or the revision is invalid.
     """
 
     def __init__(self, repository, revision):
@@ -176,30 +182,30 @@ class hub_errors:
         return self
 
     def __exit__(self, kind, error, traceback):
-        told = self._tell(error)
+        translated = self._translate(error)
         del error, traceback
-        if told is None:
+        if translated is None:
             return False
         try:
-            raise told from None
-        except type(told):
-            told.__context__ = None  # which Python has set to the client's
+            raise translated from None
+        except type(translated):
+            translated.__context__ = None  # Python has set the client's error
             raise
 
-    def _tell(self, error):
-        """The error to raise instead, or `None`."""
+    def _translate(self, error):
+        """Returns the error to raise instead, or `None`."""
         where = self.repository, self.revision
-        if isinstance(error, HubError):  # an OSError that says it already
+        if isinstance(error, HubError):  # an OSError, but clear already
             return None
         if isinstance(error, _REFUSED):
             return ValueError(
-                "A repository is 'organisation/name', and a revision a branch, "
-                f"tag or commit: {_without_secrets(str(error))} "
+                "A repository should be 'organisation/name', and a revision a "
+                f"branch, tag or commit: {_without_secrets(str(error))} "
                 f"Received: repository={where[0]!r}, revision={where[1]!r}"
             )
         if isinstance(error, _FAILED):
-            told = map(_without_secrets, _explain(error))
-            return HubError.about(*where, *told)
+            cause_and_remedy = map(_without_secrets, _explain(error))
+            return HubError.about(*where, *cause_and_remedy)
         return None
 
 
@@ -207,29 +213,27 @@ _REFUSED = errors.HFValidationError, errors.BadRequestError
 
 _FAILED = (
     OSError,
-    RuntimeError,  # the client's wrapper of what fails in its threads
-    json.JSONDecodeError,  # an answer that is not the Hub's, or not whole
+    RuntimeError,  # wraps errors in the client's threads
+    json.JSONDecodeError,  # an incomplete answer, or not the Hub's
     *(TypeError, AttributeError, LookupError),  # an answer of another shape
-    UnicodeError,  # a token that no header can hold
+    UnicodeError,  # a token with invalid characters
     errors.HTTPError,
     errors.XetDownloadError,
 )
 
 
 def _without_secrets(text):
-    """A text without the token, and without what URLs have of passwords."""
+    """Removes the token, and the users and passwords of URLs, from a text."""
     user = constants.ENDPOINT.partition("://")[2].rpartition("@")[0]
     for secret in filter(None, (get_token(), user, user.partition(":")[2])):
         text = text.replace(secret, "…")
     return re.sub(r"://[^/?#\s]*@", "://", text)
 
 
-_LOG_IN = (
-    "give the token of an account that has it: `hf auth login`, or HF_TOKEN"
-)
+_LOG_IN = "log in to an account that has access, by `hf auth login` or HF_TOKEN"
 _BY_STATUS = {
     401: (
-        "there is no such repository, or it is private and the token is "
+        "the repository does not exist, or it is private and the token is "
         "missing or wrong",
         f"check the name; if access is needed, {_LOG_IN}",
     ),
@@ -240,12 +244,12 @@ _BY_STATUS = {
         + ", ".join(NEEDED),
     ),
     412: (
-        "somebody else has published there meanwhile",
-        "look at what is there, and publish again",
+        "somebody else has published to the repository in the meantime",
+        "look at their commit, and publish again",
     ),
     429: (
         "there were too many requests",
-        f"wait some minutes and try again; more are allowed if you {_LOG_IN}",
+        f"wait some minutes and try again, or {_LOG_IN}",
     ),
 }
 
@@ -272,19 +276,19 @@ def _explain(error):
         usual = "the Hub has trouble", "try again later"
         cause, remedy = _BY_STATUS.get(status, usual)
     elif isinstance(error, errors.HTTPError):
-        cause = f"{constants.ENDPOINT} cannot be reached, or hung up"
+        cause = f"{constants.ENDPOINT} cannot be reached, or disconnected"
         remedy = (
-            "check the network, HF_ENDPOINT and proxies, and try again; in a "
-            "checkout of keras_resfam, weights/ needs no network"
+            "check the network, HF_ENDPOINT and proxies, and try again; a "
+            "clone of keras_resfam has the weights and needs no network"
         )
     elif isinstance(error, UnicodeError):
-        # Its text has the token's characters.
-        cause = "the token has characters that no token has"
+        # The message of this error has characters of the token.
+        cause = "the token has invalid characters"
         return f"{cause}.", f"{_LOG_IN}."
     elif getattr(error, "errno", None) is not None:
         cause = f"the cache, {constants.HF_HUB_CACHE}, cannot be used"
-        remedy = "make it writable, make room, or name another by HF_HOME"
+        remedy = "make it writable, free disk space, or set HF_HOME to another"
     else:
-        cause, remedy = "the answer did not come through whole", "try again"
+        cause, remedy = "the answer is incomplete or invalid", "try again"
     said = " ".join(str(error).split())
     return f"{cause} ({type(error).__name__}: {said}).", f"{remedy}."

@@ -1,9 +1,9 @@
-"""Verified files of somebody's checkpoint on the Hugging Face Hub.
+"""Downloads other projects' checkpoints from the Hugging Face Hub.
 
-The Hub itself tells the size and the SHA-256 of each file of a revision. What
-is not so is not read, and does not stay in the cache, where the name of a file
-is what the Hub said. Like `pretrained.hub`, this is imported where something
-is fetched.
+The Hub states the size and the digest of each file of a revision. A file that
+differs is not read, and is removed from the cache. A cached file is named
+after its digest, so it can be verified again without a request. Like
+`pretrained.hub`, this module is imported only where a file is fetched.
 """
 
 import hashlib
@@ -22,25 +22,27 @@ from keras_resfam.pretrained.files import FINGERPRINT, describe
 
 
 def fetch(repository, revision, pins=None, weights=True):
-    """Returns a checkpoint's files from the Hub's cache, else from the Hub.
+    """Returns the files of a checkpoint, from the Hub's cache or the Hub.
 
-    As in `hub.fetch`, a revision that is in the cache is taken from there
-    without a request, and what is not as it should be is, once, fetched again.
+    As in `hub.fetch`, a cached revision is read without a request, and a
+    damaged file is fetched again once.
 
     Args:
         repository: str. `organisation/name`.
         revision: str. A branch, tag or commit.
-        pins: dict from names to what `files.describe` says of the contents.
-            Defaults to `None`, what the Hub says.
-        weights: bool. Whether the tensors are wanted, or only what is said of
-            them. Defaults to `True`.
+        pins: dict from file names to what `files.describe` should return for
+            their contents. Defaults to `None`, which trusts the digests that
+            the Hub states.
+        weights: bool. Whether to fetch the tensors. If `False`, only the
+            configs are fetched. Defaults to `True`.
 
     Returns:
-        A dict from names to bytes; `None` if the repository holds a network
-        of keras_resfam.
+        A dict from file names to bytes, or `None` if the repository holds a
+        network of keras_resfam.
 
     Raises:
-        HubError: If they cannot be had, or are not what the Hub says.
+        HubError: If the files cannot be fetched, or differ from what the Hub
+            or `pins` state.
         ValueError: If the repository holds no checkpoint that can be read.
     """
     with hub.hub_errors(repository, revision):
@@ -50,7 +52,7 @@ def fetch(repository, revision, pins=None, weights=True):
             known = _from_cache(repository, revision, weights)
             wrong = None
             if known is None:
-                listed, commit = _listed(repository, revision)
+                listed, commit = _list_files(repository, revision)
                 if FINGERPRINT in listed:
                     return None
                 known, wrong = _download(
@@ -62,13 +64,13 @@ def fetch(repository, revision, pins=None, weights=True):
             if wrong is None:
                 return files
             if constants.HF_HUB_OFFLINE:
-                raise hub.damaged_in_cache(repository, revision, wrong)
+                raise hub.cache_error(repository, revision, wrong)
             hub.remove(known)
-    raise hub.not_kept(repository, revision, wrong)
+    raise hub.download_error(repository, revision, wrong)
 
 
 def _cached(repository, revision, names):
-    """The paths of those of the files that are in the cache."""
+    """Returns the paths of the files that are in the cache."""
     found = (
         try_to_load_from_cache(repository, name, revision=revision)
         for name in names
@@ -77,12 +79,16 @@ def _cached(repository, revision, names):
 
 
 def _from_cache(repository, revision, weights):
-    """The cached files and what the Hub said of them, or `None`."""
+    """Returns a dict from cached paths to size and digest, or `None`.
+
+    The size is `None`, which means that it is not known.
+    """
     paths = _cached(repository, revision, foreign.CONFIGS)
     if weights:
         tensors = _cached(repository, revision, foreign.WEIGHTS)[:1]
         paths = tensors + paths if tensors else []
-    # Where links are not allowed, a file has its own name in the cache.
+    # The links in the cache lead to files that are named after their digests.
+    # Where the system has no links, the names are no digests.
     known = {path: (None, path.resolve().name) for path in paths}
     commits = {path.parent.name for path in paths}
     if len(commits) != 1 or not all(
@@ -93,8 +99,8 @@ def _from_cache(repository, revision, weights):
     return known
 
 
-def _listed(repository, revision):
-    """What the Hub says of the files of a revision, and its commit."""
+def _list_files(repository, revision):
+    """Returns a dict from file names to size and digest, and the commit."""
     info = HfApi(library_name="keras_resfam").model_info(
         repository,
         revision=revision,
@@ -110,11 +116,11 @@ def _listed(repository, revision):
 
 
 def _download(repository, revision, commit, listed, pins, weights):
-    """Fetches the files, if the registry agrees with the Hub.
+    """Downloads the files, if the Hub states the digests in the registry.
 
     Returns:
-        A dict from their paths to size and digest, and in words what is
-        wrong, or `None`.
+        A pair: a dict from the paths to size and digest, and a str that says
+        what is wrong, or `None`.
     """
     names = [name for name in foreign.CONFIGS if name in listed]
     if weights:
@@ -122,7 +128,7 @@ def _download(repository, revision, commit, listed, pins, weights):
         names.insert(0, foreign.choose(where, listed))
     for name, pin in (pins or {}).items():
         if listed.get(name) != (pin["bytes"], pin["sha256"]):
-            return {}, f"{name} is not that of the registry, {pin}"
+            return {}, f"{name} is not the file in the registry, {pin}"
     known = {}
     for name in names:
         path = hf_hub_download(
@@ -130,26 +136,29 @@ def _download(repository, revision, commit, listed, pins, weights):
         )
         known[Path(path)] = listed[name]
     if {path.parent.name for path in known} - {commit}:
-        return known, f"commit {commit} was asked for, and not served"
+        return known, f"commit {commit} was not served"
     return known, None
 
 
 def _fault(files, known, pins):
-    """Returns in words what is wrong with the files, or `None`."""
+    """Says what is wrong with the files; returns `None` if nothing is."""
     for path, (size, digest) in known.items():
         contents = files[path.name]
         if size not in (None, len(contents)):
             return f"{path.name} should have {size} bytes, not {len(contents)}"
         if _digest(contents, digest) != digest:
-            return f"{path.name} should have the digest {digest}, and has not"
+            return f"{path.name} does not have the digest {digest}"
         pin = (pins or {}).get(path.name)
         if pin is not None and describe(contents) != pin:
-            return f"{path.name} is not that of the registry, {pin}"
+            return f"{path.name} is not the file in the registry, {pin}"
     return None
 
 
 def _digest(contents, like):
-    """The SHA-256 of a large file; git's SHA-1 of one that git keeps."""
+    """Returns the digest of contents, of the same kind as another digest.
+
+    The Hub states the SHA-256 of large files, and git's SHA-1 of small ones.
+    """
     if len(like or "") == 40:
         header = b"blob %d\0" % len(contents)
         return hashlib.sha1(

@@ -1,7 +1,8 @@
-"""What a `recipe.json` says of a trained network.
+"""Reads and checks a `recipe.json`, which describes a trained network.
 
-Training writes the file, and others may: whatever reads one reads it here, so
-that what is not as it should be ends in one error, which names the field.
+Training writes the file, but users may edit it or write their own. All code
+that needs one reads it here, so that a wrong field always ends in the same
+error, which names the field.
 """
 
 import json
@@ -12,18 +13,18 @@ from keras_resfam.models import families
 
 
 def parse(text):
-    """Reads the contents of a recipe.json.
+    """Parses and checks the contents of a recipe.json.
 
     Args:
-        text: str or bytes.
+        text: str or bytes. The contents of the file.
 
     Returns:
-        A dict. "builder", "arguments", "dataset" and "input_shape" are there
-        and valid. "classes", "preprocessing" and "class_names" are valid if
-        they are there.
+        A dict. `"builder"`, `"arguments"`, `"dataset"` and `"input_shape"` are
+        present and valid. `"classes"`, `"preprocessing"` and `"class_names"`
+        are optional, and valid if present.
 
     Raises:
-        ValueError: If not; the text names the field.
+        ValueError: If a field is missing or invalid. The message names it.
     """
     try:
         recipe = json.loads(text)
@@ -31,7 +32,7 @@ def parse(text):
         raise ValueError(f"It should be JSON. Received: {error!r}") from error
     if not isinstance(recipe, dict):
         raise ValueError(
-            f"It should be an object of JSON. Received: {type(recipe).__name__}"
+            f"It should be a JSON object. Received: {type(recipe).__name__}"
         )
     check(recipe, "builder", _is_builder, "a builder of keras_resfam")
     known = families.defaults(recipe["builder"])
@@ -66,13 +67,16 @@ def parse(text):
 
 
 def check(recipe, field, fits, allowed):
-    """Refuses a recipe whose field is missing, or is something else.
+    """Checks that a recipe has a field, and that its value is allowed.
 
     Args:
-        recipe: dict.
-        field: str.
-        fits: Function from a value to whether it is allowed.
-        allowed: str. What is.
+        recipe: dict. The recipe.
+        field: str. The name of the field.
+        fits: callable. Takes a value, and returns whether it is allowed.
+        allowed: str. Describes the allowed values in the error message.
+
+    Raises:
+        ValueError: If the field is missing, or its value is not allowed.
     """
     if field in recipe and fits(recipe[field]):
         return
@@ -83,6 +87,7 @@ def check(recipe, field, fits, allowed):
 
 
 def is_text(value):
+    """Returns whether a value is a string that is not empty."""
     return isinstance(value, str) and value != ""
 
 

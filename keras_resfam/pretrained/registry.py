@@ -1,4 +1,4 @@
-"""Which trained networks there are: what `registry.json` says."""
+"""The registry of trained networks, `registry.json` and `public.json`."""
 
 import dataclasses
 import json
@@ -14,10 +14,10 @@ from keras_resfam.models import families
 PATH = Path(__file__).with_name("registry.json")
 
 PUBLIC = Path(__file__).with_name("public.json")
-"""What others have trained and published."""
+"""The registry of networks that other projects trained and published."""
 
 _NAMESPACE = "keras-resfam"
-"""The organisation on the Hugging Face Hub under which they are published."""
+"""The organisation on the Hugging Face Hub that publishes our networks."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -25,16 +25,16 @@ class Network:
     """A trained network.
 
     Attributes:
-        name: str. Its folder in `weights/`.
+        name: str. The name of its folder in `weights/`.
         builder: str. The builder's name.
         arguments: dict. The builder's architecture arguments.
-        dataset: str. What it was trained on.
+        dataset: str. The data set that it was trained on.
         classes: int. Number of classes.
         input_shape: list. `[height, width, channels]`.
-        accuracy: float, in percent, on the test split.
+        accuracy: float. The accuracy on the test set, in percent.
         repository: str. `organisation/name` on the Hub.
-        commit: str. The commit that is loaded; `None` if it has not been
-            published.
+        commit: str. The commit that is loaded, or `None` if the network has
+            not been published.
         files: dict from file names to their `"bytes"` and `"sha256"`.
     """
 
@@ -53,7 +53,8 @@ class Network:
     def call(self):
         """The expression that builds the network with these weights.
 
-        It has the data set's name where that means this very network.
+        Its `weights` is the name of the data set, if that selects this
+        network, or else the name of the network.
         """
         network = self.builder, self.arguments
         weights = _shorthand(self.name, self.dataset, *network)
@@ -69,11 +70,11 @@ class Network:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class PublicNetwork(Network):
-    """A network that others have trained.
+    """A network that another project trained.
 
-    Its accuracy is what they state. Where its commit is `None`, the newest
-    revision is loaded, verified by the SHA-256 that the Hub itself states;
-    otherwise by that of the registry as well.
+    Its accuracy is the one that the authors state. If its commit is `None`,
+    the newest revision is loaded and verified by the digest that the Hub
+    states. Otherwise it is also verified by the digest in the registry.
 
     Attributes:
         licence: str. The licence of the weights, as stated.
@@ -93,18 +94,18 @@ class PublicNetwork(Network):
 
 
 def title(dataset):
-    """The name of a data set as papers print it."""
+    """Returns the name of a data set as papers print it, such as CIFAR-10."""
     return DATASETS[dataset].title if dataset in DATASETS else dataset
 
 
 def read():
-    """Returns all networks of the registry, as a list of `Network`."""
+    """Returns the networks of this project, as a list of `Network`."""
     entries = json.loads(PATH.read_text())
     return [Network(name, **entry) for name, entry in entries.items()]
 
 
 def read_public():
-    """Returns the networks of others, as a list of `PublicNetwork`."""
+    """Returns other projects' networks, as a list of `PublicNetwork`."""
     record = DATASETS["imagenet2012"]
     return [
         PublicNetwork(
@@ -122,7 +123,7 @@ def read_public():
 
 
 def write(networks):
-    """Writes the registry, whole or not at all.
+    """Replaces the registry of this project's networks.
 
     Args:
         networks: iterable of `Network`.
@@ -136,21 +137,21 @@ def write(networks):
 
 
 def lock():
-    """A context manager that keeps other processes from registering meanwhile.
+    """Returns a lock on the registry, as a context manager.
 
-    Who reads the registry in order to write it holds this lock. It is
-    reentrant within a process.
+    Code that reads the registry in order to write it holds this lock, which
+    keeps other processes from writing. It is reentrant within a process.
     """
     path = PATH.with_name(f".{PATH.name}.lock")
     return filelock.FileLock(path, is_singleton=True)
 
 
 def pins(name, sha256):
-    """Whether a file is one that the registry knows, to the bit.
+    """Returns whether a file is in the registry with this digest.
 
     Args:
-        name: str. The file's name in the folder of a network.
-        sha256: str. Its digest.
+        name: str. The name of the file in the folder of a network.
+        sha256: str. The SHA-256 of its contents.
     """
     return any(
         network.files.get(name, {}).get("sha256") == sha256
@@ -159,7 +160,7 @@ def pins(name, sha256):
 
 
 def repository(name):
-    """The repository on the Hub in which the project publishes a network."""
+    """Returns the Hub repository in which this project publishes a network."""
     return f"{_NAMESPACE}/{name}"
 
 
@@ -168,15 +169,16 @@ def list_weights(family=None, dataset=None):
 
     Args:
         family: str or callable. A builder or its name. Defaults to `None`,
-            all of them.
-        dataset: str. A data set's name. Defaults to `None`, all of them.
+            all families.
+        dataset: str. A data set's name. Defaults to `None`, all data sets.
 
     Returns:
-        A list of `keras_resfam.pretrained.registry.Network`. The attributes of
-        one are all that is known of it, and it prints as one line.
+        A list of `keras_resfam.pretrained.registry.Network`. Its attributes
+        describe a network, among them `name`, `builder`, `arguments`,
+        `dataset` and `accuracy` (in percent). It prints as one line.
 
     Raises:
-        ValueError: If there is no such builder or data set.
+        ValueError: If the builder or the data set is unknown.
 
     Example:
 
@@ -203,11 +205,11 @@ def list_weights(family=None, dataset=None):
 
 
 def choose(name, family, arguments):
-    """The network meant by a name, for the very architecture asked for.
+    """Returns the network of an architecture that a name selects.
 
     Args:
-        name: str. Of a network, or of a data set: then, of several, the most
-            accurate is meant.
+        name: str. The name of a network or of a data set. Of several networks
+            trained on a data set, the most accurate is selected.
         family: str. The builder's name.
         arguments: dict. The builder's architecture arguments.
 
@@ -230,15 +232,18 @@ def choose(name, family, arguments):
 
 
 def _shorthand(name, dataset, family, arguments):
-    """What `weights` can be for a network: its data set, where that means it.
+    """Returns the shortest `weights` that selects a network.
+
+    This is the name of the data set, if it selects the network, or else the
+    name of the network.
 
     Args:
         name: str. The network's name.
-        dataset: str. What it was trained on.
+        dataset: str. The data set that it was trained on.
         family: str. The builder's name.
         arguments: dict. The builder's architecture arguments.
     """
-    meant = choose(dataset, family, arguments)
-    if meant is not None and meant.name != name:
+    selected = choose(dataset, family, arguments)
+    if selected is not None and selected.name != name:
         return name
     return next((x for x, y in ALIASES.items() if y == dataset), dataset)

@@ -1,10 +1,10 @@
-"""From what `weights=` names to verified values in a model.
+"""Finds the weights that `weights=` asks for, and loads them into a model.
 
 The weights of a network are a folder: `weights/<name>/` in a checkout of this
-project, a repository on the Hugging Face Hub. Its files are verified before
-HDF5 opens one; what is verified is what is opened, since the bytes are read
-once. Values go from there into the network layer by layer, by name, when their
-types and shapes are those of the fingerprint.
+project, or a repository on the Hugging Face Hub. The files are verified before
+HDF5 opens one. They are read only once, so the bytes that were verified are
+the bytes that are opened. The values are loaded by layer name, after their
+types and shapes were compared with the fingerprint.
 """
 
 import contextlib
@@ -36,10 +36,10 @@ from keras_resfam.pretrained.files import (
 )
 
 CHECKOUT = Path(__file__).parents[2]
-"""The checkout of this project, where the package is installed from one."""
+"""The checkout of this project, if the package is imported from one."""
 
-_CARRIED = Path(__file__).parents[1] / "weights"
-"""Where a wheel has put the small networks (see setup.py)."""
+_BUNDLED = Path(__file__).parents[1] / "weights"
+"""The folder with the small networks that a wheel has (see setup.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +47,18 @@ class Source:
     """Verified weights, ready to be loaded.
 
     Attributes:
-        where: str. What messages call them.
-        layers: dict. Lists of arrays by layer name.
-        dataset: str. What they were trained on, if known.
-        preprocessing: str or tuple. The data set by whose channel moments the
-            network normalises its images, or they themselves, as a pair of
-            tuples: mean and standard deviation, 0..255. If known.
-        input_shape: tuple. `(height, width, channels)`, if known.
-        checkpoint: `dialects.Checkpoint`. What others call them, if others
-            have trained them.
+        where: str. Names the weights in error messages.
+        layers: dict from layer names to lists of arrays.
+        dataset: str. The data set that they were trained on, or `None` if it
+            is unknown.
+        preprocessing: str or tuple. The channel moments by which the network
+            normalizes images: the name of a data set, or a pair of tuples,
+            the means and the standard deviations of pixels in 0..255. `None`
+            if they are unknown.
+        input_shape: tuple. `(height, width, channels)`, or `None` if it is
+            unknown.
+        checkpoint: `dialects.Checkpoint`. The checkpoint of another project
+            that the values are from, or `None`.
     """
 
     where: str
@@ -67,24 +70,25 @@ class Source:
 
     @property
     def classes(self):
-        """int. Those of the classifier, or `None` if there is none."""
+        """int. Number of classes, or `None` without a classifier."""
         top = self.layers.get("predictions")
         return top[0].shape[-1] if top else None
 
     @property
     def channels(self):
-        """int. Those of the images."""
+        """int. Number of channels of the images."""
         return self.layers["stem_conv"][0].shape[-2]
 
     def load_into(self, network):
-        """Loads the weights into a network of the architecture.
+        """Loads the weights into a network.
 
         Args:
-            network: list of its layers, with or without the classifier.
+            network: list of the layers of the network, with or without the
+                classifier.
 
         Raises:
-            ValueError: If a layer would not get the values that are its own;
-                the text names it. All are then as they were.
+            ValueError: If the values do not fit the layers. The message names
+                the first layer. No layer is changed then.
         """
         targets = {layer.name: layer for layer in network if layer.weights}
         layers = self.layers
@@ -93,7 +97,7 @@ class Source:
         elif "predictions" not in layers:
             raise ValueError(
                 "`include_top` should be False with weights that have no "
-                f"classifier, as those of {self.where}. "
+                f"classifier, such as those of {self.where}. "
                 "Received: include_top=True"
             )
         with _read_as_weights(self.where):
@@ -116,23 +120,26 @@ class Source:
 
 @contextlib.contextmanager
 def _read_as_weights(where):
-    """Has whatever is wrong with a file end in a ValueError that names it."""
+    """Turns any error about a file into a ValueError that names the file."""
     try:
         yield
     except hdf5.ERRORS as error:
         raise ValueError(
-            f"The weights of {where} are not those of this network. {error}"
+            f"The weights of {where} do not fit this network. {error}"
         ) from error
 
 
 def _read_layers(where, weights, expected=None):
-    """The arrays of a `.weights.h5` file, which is of a network of ours.
+    """Reads the arrays of a `.weights.h5` file of a network of keras_resfam.
 
     Args:
-        where: str. What messages call the file.
-        weights: bytes.
+        where: str. Names the file in error messages.
+        weights: bytes. The contents of the file.
         expected: dict as `fingerprint.layout` returns it. Defaults to `None`,
-            whatever the file has.
+            which accepts all arrays that the file has.
+
+    Returns:
+        A dict from layer names to lists of arrays.
     """
     trusted = registry.pins(WEIGHTS, describe(weights)["sha256"])
     read = hdf5.read if trusted else hdf5.read_apart
@@ -152,11 +159,11 @@ def find(weights, family, arguments):
     """Finds and verifies what a builder's `weights=` asks for.
 
     Args:
-        weights: `None`; a data set's name, or that of a network of
+        weights: `None`; the name of a data set or of a network of
             `list_weights`; the path of a weights folder, of a training run,
-            of a `.weights.h5` file or of somebody's checkpoint;
-            `"hf://organisation/name"`, with `@revision` behind it or not; or
-            a `Source`, which is returned as it is.
+            of a `.weights.h5` file or of another project's checkpoint;
+            `"hf://organisation/name[@revision]"`; or a `Source`, which is
+            returned unchanged.
         family: str. The builder's name.
         arguments: dict. The builder's architecture arguments.
 
@@ -164,13 +171,13 @@ def find(weights, family, arguments):
         A `Source`, or `None` for `weights=None`.
 
     Raises:
-        ValueError: If there are no such weights for the very architecture.
-        keras_resfam.HubError: If the Hub does not give them.
+        ValueError: If no such weights exist for this architecture.
+        keras_resfam.HubError: If the Hub does not deliver them.
     """
     if weights is None or isinstance(weights, Source):
         return weights
     if not isinstance(weights, (str, os.PathLike)):
-        raise _refusal(weights, family)
+        raise _weights_error(weights, family)
     text = os.path.expanduser(weights)
     if text.startswith("hf://"):
         repository, _, revision = text.removeprefix("hf://").partition("@")
@@ -183,37 +190,39 @@ def find(weights, family, arguments):
         if isinstance(network, registry.PublicNetwork):
             return _public(network, family, arguments)
         files = _registered_files(network)
-    elif _is_run(Path(text)):
+    elif _is_run_folder(Path(text)):
         return _read_file(Path(text) / WEIGHTS, family, arguments)
     elif foreign.is_checkpoint(text):
         files = foreign.read_files(text)
         return _foreign(repr(text), files, family, arguments)
     elif os.path.isdir(text):
         files = _read_folder(Path(text))
-    elif _is_of_a_folder(text):
+    elif _is_in_weights_folder(text):
         files = _read_folder(Path(text).parent)
     elif os.path.isfile(text) and text.endswith(".weights.h5"):
         return _read_file(Path(text), family, arguments)
     else:
-        raise _refusal(weights, family, _what_is_wrong(text))
+        raise _weights_error(weights, family, _path_hint(text))
     return _source(repr(text), files, family, arguments)
 
 
 def class_names(weights):
-    """Returns the names of the classes that weights tell apart.
+    """Returns the names of the classes of trained weights.
 
     Args:
-        weights: str or path, as for a builder: a data set's name, that of a
+        weights: str or path, as for a builder: the name of a data set or of a
             network of `list_weights`, a path, or
             `"hf://organisation/name[@revision]"`.
 
     Returns:
-        A tuple of str, in the order of the classifier's outputs. A checkpoint
-        of 1,000 classes whose config has no names is taken to be ImageNet's.
+        A tuple of str, in the order of the classifier's outputs. If a
+        checkpoint has 1,000 classes and its config has no names, these are
+        the names of ImageNet.
 
     Raises:
-        ValueError: If there are no such weights, or nothing tells the names.
-        keras_resfam.HubError: If the Hub does not tell them.
+        ValueError: If the weights do not exist, or the names of their classes
+            are unknown.
+        keras_resfam.HubError: If the Hub does not deliver them.
 
     Example:
 
@@ -233,7 +242,7 @@ def class_names(weights):
         names = _names_of(text) or _names_registered(text)
     if not names:
         raise ValueError(
-            "`weights` should be a data set's name, or weights that tell the "
+            "`weights` should be a data set's name, or weights that have the "
             f"names of their classes. Received: weights={weights!r}"
         )
     return names
@@ -271,7 +280,10 @@ def _names_of(dataset):
 
 
 def _descriptions(text):
-    """The files that say what weights are, by name; `None` for a mere name."""
+    """Returns the files that describe weights, by name.
+
+    `None` if `text` is the name of a data set or of a network.
+    """
     if text.startswith("hf://"):
         repository, _, revision = text.removeprefix("hf://").partition("@")
         where = repository, revision or "main"
@@ -285,7 +297,7 @@ def _descriptions(text):
 
 
 def _fetch(repository, revision, pins=None):
-    # The Hub's client is slow to import, and seldom needed.
+    # The Hub's client is slow to import, and rarely needed.
     from keras_resfam.pretrained import hub
 
     return hub.fetch(repository, revision, pins)
@@ -304,8 +316,8 @@ def _public(network, family, arguments):
         raise HubError.about(
             network.repository,
             revision,
-            "it holds another network than the registry says.",
-            f"name another in `weights`. {_offer(family)}",
+            "it holds another network than the registry states.",
+            f"pass other weights. {_available(family)}",
         )
     source = _foreign(repr(network.name), files, family, arguments)
     return dataclasses.replace(source, dataset=network.dataset)
@@ -316,17 +328,18 @@ def _foreign(where, files, family, arguments):
 
 
 def names():
-    """What `weights` may be without being a path: networks and data sets."""
+    """Returns the set of names that `weights` accepts, besides paths."""
     networks = registry.read() + registry.read_public()
     own = {network.name for network in networks}
     own |= {network.dataset for network in networks}
     return own | DATASETS.keys() | ALIASES.keys()
 
 
-def _is_run(folder):
-    """Whether a path is that of a training run's folder, and not a network's.
+def _is_run_folder(folder):
+    """Returns whether a folder is that of a training run.
 
-    A run has no description of its own in the format that Keras loads.
+    Unlike the folder of a packaged network, it has no `config.json`, which
+    Keras loads, and no fingerprint.
     """
     files = RECIPE, WEIGHTS
     return all((folder / name).is_file() for name in files) and not any(
@@ -334,55 +347,55 @@ def _is_run(folder):
     )
 
 
-def _is_of_a_folder(path):
-    """Whether a path is that of the weights in a weights folder."""
+def _is_in_weights_folder(path):
+    """Returns whether a path is the file of weights in a weights folder."""
     folder, name = os.path.split(path)
     beside = os.path.join(folder, FINGERPRINT)
     return name == WEIGHTS and all(map(os.path.isfile, (path, beside)))
 
 
-def _what_is_wrong(path):
-    """A sentence on a path that weights cannot be read from."""
+def _path_hint(path):
+    """Returns a sentence that says why weights cannot be read from a path."""
     if os.path.isfile(path):
         if path.endswith(".keras"):
-            return f"`keras.saving.load_model` reads '{path}'. "
+            return f"Load '{path}' with `keras.saving.load_model`. "
     elif os.path.basename(path) != path or path.endswith(".weights.h5"):
-        return f"There is no file or folder '{path}'. "
+        return f"The file or folder '{path}' does not exist. "
     return ""
 
 
-def _refusal(weights, family, wrong=""):
+def _weights_error(weights, family, wrong=""):
     return ValueError(
-        "`weights` should be None, the data set of trained weights, the path "
-        "of a weights folder or of a '.weights.h5' file, or "
-        f"'hf://organisation/name[@revision]'. {wrong}{_offer(family)} "
+        "`weights` should be None, the name of a data set or network, the "
+        "path of a weights folder or of a '.weights.h5' file, or "
+        f"'hf://organisation/name[@revision]'. {wrong}{_available(family)} "
         f"Received: weights={weights!r}"
     )
 
 
-def _offer(family):
+def _available(family):
     calls = sorted({n.call for n in registry.list_weights(family)})
     return (
-        f"For {family} there are: {', '.join(calls) or 'none'}. "
-        "`keras_resfam.list_weights()` lists those of all families."
+        f"Weights for {family}: {', '.join(calls) or 'none'}. "
+        "`keras_resfam.list_weights()` lists the weights of all families."
     )
 
 
 def _choose(name, family, arguments):
-    """The network meant by a name, for the very architecture asked for."""
+    """Returns the network of an architecture that a name selects."""
     network = registry.choose(name, family, arguments)
     if network is None:
         raise ValueError(
-            "`weights` should be those of trained networks. There are none "
-            f"for {families.call(family, arguments, weights=name)}. "
-            f"{_offer(family)} Received: weights={name!r}"
+            "`weights` should be those of a trained network. None exist for "
+            f"{families.call(family, arguments, weights=name)}. "
+            f"{_available(family)} Received: weights={name!r}"
         )
     return network
 
 
 def _registered_files(network):
-    """A network's files: from the checkout, the package, else the Hub."""
-    folders = [_CARRIED / network.name]
+    """Reads a network's files from the checkout, the package or the Hub."""
+    folders = [_BUNDLED / network.name]
     if (CHECKOUT / "pyproject.toml").is_file():
         folders.insert(0, CHECKOUT / "weights" / network.name)
     for folder in folders:
@@ -393,9 +406,8 @@ def _registered_files(network):
         raise HubError.about(
             network.repository,
             "none",
-            f"'{network.name}' ({megabytes:.0f} MB) is not in this "
-            "installation, which has the small networks only, and has not been "
-            "published.",
+            f"'{network.name}' ({megabytes:.0f} MB) has not been published, "
+            "and this installation has the small networks only.",
             "clone the project and install it with `pip install -e`, or pass "
             f"the path of its folder weights/{network.name} as `weights`.",
         )
@@ -414,21 +426,22 @@ def _read_folder(folder, pins=None):
     wrong = fault(files, pins)
     if wrong is not None:
         raise ValueError(
-            f"The weights in '{folder}' are not as they were published: "
-            f"{wrong}. Restore them, in a checkout with "
-            f"`git restore {folder}`. Received: weights='{folder}'"
+            f"The weights in '{folder}' differ from the published ones: "
+            f"{wrong}. Restore them; in a checkout, `git restore {folder}` "
+            f"does. Received: weights='{folder}'"
         )
     return files
 
 
 def _read_file(path, family, arguments):
-    """The `Source` of a file, with what the run that it lies in says of it."""
+    """Returns the `Source` of a file and the recipe.json beside it."""
     where = repr(str(path))
     weights = path.read_bytes()
     wrong = digest_fault(path, weights)
     if wrong is not None:
         raise ValueError(
-            f"The weights in '{path}' are not as training wrote them: {wrong}. "
+            f"The weights in '{path}' differ from those that training wrote: "
+            f"{wrong}. "
             f"Received: weights={where}"
         )
     layers, known = _read_layers(where, weights), {}
@@ -438,36 +451,37 @@ def _read_file(path, family, arguments):
             described = recipe.parse(beside.read_bytes())
         except ValueError as error:
             raise ValueError(
-                f"`weights` should lie beside the {RECIPE} of their run, or "
-                f"beside none; {beside} does not tell what they were trained "
-                f"on. {error} Received: weights={where}"
+                f"`weights` should be in a folder with a valid {RECIPE}, or "
+                f"without one. {beside} is invalid: {error} "
+                f"Received: weights={where}"
             ) from error
-        known = _known(described)
-        _check_network(where, _built(described), family, arguments)
+        known = _attributes(described)
+        _check_network(where, _architecture(described), family, arguments)
     return Source(where, layers, **known)
 
 
-def _built(described):
-    """The builder and the arguments of the network that a recipe.json is of."""
+def _architecture(described):
+    """Returns the builder's name and the arguments in a recipe.json."""
     return described["builder"], described["arguments"]
 
 
-def _check_network(where, built, family, arguments):
-    """Refuses weights of another network than the one asked for."""
-    if built[0] != family or families.architecture(
-        *built
+def _check_network(where, found, family, arguments):
+    """Raises an error if weights are those of another architecture."""
+    if found[0] != family or families.architecture(
+        *found
     ) != families.architecture(family, arguments):
         raise ValueError(
-            "`weights` should be those of the very network, "
-            f"{families.call(family, arguments)}; these are those of "
-            f"{families.call(*built)}. Received: weights={where}"
+            "`weights` should be those of "
+            f"{families.call(family, arguments)}, but are those of "
+            f"{families.call(*found)}. Received: weights={where}"
         )
 
 
-def _known(described):
-    """What a recipe.json tells of weights, as the attributes of a `Source`."""
+def _attributes(described):
+    """Returns the attributes of a `Source` that a recipe.json states."""
     dataset = described["dataset"]
-    # Fine-tuned networks keep the moments of what they started from.
+    # Fine-tuned networks keep the moments of the data set that they were
+    # first trained on.
     moments = described.get("preprocessing", dataset)
     if isinstance(moments, list):
         moments = tuple(map(tuple, moments))
@@ -481,17 +495,17 @@ def _known(described):
 
 
 def _source(where, files, family, arguments):
-    """Makes a `Source` of a network's files, if it is the one asked for."""
+    """Returns the `Source` of a network's files, after checking them."""
     try:
         described = recipe.parse(files[RECIPE])
         variables = json.loads(files[FINGERPRINT])["variables"]
         expected = fingerprint.layout(variables)
     except (*hdf5.ERRORS, RecursionError) as error:
         raise ValueError(
-            "`weights` should be those of a network of keras_resfam; "
-            f"{RECIPE} and {FINGERPRINT} do not tell which "
-            f"({error!r}). Received: weights={where}"
+            "`weights` should be those of a network of keras_resfam, but "
+            f"{RECIPE} or {FINGERPRINT} is invalid ({error!r}). "
+            f"Received: weights={where}"
         ) from error
-    _check_network(where, _built(described), family, arguments)
+    _check_network(where, _architecture(described), family, arguments)
     layers = _read_layers(where, files[WEIGHTS], expected)
-    return Source(where, layers, **_known(described))
+    return Source(where, layers, **_attributes(described))

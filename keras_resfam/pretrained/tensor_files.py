@@ -1,8 +1,8 @@
-"""Files of tensors by name, as PyTorch's users publish them.
+"""Reads files of named tensors, as PyTorch users publish them.
 
-A `.safetensors` file is read by its library, which checks the header against
-the file. A `.pth`, `.pt` or `.bin` file is a pickle: torch reads it with
-`weights_only=True`, so that nothing in it is run.
+The safetensors library reads `.safetensors` files, and checks their headers.
+A `.pth`, `.pt` or `.bin` file is a pickle. torch reads it with
+`weights_only=True`, so that no code in it is run.
 """
 
 import io
@@ -18,28 +18,28 @@ _TYPES = {
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
-    "BF16": "<u2",  # the upper half of a float32, of which NumPy has no type
+    "BF16": "<u2",  # NumPy has no bfloat16, the upper half of a float32
     "I64": "<i8",  # counts of batches
     "I32": "<i4",
 }
 
 _WRAPPERS = ("state_dict", "model", "net")
-"""Under which the tensors are where a file holds more than them."""
+"""The keys of the tensors in files that also hold other objects."""
 
 
 def read(name, contents):
     """Reads the tensors of a file.
 
     Args:
-        name: str. The file's name, whose suffix tells of which kind it is.
-        contents: bytes.
+        name: str. The file's name. Its suffix determines the format.
+        contents: bytes. The contents of the file.
 
     Returns:
         A dict from names to arrays.
 
     Raises:
-        ValueError: If the file is damaged, or not of the kind.
-        ImportError: If it takes torch to read it, which is not installed.
+        ValueError: If the file is damaged, or has another format.
+        ImportError: If torch is needed to read it, and is not installed.
     """
     if name.endswith(SAFETENSORS):
         return _read_safetensors(contents)
@@ -47,13 +47,13 @@ def read(name, contents):
 
 
 def _read_safetensors(contents):
-    import safetensors  # seldom needed
+    import safetensors  # rarely needed
 
     try:
         tensors = safetensors.deserialize(contents)
     except safetensors.SafetensorError as error:
         raise ValueError(
-            f"It is damaged, or no file of safetensors: {error}."
+            f"It is damaged, or not a safetensors file: {error}."
         ) from error
     size = int.from_bytes(contents[:8], "little")
     json.loads(contents[8 : 8 + size], object_pairs_hook=_unique)
@@ -61,7 +61,10 @@ def _read_safetensors(contents):
 
 
 def _unique(pairs):
-    """An object of JSON, in which the library takes the last of one name."""
+    """Returns a JSON object, after checking that its names are unique.
+
+    The library takes the last of several tensors of one name.
+    """
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
@@ -72,8 +75,8 @@ def _unique(pairs):
 def _array(name, dtype, shape, data):
     if dtype not in _TYPES:
         raise ValueError(
-            f"Its tensors should be of the types {', '.join(_TYPES)}; "
-            f"'{name}' is of {dtype}."
+            f"Its tensors should have the types {', '.join(_TYPES)}, but "
+            f"'{name}' has {dtype}."
         )
     array = np.frombuffer(data, _TYPES[dtype]).reshape(shape)
     if dtype == "BF16":
@@ -86,26 +89,27 @@ def _read_pickle(contents):
         import torch
     except ImportError as error:
         raise ImportError(
-            "torch is needed to read weights that PyTorch pickled, and is not "
-            "installed: `pip install torch`. Files of safetensors need none."
+            "torch is needed to read weights that PyTorch pickled, but is not "
+            "installed: `pip install torch`. It is not needed for "
+            ".safetensors files."
         ) from error
 
     try:
         state = torch.load(
             io.BytesIO(contents), map_location="cpu", weights_only=True
         )
-    except Exception as error:  # torch's, zipfile's and pickle's own kinds
+    except Exception as error:  # of torch, zipfile and pickle
         cause = str(error).strip().partition("\n")[0]
         raise ValueError(
-            "torch finds no tensors in it that can be read without running "
-            f"what a pickle may hold (`weights_only=True`): {cause}"
+            "torch cannot read tensors from it without running code that a "
+            f"pickle may hold (`weights_only=True`): {cause}"
         ) from error
     state = _unwrapped(state)
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise ValueError(
-                "It should hold tensors by name, or a dict of them as "
-                f"{' or '.join(map(repr, _WRAPPERS))}; {name!r} is a "
+                "It should hold a dict of named tensors, which may be under "
+                f"{' or '.join(map(repr, _WRAPPERS))}, but {name!r} is a "
                 f"{type(tensor).__name__}."
             )
     return {name: _from_torch(tensor) for name, tensor in state.items()}
@@ -114,7 +118,7 @@ def _read_pickle(contents):
 def _unwrapped(state):
     if not isinstance(state, dict):
         raise ValueError(
-            "It should hold tensors by name, and holds a "
+            "It should hold a dict of named tensors, but holds a "
             f"{type(state).__name__}."
         )
     for wrapper in _WRAPPERS:

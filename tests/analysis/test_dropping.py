@@ -342,7 +342,7 @@ def test_a_branch_that_adds_a_loss_is_refused():
     model = keras.Model(inputs, keras.layers.Add(name="add")([inputs, f]))
     dropped = drop_blocks(model, survival=[1.0])
     assert len(dropped.losses) == 1
-    with pytest.raises(ValueError, match="should add no losses"):
+    with pytest.raises(ValueError, match="should have no other losses"):
         dropped(np.ones((2, 5), "float32"), training=True)
 
 

@@ -29,8 +29,8 @@ def calls(graph, target):
 @pytest.fixture
 def watched(monkeypatch):
     """What each pass has found and left of its operation, by its name."""
-    monkeypatch.setattr(winograd, "CHANNELS", 8)
-    monkeypatch.setattr(winograd, "TILES", 1)
+    monkeypatch.setattr(winograd, "_CHANNELS", 8)
+    monkeypatch.setattr(winograd, "_TILES", 1)
     monkeypatch.setattr(winograd, "_compiled", lambda function: function)
     monkeypatch.setattr(
         torch.backends.cpu, "get_cpu_capability", lambda: "AVX2"

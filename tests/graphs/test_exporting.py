@@ -11,7 +11,7 @@ import pytest
 
 import keras_resfam
 from families import build, images, randomize
-from keras_resfam.graphs.exporting import ROADS, SUFFIXES
+from keras_resfam.graphs.exporting import BACKENDS, SUFFIXES
 from runtimes import RUNTIMES
 
 HERE = keras.backend.backend()
@@ -63,13 +63,13 @@ def check_file(model, path, format):
         )
 
 
-@pytest.mark.parametrize("format", ROADS)
+@pytest.mark.parametrize("format", BACKENDS)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("family", NETWORKS)
 def test_files_give_what_the_network_does(family, form, format, tmp_path):
-    if HERE not in ROADS[format]:
-        pytest.skip(f"{HERE} takes the detour over {[*ROADS[format]][0]}")
-    need(*ROADS[format][HERE], RUNTIMES[format][1])
+    if HERE not in BACKENDS[format]:
+        pytest.skip(f"{HERE} exports with {[*BACKENDS[format]][0]}")
+    need(*BACKENDS[format][HERE], RUNTIMES[format][1])
     model = FORMS[form](network(family))
     path = tmp_path / f"network{SUFFIX[format]}"
     keras_resfam.export(model, path)
@@ -78,8 +78,8 @@ def test_files_give_what_the_network_does(family, form, format, tmp_path):
 
 def test_on_another_backend_where_this_one_cannot(tmp_path):
     format = DETOURS[HERE]
-    assert HERE not in ROADS[format]
-    need(*ROADS[format][next(iter(ROADS[format]))], RUNTIMES[format][1])
+    assert HERE not in BACKENDS[format]
+    need(*BACKENDS[format][next(iter(BACKENDS[format]))], RUNTIMES[format][1])
     model = network()
     path = tmp_path / f"network{SUFFIX[format]}"
     keras_resfam.export(model, path)
@@ -100,7 +100,7 @@ def test_keras_itself_fails_where_there_is_a_detour(tmp_path):
 
 def test_a_file_takes_the_place_of_another(tmp_path):
     format = {"torch": "torch", "tensorflow": "litert", "jax": "onnx"}[HERE]
-    need(*ROADS[format][next(iter(ROADS[format]))])
+    need(*BACKENDS[format][next(iter(BACKENDS[format]))])
     path = tmp_path / f"network{SUFFIX[format]}"
     path.write_text("another")
     keras_resfam.export(network(), str(path), format)
@@ -125,7 +125,7 @@ def test_what_another_backend_cannot_load_leaves_nothing(tmp_path):
             return x
 
     format = DETOURS[HERE]
-    need(*ROADS[format][next(iter(ROADS[format]))])
+    need(*BACKENDS[format][next(iter(BACKENDS[format]))])
     image = keras.Input(SHAPE)
     model = keras.Model(image, Own()(image))
     with pytest.raises(RuntimeError, match="Could not locate class 'Own'|Own"):

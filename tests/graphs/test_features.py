@@ -118,7 +118,7 @@ def test_errors():
     with pytest.raises(ValueError, match="network of keras_resfam.*layers"):
         feature_extractor(other)
     model = keras_resfam.DMRNet(8, input_shape=(8, 8, 3))
-    with pytest.raises(ValueError, match="'stage9', of a layer called 0"):
+    with pytest.raises(ValueError, match="'stage9', which is called 0"):
         feature_extractor(model, ["stage3_block1_relu", "stage9"])
     with pytest.raises(ValueError, match="`model` should be a functional"):
         flatten_model(keras.layers.Dense(2))

@@ -273,9 +273,9 @@ def test_weights_of_other_moments_do_not_load(tmp_path):
     )
     ours.save_weights(path)
     other = small_dmrnet(input_shape=SMALL, include_preprocessing="cifar100")
-    with pytest.raises(ValueError, match="normalise images .* Received: a net"):
+    with pytest.raises(ValueError, match="normalize images .* Received: a net"):
         other.load_weights(path)
-    with pytest.warns(UserWarning, match="normalise images"):
+    with pytest.warns(UserWarning, match="normalize images"):
         other.load_weights(path, skip_mismatch=True)
     like = small_dmrnet(input_shape=SMALL, include_preprocessing="cifar10")
     like.load_weights(path)

@@ -114,13 +114,13 @@ def many_groups(group):
 @pytest.mark.parametrize(
     ("fill", "named"),
     [
-        (many_links, "takes? more"),
-        (many_layers_of_one, "takes? more"),
-        (many_variables, "at most 16 parts"),
-        (one_chunk, "whole and uncompressed"),
+        (many_links, "arrays have more"),
+        (many_layers_of_one, "arrays have more"),
+        (many_variables, "at most 16 members"),
+        (one_chunk, "contiguous and uncompressed"),
         (texts, "Received: object"),
-        (long_name, "does not tell its layers' names"),
-        (many_groups, "at most 20,000 parts"),
+        (long_name, "does not have the names of its layers"),
+        (many_groups, "at most 20,000 members"),
     ],
 )
 def test_small_files_that_ask_for_much(tmp_path, fill, named):
@@ -146,7 +146,7 @@ def test_the_process_that_reads_has_little_memory(monkeypatch):
         f"sys.argv = ['', {hdf5.__file__!r}]\n"
         "import runpy; module = runpy.run_path(sys.argv[1])\n"
         "module['_limit'](10**6)\n"
-        "bytearray(2 * module['MEMORY'])\n"
+        "bytearray(2 * module['_MEMORY'])\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", greedy], capture_output=True, text=True

@@ -235,14 +235,14 @@ def test_a_bare_file_beside_a_recipe_that_is_none(home, tmp_path):
     path = shutil.copy(home / "runs" / "digits" / "model.weights.h5", tmp_path)
     for text in ("[]", "{}", "{"):
         (tmp_path / "recipe.json").write_text(text)
-        with pytest.raises(ValueError, match="beside none; .*recipe.json"):
+        with pytest.raises(ValueError, match=".*recipe.json is invalid"):
             DMRNet(depth=8, weights=path)
 
 
 def test_numbers_of_numpy_and_other_things(client):
     arguments = {"depth": np.int64(8), "width": np.float32(1)}
     assert sources.find("digits", "DMRNet", arguments).classes == 10
-    with pytest.raises(ValueError, match="There are none for DMRNet"):
+    with pytest.raises(ValueError, match="None exist for DMRNet"):
         sources.find("digits", "DMRNet", {"depth": {8}})
 
 
@@ -418,7 +418,7 @@ def test_a_name_without_weights_lists_those_that_exist(home):
     with pytest.raises(ValueError, match="Received: weights='digits'") as info:
         DMRNet(depth=20, weights="digits")
     assert 'DMRNet(depth=8, weights="digits")' in str(info.value)
-    with pytest.raises(ValueError, match="For ResNet there are: none"):
+    with pytest.raises(ValueError, match="Weights for ResNet: none"):
         keras_resfam.ResNet(depth=8, weights="cifar10")
     with pytest.raises(ValueError, match="Received: weights='imagenet'"):
         DMRNet(depth=8, weights="imagenet")
@@ -506,7 +506,7 @@ def with_type(variables, dtype):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda variables: None, "do not tell which"),
+        (lambda variables: None, "fingerprint.json is invalid"),
         (lambda variables: {}, "should have the arrays None"),
         (lambda variables: with_type(variables, "int16"), "Layer 'stem_conv'"),
         (lambda variables: with_type(variables, 3), "Layer 'stem_conv'"),
@@ -522,7 +522,10 @@ def with_type(variables, dtype):
             ),
             "Layer 'stem_conv'",
         ),
-        (lambda variables: variables | {"more/kernel": 3}, "do not tell which"),
+        (
+            lambda variables: variables | {"more/kernel": 3},
+            "fingerprint.json is invalid",
+        ),
     ],
 )
 def test_types_shapes_and_names_are_always_compared(
@@ -640,8 +643,8 @@ def flat(entry):
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (external, "not in the file"),
-        (bomb, "not in the file"),
+        (external, "should be in the file"),
+        (bomb, "should be in the file"),
         (linked, "is a link"),
         (flat, "stem_conv"),
     ],
@@ -740,7 +743,7 @@ def test_a_file_of_a_run_has_its_digest_beside_it(tmp_path):
     first, _ = beside.read_text().splitlines()
     assert first == f"{describe(path.read_bytes())['sha256']}  {path.name}"
     flip(path, 0.9)
-    with pytest.raises(ValueError, match="not as training wrote.*SHA-256"):
+    with pytest.raises(ValueError, match="those that training wrote.*SHA-256"):
         DMRNet(depth=8, weights=path, **options)
     beside.unlink()  # and without it nothing shows
     DMRNet(depth=8, weights=path, **options)
@@ -773,7 +776,7 @@ def test_the_file_of_a_folder_is_checked_as_the_folder_is(folder, tmp_path):
     source = find(path)
     assert is_published(source, folder)
     tiny_run.network().save_weights(path)
-    with pytest.raises(ValueError, match="not as they were published: model"):
+    with pytest.raises(ValueError, match="from the published ones: model"):
         find(path)
 
 
@@ -782,7 +785,7 @@ def test_the_file_of_a_folder_is_checked_as_the_folder_is(folder, tmp_path):
 )
 def test_a_path_of_nothing(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="no file or folder .*Received: "):
+    with pytest.raises(ValueError, match="does not exist.*Received: "):
         find(path)
 
 
@@ -794,7 +797,7 @@ def test_a_path_in_the_home(folder, monkeypatch):
 def test_a_saved_model_is_for_keras_to_load(tmp_path):
     path = tmp_path / "model.keras"
     path.touch()
-    with pytest.raises(ValueError, match="`keras.saving.load_model` reads"):
+    with pytest.raises(ValueError, match="with `keras.saving.load_model`"):
         find(path)
 
 
@@ -802,7 +805,7 @@ def test_a_file_of_something_else(tmp_path):
     path = tmp_path / "other.weights.h5"
     with h5py.File(path, "w") as file:
         file["values"] = [1, 2]
-    with pytest.raises(ValueError, match="no '.weights.h5' of Keras"):
+    with pytest.raises(ValueError, match="as a '.weights.h5'"):
         find(path)
 
 
@@ -833,7 +836,7 @@ WORDS = {
     "hang": ("cannot be reached",),
     "flip": ("sha256", "cannot be read"),
     "stale": (
-        "was asked for, and not served",
+        "was not served",
         "model.weights.h5 should have",
         "not come through whole",
     ),
@@ -877,7 +880,7 @@ def test_an_older_commit_that_is_whole(client, folder, server, weights):
     head = server.repositories[REPOSITORY].head
     head.parent = hub.Commit("0" * 40, None, tiny_run.contents(folder))
     with server.fault("stale", "/resolve/"):
-        with pytest.raises(HubError, match="was asked for, and not served"):
+        with pytest.raises(HubError, match="was not served"):
             find(weights)
     server.requests.clear()
     assert is_published(find(weights), folder)
@@ -892,7 +895,7 @@ def test_a_download_that_is_cut_once_goes_on(client, folder, server):
 def test_a_revision_or_a_file_that_is_not_there(client, server):
     with pytest.raises(HubError, match="no such revision"):
         find(f"hf://{REPOSITORY}@v9")
-    with pytest.raises(HubError, match="no such repository"):
+    with pytest.raises(HubError, match="the repository does not exist"):
         find("hf://org/other")
     server.push("org/other", {"config.json": b"{}"})
     with pytest.raises(ValueError, match="fingerprint.json, or a checkpoint"):
@@ -909,7 +912,7 @@ def test_a_repository_of_something_else(client, server):
     files = {name: describe(b"[]") for name in NEEDED}
     other[FINGERPRINT] = json.dumps({"files": files}).encode()
     server.push("org/other", other)
-    with pytest.raises(ValueError, match="do not tell which"):
+    with pytest.raises(ValueError, match="fingerprint.json is invalid"):
         find("hf://org/other")
 
 
@@ -1036,7 +1039,7 @@ def test_a_file_of_another_size_is_not_downloaded(
     head = server.repositories[REPOSITORY].head
     head.files = files  # the commit that is pinned, and larger
     for _ in range(2):
-        with pytest.raises(HubError, match="should have 4.* bytes, and has 1"):
+        with pytest.raises(HubError, match="should have 4.* bytes, but has 1"):
             find(weights)
     fetched = [path for method, path in server.requests if method == "GET"]
     assert not [path for path in fetched if path.endswith(WEIGHTS)]
@@ -1079,7 +1082,7 @@ def test_secrets_are_not_in_errors(client, server, monkeypatch, kind):
 
 def test_a_token_that_is_not_ascii(client, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_schlüssel")
-    with pytest.raises(HubError, match="token has characters") as info:
+    with pytest.raises(HubError, match="token has invalid characters") as info:
         find()
     said = "".join(traceback.format_exception(info.value))
     assert "schl" not in said + reachable(info.value)

@@ -291,7 +291,7 @@ def test_somebody_else_publishes_meanwhile(folder, server, monkeypatch):
         REPOSITORY, made.oid, False, tiny_run.contents(folder)
     )
     monkeypatch.setattr(publishing, "plan", lambda *arguments: stale)
-    with pytest.raises(SystemExit, match="meanwhile"):
+    with pytest.raises(SystemExit, match="in the meantime"):
         run(folder)
     assert files_of(commits(server)[0]) == {"theirs.txt": b""}
 
