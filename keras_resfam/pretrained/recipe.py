@@ -58,7 +58,7 @@ def parse(text):
     if "preprocessing" in recipe:
         moments = (
             f"true, false, one of {', '.join(DATASETS)}, or a list of the "
-            "channels' means and of their deviations"
+            "channels' means and of their standard deviations"
         )
         check(recipe, "preprocessing", _is_preprocessing, moments)
     if "class_names" in recipe:

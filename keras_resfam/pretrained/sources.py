@@ -249,13 +249,13 @@ def class_names(weights):
 
 
 def _names_in(contents, where):
-    """The class names that a recipe.json tells."""
+    """Returns the class names that a recipe.json states."""
     try:
         described = recipe.parse(contents)
     except ValueError as error:
         raise ValueError(
-            f"`weights` should have a {RECIPE} that tells what they were "
-            f"trained on. {error} Received: weights={where}"
+            f"`weights` should have a valid {RECIPE}. {error} "
+            f"Received: weights={where}"
         ) from error
     return tuple(described.get("class_names", ())) or _names_of(
         described["dataset"]
@@ -263,7 +263,7 @@ def _names_in(contents, where):
 
 
 def _names_registered(name):
-    """The class names of a network, or of a data set, in the registry."""
+    """Returns the class names of a network or data set in the registry."""
     for network in registry.read() + registry.read_public():
         if name in (network.name, network.dataset):
             names = _names_of(network.dataset)
