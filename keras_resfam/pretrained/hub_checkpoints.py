@@ -88,7 +88,7 @@ def _from_cache(repository, revision, weights):
         tensors = _cached(repository, revision, foreign.WEIGHTS)[:1]
         paths = tensors + paths if tensors else []
     # The links in the cache lead to files that are named after their digests.
-    # Where the system has no links, the names are no digests.
+    # On systems without links, the names are not digests.
     known = {path: (None, path.resolve().name) for path in paths}
     commits = {path.parent.name for path in paths}
     if len(commits) != 1 or not all(
