@@ -15,6 +15,7 @@ import yaml
 import draw_figures
 from training import analyse, benchmark, demo, evaluate, package, publish, train
 from training.benchmarks import input_pipeline
+from training.examples import fine_tune_folder
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = {
@@ -95,6 +96,10 @@ def parse_training(arguments):
         ("training/demo.py", demo.parse_arguments),
         ("training/package.py", package.parse_arguments),
         ("training/publish.py", publish.parse_arguments),
+        (
+            "training/examples/fine_tune_folder.py",
+            fine_tune_folder.parse_arguments,
+        ),
     ],
 )
 def test_commands_are_understood(script, parse):

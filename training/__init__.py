@@ -11,4 +11,5 @@ from the project's root. What the commands share is in the rooms:
     benchmarks  what benchmark measures
     studies     what analyse runs, and the page on which it shows it
     page        the page that demo makes, on which a network is taken apart
+    examples    short programs that show what the package is for
 """

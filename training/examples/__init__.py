@@ -1,0 +1,1 @@
+"""What the package is for, each in one short program."""
