@@ -1,8 +1,8 @@
 """Functional models as plain data: read, changed, copied and run again.
 
 Internal: users import `keras_resfam.feature_extractor`, `flatten_model`,
-`fold_batch_norm` and `to_stock_layers`. What `graphs.graph` has for other
-rooms is imported from here.
+`fold_batch_norm`, `to_stock_layers` and `with_temperature`. What
+`graphs.graph` has for other rooms is imported from here.
 """
 
 from keras_resfam.graphs.graph import (
