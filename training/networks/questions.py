@@ -24,7 +24,7 @@ def check(options, dataset, split):
             f"Received: --examples {options.examples}"
         )
     for other in options.ood:
-        if reading.record_of(other) is reading.record_of(dataset):
+        if other.partition(":")[0] == dataset.partition(":")[0]:
             raise ValueError(
                 "`--ood` should be another data set than the one that is "
                 f"measured. Received: --ood {other}"
