@@ -13,6 +13,7 @@ from keras_resfam.graphs.exporting import export
 from keras_resfam.graphs.features import feature_extractor, flatten_model
 from keras_resfam.graphs.folding import fold_batch_norm
 from keras_resfam.graphs.stock import to_stock_layers
+from keras_resfam.graphs.temperature import with_temperature
 from keras_resfam.models.dmrnet import DILNet, DMRNet, DMRNet44, DMRNet50
 from keras_resfam.models.ortho_plain_net import (
     OrthoPlainNet,
@@ -81,4 +82,5 @@ __all__ = [
     "regularizers",
     "to_stock_layers",
     "to_torch_state_dict",
+    "with_temperature",
 ]

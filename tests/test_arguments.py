@@ -167,6 +167,10 @@ CASES = {
             "to_stock_layers",
         )
     },
+    "with_temperature": (
+        keras_resfam.with_temperature,
+        lambda: {"model": residual(), "temperature": 1.5},
+    ),
     "export": (
         keras_resfam.export,
         # Refused in any case: some formats take a process of their own.

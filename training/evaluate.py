@@ -9,9 +9,13 @@
 The network is a training run, a file of its weights, a folder of `weights/`, a
 model that Keras has saved, or what a builder takes as `weights`. The numbers of
 a run are also written to its result.json. The model card of a folder shows the
-numbers of its network.
+numbers of its network; `--update` measures them anew:
+
+    python training/evaluate.py weights/dmrnet_14_cifar10_short --calibrate \
+        --corruptions --examples 1000 --ood cifar100 --update
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -36,17 +40,65 @@ def parse_arguments(arguments=None):
         help="a file for the numbers (default: the run's result.json, if a "
         "run is measured on its test split)",
     )
+    add_questions(add)
+    add(
+        "--update",
+        action="store_true",
+        help="puts the numbers into the network's folder of weights/, its "
+        "card and the registry",
+    )
     return parser.parse_args(arguments)
+
+
+def add_questions(add):
+    """Adds the options that ask for more than the error."""
+    add(
+        "--calibrate",
+        action="store_true",
+        help="fits a temperature on images that the run has held out, or, "
+        "without any, on every second image, and measures it on the others",
+    )
+    add(
+        "--fit-on",
+        metavar="SPLIT",
+        help="the images on which --calibrate fits",
+    )
+    add(
+        "--corruptions",
+        action="store_true",
+        help="measures the error on images with noise, blur, fog and others "
+        "of CIFAR-10-C, for images of 32 x 32 pixels",
+    )
+    add(
+        "--examples",
+        type=command_line.positive,
+        help="how many images are corrupted, the first ones (default: all)",
+    )
+    add(
+        "--ood",
+        action="append",
+        default=[],
+        metavar="DATASET",
+        help="measures how well the network's certainty tells its images "
+        "from those of a data set of other classes; may be repeated",
+    )
+    add(
+        "--reliability",
+        type=pathlib.Path,
+        metavar="PATH",
+        help="a file for the reliability diagram, in SVG",
+    )
 
 
 def main(arguments=None):
     options = parse_arguments(arguments)
     with command_line.exit_on_error("evaluate.py"):
         command_line.check_file("--output", options.output)
+        command_line.check_file("--reliability", options.reliability)
         backend.start(options.backend)
         from keras_resfam._files import write_json
         from training.images import evaluation
-        from training.networks import accuracy, loading
+        from training.networks import accuracy, loading, packaging, questions
         from training.run import run_folder
 
         model, description = loading.load_network(options)
@@ -54,6 +106,10 @@ def main(arguments=None):
         dataset = options.dataset or own_dataset
         own_split = evaluation.own_split(description, dataset, options.data_dir)
         split = options.split or own_split
+        is_own = (dataset, split) == (own_dataset, own_split)
+        questions.check(options, dataset, split)
+        if options.update:
+            packaging.check_update(options.network, is_own)
         weights = loading.describe_weights(options)
         result = accuracy.result(
             model,
@@ -62,15 +118,19 @@ def main(arguments=None):
             split,
             options.data_dir,
             command_line.invocation(),
+            functools.partial(
+                questions.ask, options, model, description, dataset, split
+            ),
         )
         result |= weights
         print(json.dumps(result, indent=2))
         output = options.output
-        is_own = (dataset, split) == (own_dataset, own_split)
         if output is None and is_own and run_folder.is_run(options.network):
             output = pathlib.Path(options.network) / run_folder.RESULT
         if output is not None:
             write_json(output, result)
+        if options.update:
+            packaging.update(pathlib.Path(options.network), result)
 
 
 if __name__ == "__main__":

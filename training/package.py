@@ -8,6 +8,11 @@ published, its kernels rounded to float16, on the test split of its data set.
 Nothing in the folder is typed by hand: the same run on the same machine, with
 the same versions and backend, gives the same folder, byte for byte. (Its date
 is that of the run's file of weights.)
+
+    python training/package.py --table
+
+writes the tables of trained networks in README.md and weights/README.md anew,
+from the folders.
 """
 
 import pathlib
@@ -21,7 +26,14 @@ from training.startup import backend, command_line
 
 def parse_arguments(arguments=None):
     parser = command_line.parser(__doc__)
-    parser.add_argument("run", type=pathlib.Path, help="the run's folder")
+    parser.add_argument(
+        "run", type=pathlib.Path, nargs="?", help="the run's folder"
+    )
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="writes the documents' tables, of all networks",
+    )
     parser.add_argument(
         "--suffix",
         default="",
@@ -35,13 +47,22 @@ def parse_arguments(arguments=None):
 def main(arguments=None):
     options = parse_arguments(arguments)
     with command_line.exit_on_error("Not packaged"):
+        if options.run is None and not options.table:
+            raise ValueError(
+                "There should be a run's folder, or `--table`. Received: none"
+            )
         backend.start(options.backend)
         from keras_resfam.pretrained import registry
-        from training.networks.packaging import package
+        from training.networks import packaging, tables
 
-        folder = package(options.run, options.suffix, options.data_dir)
-    print(folder)
-    print(*(n for n in registry.read() if n.name == folder.name))
+        if options.run is not None:
+            folder = packaging.package(
+                options.run, options.suffix, options.data_dir
+            )
+            print(folder)
+            print(*(n for n in registry.read() if n.name == folder.name))
+        if options.table:
+            print(*tables.write(), sep="\n")
 
 
 if __name__ == "__main__":

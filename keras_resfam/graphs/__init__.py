@@ -1,8 +1,8 @@
 """Reads, changes, copies and runs the graphs of functional models.
 
 Internal: users import `keras_resfam.feature_extractor`, `flatten_model`,
-`fold_batch_norm` and `to_stock_layers`. Other packages of keras_resfam import
-the functions of `graphs.graph` from here.
+`fold_batch_norm`, `to_stock_layers` and `with_temperature`. Other packages of
+keras_resfam import the functions of `graphs.graph` from here.
 """
 
 from keras_resfam.graphs.graph import (

@@ -163,6 +163,68 @@ def test_script_measures_a_run(run, monkeypatch, capsys):
     assert set(written["versions"]) == {"keras", "numpy", backend}
 
 
+@pytest.fixture
+def pictures(run):
+    """A run of images of 32 x 32, in a folder with those of others."""
+    folder, _ = run
+    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe |= {"dataset": "mine", "input_shape": [32, 32, 3]}
+    recipe["preprocessing"] = "cifar10"
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    network = keras_resfam.ResNet(
+        depth=8, classes=10, include_preprocessing="cifar10"
+    )
+    network.save_weights(folder / "model.weights.h5")
+    for file in folder.glob("*.sha256"):
+        file.unlink()
+    for name, count in (("mine", 60), ("others", 20)):
+        images = RNG.integers(0, 256, (count, 32, 32, 3), dtype="uint8")
+        labels = np.argmax(network.predict_on_batch(images), axis=1)
+        labels[::5] = (labels[::5] + 1) % 10  # which it has wrong
+        np.savez(folder / f"{name}.npz", x_test=images, y_test=labels)
+    return folder
+
+
+def test_what_else_is_asked(pictures, capsys):
+    asked = (
+        "--calibrate --corruptions --examples=5 --ood=others "
+        f"--data-dir={pictures} --reliability={pictures}/r.svg"
+    )
+    evaluate.main([str(pictures), *asked.split()])
+    found = json.loads(capsys.readouterr().out)
+    assert json.loads((pictures / "result.json").read_text()) == found
+    assert found["error"] == 20
+    measured = found["calibration"]["measured_on"]
+    assert measured == {"split": "test[1::2]", "examples": 30}
+    assert found["calibration"]["temperature"] > 0
+    assert found["corruptions"]["examples"] == 5
+    assert found["out_of_distribution"]["others"]["examples"] == 20
+    assert "<svg" in (pictures / "r.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("--fit-on=train", "should come with `--calibrate`"),
+        ("--calibrate --fit-on=test", "other images than those"),
+        ("--examples=5", "should come with `--corruptions`"),
+        ("--corruptions", r"uint8 of shape \(examples, 32"),
+        ("--ood=digits", "another data set than .* --ood digits"),
+        ("--ood=mine --data-dir=x.npz", "should be a folder with both"),
+        ("--split=train --update", "measured on the test images"),
+        ("--reliability=no/x.svg", "--reliability no/x.svg"),
+    ],
+)
+def test_what_cannot_be_asked(asked, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", x_test=[0], y_test=[0])
+    network = [str(FOLDER)]
+    if "data-dir" in asked:
+        network += ["--dataset=others"]
+    with pytest.raises(SystemExit, match=told):
+        evaluate.main([*network, *asked.split()])
+
+
 def test_a_damaged_file_ends_in_a_line(run):
     folder, _ = run
     file = folder / "model.weights.h5"

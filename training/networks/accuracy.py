@@ -34,6 +34,25 @@ def evaluate(model, batches, class_names=None):
         ValueError: If images or labels do not fit the model, or its logits
             are not finite.
     """
+    logits, labels = logits_of(model, batches)
+    return metrics(log_softmax(logits), labels, class_names)
+
+
+def logits_of(model, batches, labelled=True):
+    """Runs a classifier.
+
+    Args:
+        model: `keras.Model` from raw images to logits.
+        batches: Iterable of `(images, labels)`, as `evaluate` takes it.
+        labelled: Boolean. Whether the labels are the classifier's classes.
+
+    Returns:
+        `(logits, labels)`: float64 array of shape `(examples, classes)` and
+        integer array of shape `(examples,)`.
+
+    Raises:
+        ValueError: As `evaluate` does.
+    """
     moments = graphs.image_moments(model)
     outputs, answers = [], []
     for x, y in batches:
@@ -42,10 +61,15 @@ def evaluate(model, batches, class_names=None):
         answers.append(np.asarray(y).reshape(-1))
     outputs, answers = np.concatenate(outputs), np.concatenate(answers)
     check_outputs(outputs, model.name)
-    reading.check_labels("the data set", answers, outputs.shape[-1])
-    outputs = outputs - outputs.max(axis=1, keepdims=True)
-    logs = outputs - np.log(np.exp(outputs).sum(axis=1, keepdims=True))
-    return metrics(logs, answers, class_names)
+    if labelled:
+        reading.check_labels("the data set", answers, outputs.shape[-1])
+    return outputs, answers
+
+
+def log_softmax(logits):
+    """The logarithms of the probabilities, from logits in the last axis."""
+    logits = logits - logits.max(axis=-1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 def metrics(logs, labels, class_names=None):
@@ -79,12 +103,37 @@ def metrics(logs, labels, class_names=None):
 
 def calibration_error(confidence, right):
     """Expected calibration error, in percent (Guo et al. 2017, section 2)."""
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = [
-        abs(np.sum(confidence[bins == k]) - np.sum(right[bins == k]))
-        for k in range(BINS)
+        row["examples"] * abs(row["confidence"] - row["accuracy"])
+        for row in reliability(confidence, right)
     ]
-    return float(100 * np.sum(gaps) / len(right))
+    return float(np.sum(gaps) / len(right))
+
+
+def reliability(confidence, right):
+    """How often answers are right, by how certain they are.
+
+    Args:
+        confidence: float64 array of shape `(examples,)`. The largest
+            probabilities.
+        right: Boolean array of shape `(examples,)`.
+
+    Returns:
+        List of dicts, of the bins of equal width that are not empty: "bin",
+        from 0 to 14, "examples", and in percent the means "confidence" and
+        "accuracy".
+    """
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    return [
+        {
+            "bin": k,
+            "examples": int(np.sum(bins == k)),
+            "confidence": float(100 * np.mean(confidence[bins == k])),
+            "accuracy": _percent(right[bins == k]),
+        }
+        for k in range(BINS)
+        if (bins == k).any()
+    ]
 
 
 def _percent(chosen):
@@ -92,7 +141,9 @@ def _percent(chosen):
     return float(100 * int(np.sum(chosen)) / len(chosen))
 
 
-def result(model, description, dataset, split, data_dir, command):
+def result(
+    model, description, dataset, split, data_dir, command, ask=lambda x, y: {}
+):
     """Measures a network on a split of a data set, as result.json has it.
 
     Args:
@@ -102,14 +153,18 @@ def result(model, description, dataset, split, data_dir, command):
         split: String. Of the data set.
         data_dir: See `reading.load`.
         command: String. The command that measures it.
+        ask: Callable that takes the logits and the labels and returns what
+            else is to be written. Defaults to nothing.
     """
     batches, names = evaluation.load_data(dataset, split, description, data_dir)
     evaluation.check_classes(model, dataset, names)
+    logits, labels = logits_of(model, batches)
     backend = keras.backend.backend()
     return {
         "dataset": dataset,
         "split": split,
-        **evaluate(model, batches, names),
+        **metrics(log_softmax(logits), labels, names),
+        **ask(logits, labels),
         "backend": backend,
         "versions": {
             package: importlib.import_module(package).__version__

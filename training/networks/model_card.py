@@ -197,7 +197,56 @@ on the weights of this folder, whose kernels are stored in float16."""
             for name, error in result["per_class"].items()
         )
         text += f"\n\nError by class, in percent: {classes}."
-    return text
+    return "\n\n".join((text, *_answers(result, title)))
+
+
+def _answers(result, title):
+    """What evaluate.py was asked beyond the error, in paragraphs."""
+    if "calibration" in result:
+        yield _calibration(result["calibration"])
+    if "corruptions" in result:
+        yield _corruptions(result["corruptions"])
+    for name, found in result.get("out_of_distribution", {}).items():
+        yield (
+            "How well the network's certainty tells these images from the "
+            f"{found['examples']} test images of "
+            f"{_text(registry.title(name))}: the AUROC is "
+            f"{found['auroc_probability']:.4g} % by the largest probability "
+            f"and {found['auroc_energy']:.4g} % by the energy."
+        )
+
+
+def _calibration(found):
+    fitted, measured = found["fitted_on"], found["measured_on"]
+    before, after = found["before"], found["after"]
+    temperature = f"{found['temperature']:.3f}"
+    others, reason = "the", ""
+    if fitted["split"].endswith("[::2]"):
+        others, reason = "the other", ", since all training images were used"
+    return f"""\
+`keras_resfam.with_temperature(model, {temperature})` divides the logits by a
+temperature, which changes the probabilities and no answer. It was fitted on
+the {fitted["examples"]} images of `{_line(fitted["split"])}`{reason}. On
+{others} {measured["examples"]}, `{_line(measured["split"])}`:
+
+| | as it is | with the temperature |
+|---|---|---|
+| Negative log-likelihood | {before["nll"]:.4g} | {after["nll"]:.4g} nats |
+| Calibration error (ECE) | {before["calibration_error"]:.4g} | \
+{after["calibration_error"]:.4g} % |"""
+
+
+def _corruptions(found):
+    errors = [
+        f"{name.replace('_', ' ')}: {sum(rows) / len(rows):.4g}"
+        for name, rows in found["errors"].items()
+    ]
+    return (
+        f"On the first {found['examples']} images with {len(errors)} of the 15 "
+        "corruptions of CIFAR-10-C, each made anew in five severities, the "
+        f"mean error is {found['mean_error']:.4g} %. By corruption, in "
+        f"percent: {', '.join(errors)}."
+    )
 
 
 def _versions(result):

@@ -140,6 +140,51 @@ def measure_published(model, description, data_dir):
     )
 
 
+def check_update(network, is_own):
+    """Refuses to put numbers into a folder whose network's they are not.
+
+    Args:
+        network: String. What `evaluate.py --update` was given.
+        is_own: Boolean. Whether its own test images are measured.
+    """
+    folder = pathlib.Path(network).absolute()
+    known = sources.CHECKOUT / "weights" / folder.name
+    if folder != known or not (folder / FINGERPRINT).is_file() or not is_own:
+        raise ValueError(
+            "`--update` should come with a folder of weights/, measured on "
+            f"the test images of its own data set. Received: {network}"
+        )
+
+
+def update(folder, result):
+    """Puts new numbers into a folder of weights/, its card and the registry.
+
+    Of its fingerprint only the checksums of the two files change.
+
+    Args:
+        folder: Path. As `check_update` accepts it.
+        result: Dict. As `accuracy.result` returns it.
+
+    Raises:
+        ValueError: If the folder is not whole.
+    """
+    check(folder)
+    words = shlex.split(without_local_paths(result["command"]))
+    words.remove("--update")
+    contents = read_json(folder / FINGERPRINT)
+    with tempfile.TemporaryDirectory() as parent:
+        changed = pathlib.Path(parent) / folder.name
+        shutil.copytree(folder, changed)
+        command = {"command": shlex.join(words)}
+        write_json(changed / run_folder.RESULT, result | command)
+        (changed / "README.md").write_text(model_card.render(changed))
+        contents["files"] = describe_files(changed, OTHERS)
+        (changed / FINGERPRINT).write_text(fingerprint.text(contents))
+        with registry.lock():
+            replace(folder, changed)
+            register(entry(folder))
+
+
 def check_same_recipe(target, description):
     """Refuses to put a network in the place of one that is another."""
     if not target.exists():

@@ -163,6 +163,76 @@ def test_its_result_is_what_evaluate_measures_of_it(folders, family, capsys):
     assert read(folder, "result.json") == measured | {"command": command}
 
 
+def test_new_numbers_change_nothing_else(folders, monkeypatch, capsys):
+    folder = folders["ResNet"]
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    monkeypatch.setattr(sys, "argv", ["training/evaluate.py", "--update"])
+    monkeypatch.setattr(
+        packaging.accuracy, "_percent", lambda chosen: 12.5, raising=True
+    )
+    evaluate.main([str(folder), "--update"])
+    measured = json.loads(capsys.readouterr().out)
+    command = {"command": "python training/evaluate.py"}
+    assert read(folder, "result.json") == measured | command
+    assert measured["error"] == 12.5
+    after = {p.name: p.read_bytes() for p in folder.iterdir()}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"README.md", "result.json", "fingerprint.json"}
+    fingerprints = [
+        json.loads(contents["fingerprint.json"]) for contents in (before, after)
+    ]
+    files = [printed.pop("files") for printed in fingerprints]
+    assert fingerprints[0] == fingerprints[1]
+    assert {n for n in files[0] if files[0][n] != files[1][n]} == {
+        "README.md",
+        "result.json",
+    }
+    packaging.check(folder)
+    (network,) = (n for n in registry.read() if n.name == folder.name)
+    assert network == packaging.entry(folder)
+    assert network.accuracy == 87.5
+
+
+def test_a_card_says_what_else_was_asked(folders, tmp_path):
+    folder = tmp_path / "net"
+    shutil.copytree(folders["DMRNet"], folder)
+    numbers = {"nll": 0.25, "calibration_error": 2.0}
+    told = read(folder, "result.json") | {
+        "calibration": {
+            "temperature": 0.8123,
+            "fitted_on": {"split": "test[::2]", "examples": 180},
+            "measured_on": {"split": "test[1::2]", "examples": 179},
+            "before": numbers,
+            "after": numbers | {"nll": 0.125},
+        },
+        "corruptions": {
+            "examples": 50,
+            "seed": 0,
+            "mean_error": 30.5,
+            "errors": {"shot_noise": [1.0, 2.0, 3.0, 4.0, 5.0]},
+        },
+        "out_of_distribution": {
+            "cifar100": {
+                "examples": 70,
+                "auroc_probability": 91.0,
+                "auroc_energy": 92.0,
+            }
+        },
+    }
+    (folder / "result.json").write_text(json.dumps(told))
+    text = " ".join(model_card.render(folder).split())
+    for words in (
+        "with_temperature(model, 0.812)` divides",
+        "the 180 images of `test[::2]`, since all training images were used",
+        "On the other 179, `test[1::2]`",
+        "0.25 | 0.125 nats",
+        "the mean error is 30.5 %. By corruption, in percent: shot noise: 3.",
+        "70 test images of CIFAR-100: the AUROC is 91 % by the largest",
+        "and 92 % by the energy",
+    ):
+        assert words in text, words
+
+
 def test_packed_again_it_is_the_same_byte_for_byte(folders, empty_checkout):
     folder = folders["WideResNet"]
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
