@@ -1,11 +1,14 @@
 """A page as a static Space on the Hub: one commit, or nothing."""
 
+import dataclasses
 import json
 
 import pytest
+import yaml
 
 import hub
 from keras_resfam import HubError
+from keras_resfam.pretrained import registry
 from training import publish
 from training.page import space
 
@@ -59,6 +62,26 @@ def test_one_commit_that_holds_the_page(site, server, capsys):
     head = server.repositories[NAME].head
     assert f"spaces/{SPACE}@{head.oid}" in capsys.readouterr().out
     assert head.parent.parent is None  # the first is of the new Space
+
+
+def test_the_card_names_the_network_once_it_is_published(site, monkeypatch):
+    (known, *_) = registry.read()
+    path = site / "network.json"
+    path.write_text(json.dumps({"title": known.name, "about": "A network."}))
+
+    def models():
+        card = space.contents(site)["README.md"].decode()
+        front = yaml.safe_load(card.split("---")[1])
+        assert (
+            front["custom_headers"]["cross-origin-embedder-policy"]
+            == "require-corp"
+        )
+        return front.get("models")
+
+    for commit, expected in ((None, None), ("1" * 40, [known.repository])):
+        network = dataclasses.replace(known, commit=commit)
+        monkeypatch.setattr(registry, "read", lambda found=network: [found])
+        assert models() == expected
 
 
 def test_what_is_gone_from_the_page_is_removed(site, server):

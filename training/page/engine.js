@@ -1,7 +1,9 @@
 // Brings the network, and shares the images out among workers.
 
 const MOST_WORKERS = 4;
-const WASM = "onnxruntime/ort-wasm-simd-threaded.wasm";
+const MOST_THREADS = 4; // of a worker
+const LITTLE = 2 ** 24; // numbers between blocks: the processor is done before a GPU has begun
+const TOLERANCE = 1e-3; // of probabilities
 
 /**
  * Brings files, and tells how far it is.
@@ -32,33 +34,93 @@ export async function bring(sizes, told) {
   return Object.fromEntries(await Promise.all(files));
 }
 
-export class Engine {
+/**
+ * Starts the first engine that gives the numbers of Keras.
+ *
+ * @param network what `network.json` says.
+ * @param files the network's parts and the images, by their names.
+ * @param names of `network.runtimes`, as `runtimesFor` gives them.
+ * @param told is called with what is done, and a number from 0 to 1.
+ */
+export async function openEngine(network, files, names, told) {
+  let refused;
+  for (const name of names) {
+    const { binary } = network.runtimes[name];
+    const brought = await bring({ [binary]: network.sizes[binary] }, (share) => told("Loading", share));
+    const engine = new Engine(network, files, name, brought[binary], (share) => told("Computing", share));
+    try {
+      await engine.check();
+      return engine;
+    } catch (error) {
+      engine.close();
+      console.warn(`${name}: ${error.message}`);
+      refused ??= error;
+    }
+  }
+  throw refused;
+}
+
+/** What may run the network here, the best first; `?run=wasm` in the address begins with that. */
+export async function runtimesFor(network) {
+  const asked = new URLSearchParams(location.search).get("run");
+  if (Object.hasOwn(network.runtimes, asked)) return [...new Set([asked, "wasm"])];
+  const floats = network.units.reduce((sum, unit) => sum + unit.floats, 0) * network.labels.length;
+  if (floats < LITTLE) return ["wasm"];
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  // A fallback is a GPU in software, which is slower than WebAssembly.
+  return adapter && !adapter.info.isFallbackAdapter ? ["webgpu", "wasm"] : ["wasm"];
+}
+
+class Engine {
   /**
-   * @param network what `network.json` says.
-   * @param files its files' bytes, by their names.
+   * @param runtime a name of `network.runtimes`.
+   * @param wasm the bytes of its binary.
    * @param onprogress is called with a number from 0 to 1 while images run.
    */
-  constructor(network, files, onprogress, onfailure) {
+  constructor(network, files, runtime, wasm, onprogress) {
     this.network = network;
-    this.requests = { samples: null, own: null };
+    this.runtime = runtime;
+    this.onprogress = onprogress;
+    this.requests = {};
     this.id = 0;
-    const size = network.input.reduce((a, b) => a * b);
+    this.size = network.input.reduce((a, b) => a * b);
     const images = files["images.bin"] ?? new Uint8Array();
-    const cores = Math.min(navigator.hardwareConcurrency || 1, MOST_WORKERS);
-    const each = Math.ceil(images.length / size / cores);
-    const parts = Array.from({ length: cores }, (_, k) => images.slice(k * each * size, (k + 1) * each * size));
-    const shared = { network, wasm: files[WASM], files: withoutFolder(files) };
+    const cores = navigator.hardwareConcurrency || 1;
+    const most = runtime === "webgpu" ? 1 : Math.min(cores, MOST_WORKERS);
+    const each = Math.ceil(images.length / this.size / most) * this.size;
+    const shares = Array.from({ length: most }, (_, k) => images.slice(k * each, (k + 1) * each));
     // One at least: a visitor's image needs no sample images.
-    this.workers = parts
-      .filter((part, k) => part.length || !k)
-      .map((part, k) => {
-        const worker = new Worker("worker.js", { type: "module" });
-        worker.onmessage = ({ data }) => this.receive(k, data, onprogress, onfailure);
-        worker.onerror = (event) => onfailure(event.message ?? "The network does not run here.");
-        worker.postMessage({ type: "start", images: part, ...shared });
-        return worker;
-      });
+    const used = shares.filter((share, k) => share.length || !k);
+    // A worker is a thread. It has others where the page is isolated from other origins.
+    this.threads = crossOriginIsolated ? Math.min(Math.ceil(cores / used.length), MOST_THREADS) : 1;
+    const { module } = network.runtimes[runtime];
+    const shared = { network, wasm, module, runtime, threads: this.threads, files: withoutFolder(files) };
+    this.workers = used.map((share, k) => {
+      const worker = new Worker("worker.js", { type: "module" });
+      worker.onmessage = ({ data }) => this.receive(k, data);
+      worker.onerror = (event) => this.fail(event.message ?? "The network does not run here.");
+      worker.postMessage({ type: "start", images: share, ...shared });
+      return worker;
+    });
     this.done = this.workers.map(() => 0);
+  }
+
+  /** What the network runs on, in words. */
+  get name() {
+    if (this.runtime === "webgpu") return "WebGPU";
+    const threads = this.workers.length * this.threads;
+    return `WebAssembly, ${threads} ${threads > 1 ? "threads" : "thread"}`;
+  }
+
+  /** Compares the intact network with Keras, by an image that site.py makes too. */
+  async check() {
+    const { units, probe } = this.network;
+    const layout = units.map(({ branches }, block) => ({ block, gates: Array(branches.length || 1).fill(true) }));
+    const image = Float32Array.from({ length: this.size }, (_, k) => (97 * k) % 256);
+    const answers = await this.ask("check", { layout, image }, this.workers);
+    // NaN is not near anything either.
+    const near = answers.every((row) => row.every((value, k) => Math.abs(value - probe[k]) < TOLERANCE));
+    if (!near) throw new Error("The network gives other numbers than in Keras.");
   }
 
   /** The probabilities of all sample images, or null if asked anew meanwhile. */
@@ -75,25 +137,36 @@ export class Engine {
     this.requests[kind]?.resolve(null);
     const id = ++this.id;
     if (kind === "samples") this.done.fill(0);
-    return new Promise((resolve) => {
-      this.requests[kind] = { id, resolve, outputs: workers.map(() => null) };
+    return new Promise((resolve, reject) => {
+      this.requests[kind] = { id, resolve, reject, outputs: workers.map(() => null) };
       for (const worker of workers) worker.postMessage({ type: "run", kind, id, ...message });
     });
   }
 
-  receive(k, { type, kind, id, outputs, done, message }, onprogress, onfailure) {
-    if (type === "failure") onfailure(message);
+  receive(k, { type, kind, id, outputs, done, message }) {
+    if (type === "failure") this.fail(message);
     if (type === "progress") {
       this.done[k] = done;
-      onprogress(Math.min(...this.done));
+      this.onprogress(Math.min(...this.done));
     }
     const request = this.requests[kind];
     if (type !== "answer" || request?.id !== id) return;
     request.outputs[k] = this.probabilities(outputs);
     if (request.outputs.every(Boolean)) {
-      this.requests[kind] = null;
+      delete this.requests[kind];
       request.resolve(request.outputs.flat());
     }
+  }
+
+  /** Fails whatever is asked for. */
+  fail(message) {
+    const open = Object.values(this.requests);
+    this.requests = {};
+    for (const { reject } of open) reject(new Error(message));
+  }
+
+  close() {
+    for (const worker of this.workers) worker.terminate();
   }
 
   /** The network's outputs as a list of probabilities for each image. */

@@ -2,7 +2,7 @@
 
 import { draw } from "./charts.js";
 import { find, percent } from "./dom.js";
-import { bring, Engine } from "./engine.js";
+import { bring, openEngine, runtimesFor } from "./engine.js";
 import { countPaths, ratio, readable, total } from "./paths.js";
 import { measure, Samples } from "./samples.js";
 import { State } from "./state.js";
@@ -20,52 +20,62 @@ async function show(network) {
   const paths = network.residual ? new Paths(network) : null;
   prepareButtons(network, state, view);
   find("effective").hidden = !network.effective;
+  find("sample-images").hidden = !network.labels.length;
+  find("confusions").hidden = !network.labels.length || network.classes.length > 20;
   if (network.study) await showStudy(state, network);
 
-  const files = await bring(network.sizes, (share) => progress("Loading", share));
-  const engine = new Engine(network, files, (share) => progress("Computing", share), fail);
-  const samples = network.labels.length ? new Samples(network, files["images.bin"]) : null;
-  find("sample-images").hidden = !samples;
-  find("confusions").hidden = !samples || network.classes.length > 20;
-  const visitor = new Visitor(network, run);
+  let engine, samples; // once they are loaded
+  const visitor = new Visitor(network, () => run().catch(fail));
 
   async function run() {
+    if (document.body.dataset.state === "failed") return;
+    document.body.dataset.state = "busy";
+    if (!engine) return;
     const layout = state.layout();
-    const own = visitor.image && engine.own(layout, visitor.image);
-    own?.then((answers) => answers && visitor.show(answers[0]));
-    if (!samples) {
-      if (own && (await own)) done("");
-      else done("The network is ready. Drop an image in.");
-      return;
-    }
     const begun = performance.now();
-    const probabilities = await engine.samples(layout);
-    if (!probabilities) return;
-    samples.show(probabilities);
-    showNumbers(network, measure(probabilities, network.labels), performance.now() - begun);
+    const [own, probabilities] = await Promise.all([
+      visitor.image && engine.own(layout, visitor.image),
+      samples && engine.samples(layout),
+    ]);
+    if (own === null || probabilities === null) return; // asked anew
+    if (own) visitor.show(own[0]);
+    if (probabilities) {
+      samples.show(probabilities);
+      showNumbers(network, measure(probabilities, network.labels));
+      find("runtime").textContent = `${engine.name}: ${Math.round(performance.now() - begun)} ms`;
+    } else done(own ? "" : "The network is ready. Drop an image in.");
   }
 
   state.addEventListener("change", () => {
-    document.body.dataset.state = "busy";
     find("message").textContent = "";
     const written = state.write();
     history.replaceState(null, "", written ? `#${written}` : location.pathname + location.search);
     view.show();
     paths?.show(state.layout());
-    run();
+    run().catch(fail);
   });
   addEventListener("hashchange", () => state.read(location.hash));
   state.read(location.hash);
+
+  const files = await bring(neededBy(network), (share) => progress("Loading", share));
+  if (network.labels.length) samples = new Samples(network, files["images.bin"]);
+  engine = await openEngine(network, files, await runtimesFor(network), progress);
+  await run();
 }
 
-function showNumbers(network, { wrong, error, confidence }, milliseconds) {
+/** The sizes of the files that any engine needs. */
+function neededBy({ sizes, runtimes }) {
+  const binaries = Object.values(runtimes).map(({ binary }) => binary);
+  return Object.fromEntries(Object.entries(sizes).filter(([name]) => !binaries.includes(name)));
+}
+
+function showNumbers(network, { wrong, error, confidence }) {
   const examples = network.labels.length;
   const more = 100 * error - network.intact;
   find("error").textContent = percent(error);
   find("error-note").textContent = `${wrong} of ${examples}, ${more < 0 ? "−" : "+"}${Math.abs(more).toFixed(2)} points`;
   find("confidence").textContent = percent(confidence);
   find("confidence-note").textContent = "on average";
-  find("numbers").title = `in ${Math.round(milliseconds)} ms`;
   done(`${wrong} of ${examples} images are wrong.`);
 }
 
@@ -82,7 +92,7 @@ function progress(what, share) {
   bar.setAttribute("aria-label", what);
 }
 
-function fail(message) {
+function fail({ message }) {
   find("failure").hidden = false;
   find("failure").textContent = `The page does not work in this browser: ${message}`;
   find("progress").hidden = true;
@@ -165,5 +175,5 @@ try {
   const network = await (await fetch("network.json")).json();
   await show(network);
 } catch (error) {
-  fail(error.message);
+  fail(error);
 }

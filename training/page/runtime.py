@@ -14,26 +14,49 @@ INTEGRITY = (
     "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02V"
     "b7QmRMDs1SigqR4CXAfKYQ=="
 )
-FILES = (
-    "ort.wasm.min.mjs",
-    "ort-wasm-simd-threaded.mjs",
-    "ort-wasm-simd-threaded.wasm",
-)
+FOLDER = "onnxruntime"  # of a page
+# What runs the network on the processor, and what does on a GPU: the module,
+# and the binary, which a module of its name loads.
+RUNTIMES = {
+    "wasm": {
+        "module": f"{FOLDER}/ort.wasm.min.mjs",
+        "binary": f"{FOLDER}/ort-wasm-simd-threaded.wasm",
+    },
+    "webgpu": {
+        "module": f"{FOLDER}/ort.webgpu.min.mjs",
+        "binary": f"{FOLDER}/ort-wasm-simd-threaded.asyncify.wasm",
+    },
+}
+
+
+def files():
+    """The names of the files that a page needs, in its folder."""
+    return [
+        name
+        for files in RUNTIMES.values()
+        for name in (
+            files["module"],
+            files["binary"],
+            files["binary"].removesuffix("wasm") + "mjs",
+        )
+    ]
 
 
 def write_runtime(folder):
     """Writes the files of onnxruntime-web that a page needs.
 
     Args:
-        folder: Path of a folder that exists.
+        folder: Path of the page, in which `FOLDER` is made.
 
     Raises:
         ValueError: If npm does not give the package, or another than is known
             here.
     """
     with tarfile.open(package()) as archive:
-        for name in FILES:
-            with archive.extractfile(f"package/dist/{name}") as file:
+        (folder / FOLDER).mkdir()
+        for name in files():
+            inside = name.replace(FOLDER, "package/dist")
+            with archive.extractfile(inside) as file:
                 (folder / name).write_bytes(file.read())
 
 

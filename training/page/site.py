@@ -2,14 +2,17 @@
 
 import contextlib
 import csv
+import math
 import os
 import pathlib
 import shutil
 import tempfile
 
+import keras
 import numpy as np
 
 from keras_resfam import analysis
+from keras_resfam._checks import check_outputs
 from keras_resfam._files import write_json
 from keras_resfam.analysis.data import digest
 from keras_resfam.datasets import DATASETS
@@ -145,10 +148,12 @@ def write_site(
             "`study` should be of this network. Received: a study of the "
             f"weights {study['weights']}"
         )
-    for name in ("parts", "onnxruntime"):
-        (folder / name).mkdir()
-    runtime.write_runtime(folder / "onnxruntime")
-    record = write_network(model, folder / "parts") | {
+    (folder / "parts").mkdir()
+    runtime.write_runtime(folder)
+    record = write_network(model, folder / "parts")
+    record |= {
+        "runtimes": runtime.RUNTIMES,
+        "probe": _probe(model, record["softmax"]),
         "title": title,
         "about": about,
         "classes": list(names or map(str, range(model.output_shape[-1]))),
@@ -165,6 +170,21 @@ def write_site(
         if path.suffix in (".html", ".css", ".js"):
             shutil.copyfile(path, folder / path.name)
     write_json(folder / NETWORK, record | {"sizes": _sizes(folder)})
+
+
+def _probe(model, softmax):
+    """Keras's probabilities of an image that `engine.js` makes too.
+
+    Args:
+        softmax: Boolean. Whether the network's outputs are logits.
+    """
+    shape = model.input_shape[1:]
+    image = 97.0 * np.arange(math.prod(shape)) % 256
+    outputs = model.predict_on_batch(image.reshape(1, *shape))
+    check_outputs(outputs, "a network")
+    if softmax:
+        outputs = keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
+    return outputs[0].tolist()
 
 
 def _write_samples(model, data, folder):
@@ -195,7 +215,7 @@ def _sizes(folder):
     """The bytes of the files that the page loads to run, by their names."""
     paths = [
         *sorted((folder / "parts").iterdir()),
-        *(folder / "onnxruntime").glob("*.wasm"),
+        *(folder / runtime.FOLDER).glob("*.wasm"),
         *folder.glob("images.bin"),
     ]
     return {

@@ -6,6 +6,7 @@ import pathlib
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from keras_resfam._files import read_json
+from keras_resfam.pretrained import registry
 from keras_resfam.pretrained.hub import hub_errors
 from training.page.site import NETWORK
 
@@ -40,12 +41,30 @@ def _card(record):
     """The README of a Space, whose front matter the Hub reads."""
     # What JSON calls a string is one in YAML too.
     title = json.dumps(record["title"])
+    # The Hub shows the Space on the page of the network that it names.
+    names = [f"- {name}\n" for name in _published(record["title"])]
+    models = "".join(["models:\n", *names] if names else [])
     return (
         f"---\ntitle: {title}\nsdk: static\napp_file: index.html\n"
-        "license: apache-2.0\ntags:\n- keras_resfam\n---\n\n"
+        "license: apache-2.0\ntags:\n- keras_resfam\n"
+        f"{models}"
+        # Isolated from other origins, WebAssembly may have threads.
+        "custom_headers:\n"
+        "  cross-origin-embedder-policy: require-corp\n"
+        "  cross-origin-opener-policy: same-origin\n"
+        "  cross-origin-resource-policy: cross-origin\n---\n\n"
         f"{record['about']} The page runs it in the browser: click blocks "
         "away, and see what they were worth.\n"
     )
+
+
+def _published(name):
+    """The repositories of the published network of a name: one or none."""
+    return [
+        known.repository
+        for known in registry.read()
+        if known.name == name and known.commit
+    ]
 
 
 def publish(folder, space, private=False):

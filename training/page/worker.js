@@ -1,19 +1,19 @@
 // Runs the network on some of the images, in a thread of its own.
 
-import * as ort from "./onnxruntime/ort.wasm.min.mjs";
 import { walk } from "./walk.js";
 
 const MOST_FLOATS = 2 ** 24; // in one tensor
 const MOST_KEPT = 2 ** 26; // floats, of what lies before blocks
 
-let network, files, samples, stride;
+let ort, network, files, runtime, samples, stride;
+let started; // resolves when the network can run
 const sessions = new Map();
 const wanted = new Map(); // the latest request of each kind
 let busy = false;
 
 onmessage = async ({ data }) => {
   if (data.type === "start") {
-    start(data);
+    started = start(data);
     return;
   }
   wanted.set(data.kind, data);
@@ -23,6 +23,7 @@ onmessage = async ({ data }) => {
     const [request] = wanted.values();
     wanted.delete(request.kind);
     try {
+      await started;
       await answer(request);
     } catch (error) {
       postMessage({ type: "failure", message: String(error) });
@@ -31,9 +32,10 @@ onmessage = async ({ data }) => {
   busy = false;
 };
 
-function start(given) {
-  ({ network, files } = given);
-  ort.env.wasm.numThreads = 1; // each worker is a thread
+async function start(given) {
+  ({ network, files, runtime } = given);
+  ort = await import(`./${given.module}`);
+  ort.env.wasm.numThreads = given.threads;
   ort.env.wasm.wasmBinary = given.wasm;
   ort.env.wasm.wasmPaths = new URL("./onnxruntime/", import.meta.url).href;
   samples = batchesOf(given.images);
@@ -52,7 +54,7 @@ function batchesOf(images) {
   return Array.from({ length: parts || 0 }, (_, k) => {
     const floats = Float32Array.from(images.subarray(k * each, (k + 1) * each));
     const tensor = new ort.Tensor("float32", floats, [count(floats), ...network.input]);
-    return { tensor, kept: [], keys: [] };
+    return { tensor, kept: [], keys: [], made: new Set() };
   });
 }
 
@@ -61,8 +63,9 @@ async function answer({ kind, id, layout, image }) {
   const outputs = [];
   for (const batch of batches) {
     const output = await run(batch, layout, () => wanted.has(kind));
+    if (output) outputs.push(...(await output.getData()));
+    if (image) release(batch, []);
     if (!output) return; // another request has come
-    outputs.push(...output.data);
   }
   postMessage({ type: "answer", kind, id, outputs: Float32Array.from(outputs) });
 }
@@ -88,13 +91,26 @@ async function run(batch, layout, isStale) {
       place = step.value.place;
       batch.keys = keys.slice(0, place);
       if (place % stride === 0) batch.kept[place] = new Map(values);
+      release(batch, [values, ...batch.kept]);
       postMessage({ type: "progress", done: place / keys.length });
       await messages();
       if (isStale()) return null;
     }
-    step = steps.next(await compute(step.value));
+    const outputs = await compute(step.value);
+    for (const tensor of outputs) if (tensor !== batch.tensor) batch.made.add(tensor);
+    step = steps.next(outputs);
   }
   return step.value;
+}
+
+/** Frees what a batch has made and none of some maps holds: a GPU has no garbage collector. */
+function release(batch, maps) {
+  const held = new Set(maps.flatMap((map) => (map ? [...map.values()] : [])));
+  for (const tensor of batch.made) {
+    if (held.has(tensor)) continue;
+    tensor.dispose();
+    batch.made.delete(tensor);
+  }
 }
 
 /** The outputs of a part, or of a block with some of its branches. */
@@ -109,9 +125,15 @@ async function compute({ record, gates, inputs }) {
   return feed(record.file, [...inputs, new ort.Tensor("float32", numbers, [1, gates.length])]);
 }
 
+/** What a session runs on. On a GPU, what passes from part to part stays there. */
+function options() {
+  const location = runtime === "webgpu" ? { preferredOutputLocation: "gpu-buffer" } : {};
+  return { executionProviders: [runtime], ...location };
+}
+
 async function feed(file, inputs) {
   if (!sessions.has(file)) {
-    sessions.set(file, await ort.InferenceSession.create(files[file], { executionProviders: ["wasm"] }));
+    sessions.set(file, await ort.InferenceSession.create(files[file], options()));
     delete files[file];
   }
   const session = sessions.get(file);
