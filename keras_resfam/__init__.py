@@ -37,6 +37,7 @@ from keras_resfam.models.wide_resnet import (
     WideResNet50_2,
     WideResNet101_2,
 )
+from keras_resfam.photographs import load_images, predict_images
 from keras_resfam.pretrained.dialects import to_torch_state_dict
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.registry import list_weights
@@ -78,6 +79,8 @@ __all__ = [
     "initializers",
     "layers",
     "list_weights",
+    "load_images",
+    "predict_images",
     "predictor",
     "regularizers",
     "to_stock_layers",

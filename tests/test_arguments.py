@@ -119,6 +119,13 @@ def convolutions():
     return keras.Model(inputs, keras.layers.Dense(3, "softmax")(x))
 
 
+def photographed():
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Rescaling(1 / 255)(inputs)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(inputs, keras.layers.Dense(3, "softmax")(x))
+
+
 def two_blocks():
     return ["stage1_block1", "stage1_block2"]
 
@@ -199,6 +206,29 @@ CASES = {
             "predictions": np.ones((2, 10)),
             "dataset": "cifar10",
             "top": 1,
+        },
+    ),
+    "load_images": (
+        keras_resfam.load_images,
+        lambda: {
+            "images": [np.zeros((9, 7, 3), "uint8")],
+            "size": 4,
+            "crop": 0.5,
+            "interpolation": "box",
+            "channels": 1,
+        },
+    ),
+    "predict_images": (
+        keras_resfam.predict_images,
+        lambda: {
+            "model": photographed(),
+            "images": [np.zeros((9, 7, 3), "uint8")],
+            "weights": None,
+            "names": ["a", "b", "c"],
+            "top": 1,
+            "crop": 0.5,
+            "interpolation": "box",
+            "batch_size": 2,
         },
     ),
     "layers.GradientModulation": (

@@ -16,7 +16,7 @@ FLOORS = (
     {"datasets", "initializers", "layers", "regularizers"},
     {"graphs"},
     {"models", "pretrained"},
-    {"analysis", "compiling"},
+    {"analysis", "compiling", "photographs"},
     {""},  # keras_resfam itself
 )
 ROOT = imports.ROOT

@@ -168,6 +168,27 @@ def class_names(where, files):
         return tuple(names)
 
 
+_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+"""What transformers calls the filters of Pillow."""
+
+
+def transform(where, files):
+    """How a checkpoint's images are resized and cropped, as its config says.
+
+    Returns:
+        A dict that may have "crop" and "interpolation".
+    """
+    with _named(where):
+        config = _config(files)
+        known = {
+            "crop": config.get("crop_pct"),
+            "interpolation": config.get(
+                "interpolation", _RESAMPLING.get(config.get("resample"))
+            ),
+        }
+        return {key: value for key, value in known.items() if value is not None}
+
+
 @contextlib.contextmanager
 def _named(where):
     """Adds the name of the checkpoint to errors."""

@@ -248,6 +248,34 @@ def class_names(weights):
     return names
 
 
+def image_transform(weights):
+    """Returns how the authors of a checkpoint resize and crop images.
+
+    Args:
+        weights: str or path, as for a builder.
+
+    Returns:
+        A dict, empty or with `"crop"` and `"interpolation"`, as
+        `keras_resfam.load_images` takes them.
+
+    Raises:
+        ValueError: If there are no such weights.
+        keras_resfam.HubError: If the Hub does not give their description.
+    """
+    check_path("weights", weights)
+    text = os.path.expanduser(weights)
+    for network in registry.read_public():
+        if text == network.name:
+            text = f"hf://{network.repository}@{network.commit or 'main'}"
+    files = _descriptions(text) or {RECIPE: _registered_recipe(text)}
+    if RECIPE not in files:
+        return foreign.transform(repr(text), files)
+    described = json.loads(files[RECIPE] or "{}")
+    if described.get("image_size") is None:
+        return {}
+    return {"crop": 224 / 256, "interpolation": "bilinear"}  # as train.py does
+
+
 def _names_in(contents, where):
     """Returns the class names that a recipe.json states."""
     try:
@@ -266,12 +294,20 @@ def _names_registered(name):
     """Returns the class names of a network or data set in the registry."""
     for network in registry.read() + registry.read_public():
         if name in (network.name, network.dataset):
-            names = _names_of(network.dataset)
-            if not names:
-                files = _registered_files(network)
-                names = _names_in(files[RECIPE], repr(name))
-            return names
+            described = _registered_recipe(name)
+            if described is None:
+                return _names_of(network.dataset)
+            return _names_in(described, repr(name))
     return ()
+
+
+def _registered_recipe(name):
+    """The recipe.json of a network of a data set that only it describes."""
+    for network in registry.read():
+        if name in (network.name, network.dataset):
+            if network.dataset not in DATASETS:
+                return _registered_files(network)[RECIPE]
+    return None
 
 
 def _names_of(dataset):
