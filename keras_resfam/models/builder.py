@@ -50,8 +50,12 @@ _COMMON_DOC = """\
     input_tensor: KerasTensor of shape `(batch, height, width, channels)`. It
         is used as the image instead of a new input. Defaults to `None`.
     input_shape: tuple. The shape of an image, without the batch axis. Height
-        and width are `None` or at least {minimum}. Defaults to `None`, the
-        shape of the images that the weights were trained on, or `{shape}`.
+        and width are `None` or at least {minimum}. If it has another number of
+        channels than the RGB images that the weights were trained on, the
+        first kernel and the moments are adapted as in timm: one channel gets
+        the sum of the kernels, more channels repeat them, scaled. Such
+        networks should be fine-tuned. Defaults to `None`, the shape of the
+        images that the weights were trained on, or `{shape}`.
     pooling: `None`, `"avg"` or `"max"`. What the model returns with
         `include_top=False`: the last feature map, or its global average or
         maximum, of shape `(batch, channels)`. Defaults to `None`.
@@ -174,7 +178,9 @@ def _build(
     classes = _resolve_classes(classes, source, include_top, defaults)
     _check_activation(classifier_activation, source, include_top)
     inputs, image = _make_inputs(input_tensor, input_shape, source, defaults)
-    _check_channels(image, source)
+    channels = image.shape[channel_axis()]
+    if source is not None and channels != source.channels:
+        source = source.with_channels(channels)
 
     x = _normalize(image, include_preprocessing, source, defaults)
     # Weights that will be loaded do not need random initial values.
@@ -301,19 +307,6 @@ def _make_inputs(input_tensor, input_shape, source, defaults):
         )
     _check_shape("input_tensor.shape", shape, input_tensor.shape, defaults)
     return inputs[0] if len(inputs) == 1 else inputs, input_tensor
-
-
-def _check_channels(x, source):
-    """Checks that images have as many channels as the weights take."""
-    if source is None:
-        return
-    channels = source.channels
-    if x.shape[channel_axis()] != channels:
-        raise ValueError(
-            "`input_shape` should have the number of channels of the weights, "
-            f"{channels} channel{'s' if channels > 1 else ''}. "
-            f"Received: images of shape {tuple(x.shape[1:])}"
-        )
 
 
 def _check_shape(argument, shape, received, defaults):

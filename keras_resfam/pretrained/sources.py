@@ -24,6 +24,7 @@ from keras_resfam.pretrained import (
     recipe,
     registry,
 )
+from keras_resfam.pretrained.channels import RGB, adapt_kernel, adapt_moments
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.files import (
     FINGERPRINT,
@@ -78,6 +79,40 @@ class Source:
     def channels(self):
         """int. Number of channels of the images."""
         return self.layers["stem_conv"][0].shape[-2]
+
+    def with_channels(self, channels):
+        """Returns the weights for images with another number of channels.
+
+        Args:
+            channels: int.
+
+        Raises:
+            ValueError: If the weights are not for images with three channels.
+        """
+        if self.channels != RGB:
+            raise ValueError(
+                "`input_shape` should have the number of channels of the "
+                f"weights, {self.channels}. Only weights for {RGB} channels "
+                f"are adapted to other images. Received: {channels} channels"
+            )
+        kernel, *others = self.layers["stem_conv"]
+        kernel = adapt_kernel(kernel, channels)
+        checkpoint, moments = self.checkpoint, self.preprocessing
+        if checkpoint is not None:
+            values = {**checkpoint.values, ("stem_conv", "weight"): kernel}
+            checkpoint = dataclasses.replace(checkpoint, values=values)
+        if isinstance(moments, str):
+            moments = DATASETS[moments].mean, DATASETS[moments].std
+        if moments is not None:
+            moments = tuple(adapt_moments(x, channels) for x in moments)
+        shape = self.input_shape
+        return dataclasses.replace(
+            self,
+            layers={**self.layers, "stem_conv": [kernel, *others]},
+            checkpoint=checkpoint,
+            preprocessing=moments,
+            input_shape=shape and (*shape[:2], channels),
+        )
 
     def load_into(self, network):
         """Loads the weights into a network.
