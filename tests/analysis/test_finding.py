@@ -341,7 +341,7 @@ def test_layers_of_one_name_are_refused():
     other = keras.Model(other.input, other.output, name="other")
     x = keras.Input((5,))
     mean = layers.Average()([one(x), other(x)])
-    with pytest.raises(ValueError, match="names of their own.*'stem'"):
+    with pytest.raises(ValueError, match="different names.*'stem'"):
         residual_blocks(keras.Model(x, mean))
 
 

@@ -838,10 +838,10 @@ WORDS = {
     "stale": (
         "was not served",
         "model.weights.h5 should have",
-        "not come through whole",
+        "the answer is incomplete",
     ),
-    "cut": ("hung up",),
-    "short": ("did not come through whole",),
+    "cut": ("or disconnected",),
+    "short": ("the answer is incomplete",),
 }
 
 
