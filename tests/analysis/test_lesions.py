@@ -514,7 +514,7 @@ def test_data_that_do_not_fit_are_refused(model):
             lesion_study(model, (wrong, y), **FEW)
     for wrong in (np.nan, np.inf):
         broken = np.where(np.arange(20)[:, None] == 3, wrong, x)
-        with pytest.raises(ValueError, match="`data`.*5 of 100 that are not"):
+        with pytest.raises(ValueError, match="`data`.*5 of 100 values that are not"):
             lesion_study(model, (broken, y), **FEW)
     with pytest.raises(ValueError, match="branches='no'"):
         lesion_study(model, (x, y), branches="no", **FEW)
@@ -527,7 +527,7 @@ def test_outputs_that_are_no_numbers_are_no_class(wrong, tmp_path):
     top.activation = keras.activations.linear
     top.set_weights([top.get_weights()[0] * wrong])
     path = tmp_path / "lesions.csv"
-    with pytest.raises(ValueError, match=r"\(intact\) .* for 8 of 8 images"):
+    with pytest.raises(ValueError, match=r"\(intact\).* for 8 of 8 images"):
         lesion_study(model, dense_nets.data(), output=path, **FEW)
     assert read_records(path) == []
 
@@ -544,7 +544,7 @@ def test_a_lesion_that_overflows_is_named():
     top.set_weights([1e30 * np.eye(4)])
     data = np.ones((3, 4), "float32"), np.zeros(3, int)
     few = FEW | {"max_deletions": 0, "max_repetitions": 0}
-    with pytest.raises(ValueError, match=r"\(deletion first\) .* for 3 of 3"):
+    with pytest.raises(ValueError, match=r"\(deletion first\).* for 3 of 3"):
         lesion_study(model, data, **few)
 
 
