@@ -103,7 +103,7 @@ def test_evaluates_logits_in_batches_of_any_size():
 def test_images_and_labels_that_do_not_fit():
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
     images = np.zeros((2, 4, 4, 1), "uint8")
-    with pytest.raises(ValueError, match=r"\(4, 4, 1\), .*\(4, 4, 3\)"):
+    with pytest.raises(ValueError, match=r"\(4, 4, 1\) .*\(4, 4, 3\)"):
         accuracy.evaluate(model, [(np.zeros((2, 4, 4, 3)), [0, 1])])
     for labels in ([0, -1], [0, 16]):
         with pytest.raises(ValueError, match="should be 0 to 15"):

@@ -33,7 +33,7 @@ def own_split(description, dataset, data_dir):
 def load_data(dataset, split, description, data_dir):
     """Returns the batches of a data set, and the names of its classes."""
     names = reading.class_names(dataset, data_dir)
-    if dataset == description["dataset"]:
+    if dataset == description.get("dataset"):
         _check_same_classes(names, description.get("class_names"), dataset)
     size = description.get("image_size")
     if size and reading.in_memory(dataset, data_dir):
