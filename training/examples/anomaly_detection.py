@@ -8,7 +8,7 @@ of a pretrained network describe the patches of an image. A memory bank keeps a
 `--share` of the features of the good images. The score of a patch is its
 distance to the nearest feature in the bank, and that of an image is its highest
 (not reweighted as in equation 7). Images with high scores come first. Heat maps
-are the images in grey, with red where scores are high, on one scale.
+are the images in grey, with red where scores are above the median of all.
 """
 
 import pathlib
@@ -132,9 +132,10 @@ def write_heat_maps(scores, files, options):
 
     import keras_resfam
 
-    size, highest = options.image_size, scores.max() or 1
+    size, low, high = options.image_size, np.median(scores), scores.max()
     for path, values in zip(files, scores, strict=True):
-        values = Image.fromarray((values / highest).astype("float32"))
+        values = (values - low) / (high - low or 1)
+        values = Image.fromarray(values.astype("float32"))
         heat = np.array(values.resize((size, size), Image.Resampling.BILINEAR))
         heat = gaussian_filter(heat, sigma=4)[..., None].clip(0, 1)
         grey = keras_resfam.load_images(path, size, crop=1, channels=1)[0]
