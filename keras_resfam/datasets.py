@@ -28,6 +28,8 @@ class Dataset:
         classes: int. Number of classes.
         mean: tuple of floats. The mean of each channel, in 0..255.
         std: tuple of floats. The standard deviation of each channel, in 0..255.
+        wordnet_ids: tuple of str, in the order of the labels, such as
+            `"n01440764"`. Only ImageNet has them.
     """
 
     name: str
@@ -37,16 +39,24 @@ class Dataset:
     classes: int
     mean: tuple
     std: tuple
+    wordnet_ids: tuple = ()
 
 
-def _dataset(name, title, image_shape, class_names, mean, std):
+def _dataset(name, title, image_shape, class_names, mean, std, wordnet_ids=()):
     names = tuple(class_names.split())
-    return Dataset(name, title, image_shape, names, len(names), mean, std)
+    return Dataset(
+        name, title, image_shape, names, len(names), mean, std, wordnet_ids
+    )
 
 
 def _imagenet_classes():
+    """Returns the WordNet ids and the names of the classes of ImageNet."""
     path = Path(__file__).with_name("imagenet_classes.txt")
-    return re.sub("#.*", "", path.read_text(encoding="utf-8"))
+    words = re.sub("#.*", "", path.read_text(encoding="utf-8")).split()
+    return tuple(words[::2]), " ".join(words[1::2])
+
+
+_WORDNET_IDS, _IMAGENET_CLASSES = _imagenet_classes()
 
 
 _CIFAR100_CLASSES = """
@@ -93,9 +103,10 @@ DATASETS = {
             "imagenet2012",
             "ImageNet",
             (224, 224, 3),
-            _imagenet_classes(),
+            _IMAGENET_CLASSES,
             mean=(123.675, 116.280, 103.530),
             std=(58.395, 57.120, 57.375),
+            wordnet_ids=_WORDNET_IDS,
         ),
         # scikit-learn's bundled 8x8 digits, scaled from 0..16 to 0..255.
         _dataset(

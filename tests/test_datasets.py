@@ -1,3 +1,5 @@
+import importlib.resources
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,20 @@ def test_records_are_consistent():
         assert dataset.name == name
         assert len(dataset.mean) == len(dataset.std) == dataset.image_shape[-1]
         assert len(set(dataset.class_names)) == dataset.classes
+
+
+def test_wordnet_ids_are_those_of_the_labels():
+    """TFDS has the same ids."""
+    tfds = importlib.resources.files("tensorflow_datasets")
+    imagenet = DATASETS["imagenet2012"]
+    labels = (tfds / "datasets/imagenet2012/labels.txt").read_text().split()
+    assert list(imagenet.wordnet_ids) == labels
+    names = dict(zip(imagenet.wordnet_ids, imagenet.class_names, strict=True))
+    assert names["n01440764"] == "tench"
+    assert names["n02102040"] == "English_springer"
+    assert names["n03000684"] == "chain_saw"
+    assert names["n03888257"] == "parachute"
+    assert names["n15075141"] == "toilet_tissue"
 
 
 def test_digits_moments_are_those_of_the_images():

@@ -15,7 +15,11 @@ import yaml
 import draw_figures
 from training import analyse, benchmark, demo, evaluate, package, publish, train
 from training.benchmarks import input_pipeline
-from training.examples import fine_tune_folder
+from training.examples import (
+    anomaly_detection,
+    fine_tune_folder,
+    lesion_study_imagenet,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENTS = {
@@ -99,6 +103,14 @@ def parse_training(arguments):
         (
             "training/examples/fine_tune_folder.py",
             fine_tune_folder.parse_arguments,
+        ),
+        (
+            "training/examples/anomaly_detection.py",
+            anomaly_detection.parse_arguments,
+        ),
+        (
+            "training/examples/lesion_study_imagenet.py",
+            lesion_study_imagenet.parse_arguments,
         ),
     ],
 )

@@ -80,14 +80,9 @@ def load(options):
     """The network with its trained weights, without its classifier."""
     from training.networks import loading
 
-    builder = loading.find_builder(options.builder, options.network)
-    size = options.image_size
-    return builder(
-        **loading.builder_arguments(options),
-        weights=options.network,
-        include_top=False,
-        pooling="avg",
-        input_shape=(size, size, 3),
+    shape = (options.image_size, options.image_size, 3)
+    return loading.build(
+        options, include_top=False, pooling="avg", input_shape=shape
     )
 
 

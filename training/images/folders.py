@@ -108,6 +108,44 @@ def files(root, split, names):
     return np.array(paths, object)[order], np.array(labels, "int32")[order]
 
 
+def classes_in(option, folder):
+    """Returns the names of the class folders in a folder, sorted.
+
+    Args:
+        option: String. The option that names the folder.
+        folder: Path.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    names = _subfolders(folder)
+    if not names:
+        raise ValueError(
+            f"`{option}` should be a folder with images in <class>/. "
+            f"Received: {option} {folder}"
+        )
+    return names
+
+
+def files_in(option, folder):
+    """All files in a folder and its subfolders, sorted.
+
+    Args:
+        option: String. The option that names the folder.
+        folder: Path.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    files = [path for path in folder.rglob("[!.]*") if path.is_file()]
+    if not files:
+        raise ValueError(
+            f"`{option}` should be a folder of images. Received: "
+            f"{option} {folder}, which has no files"
+        )
+    return sorted(files)
+
+
 class Photographs:
     """Images in files, as an array that decodes what is taken from it.
 

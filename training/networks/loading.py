@@ -79,6 +79,18 @@ def describe_weights(options):
     return {"weights": describe(file.read_bytes())} if file else {}
 
 
+def build(options, **common):
+    """Builds the network of `--builder` with the weights that are named.
+
+    Args:
+        options: See `load_network`.
+        **common: Arguments that all builders take.
+    """
+    builder = find_builder(options.builder, options.network)
+    arguments = builder_arguments(options)
+    return builder(**arguments, weights=options.network, **common)
+
+
 def builder_arguments(options):
     """The arguments that `--set` gives: `depth=14`, as `arguments.depth=14`."""
     find_builder(options.builder, options.network)

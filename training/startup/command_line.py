@@ -73,6 +73,15 @@ def positive(text):
     return int(text)
 
 
+def share(text):
+    """An argument's number above 0 and up to 1."""
+    if not 0 < float(text) <= 1:
+        raise argparse.ArgumentTypeError(
+            f"should be above 0 and at most 1, not {text}"
+        )
+    return float(text)
+
+
 def check_file(option, path):
     """Refuses a path to which no file can be written, before any work.
 
