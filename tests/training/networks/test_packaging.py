@@ -489,6 +489,7 @@ def test_another_network_does_not_take_the_place_of_one(
     empty_checkout, folders
 ):
     name, runs = "resnet_8_preactivation_digits", empty_checkout / "runs"
+    packaging.package(runs / "ResNet")  # without what a test has added
     before = tiny_run.contents(folders["ResNet"])
     run = tiny_run.make(runs / "paths", "ResNet", FAMILIES["ResNet"])
     recipe = read(run, "recipe.json") | {"name": "paths", "seed": 1}
