@@ -113,10 +113,13 @@ DMRNET_14_SHORT = CIFAR.replace(
     note="in 400 epochs",
 )
 
-# The settings of CIFAR-10, none of which was chosen on CIFAR-100.
+# The settings of CIFAR-10, in a length of two hours on one core and therefore
+# without cutout. None was chosen on images of CIFAR-100.
 DMRNET_14_CIFAR100_SHORT = DMRNET_14_SHORT.replace(
     name="dmrnet_14_cifar100_short",
     dataset="cifar100",
+    epochs=24,
+    cutout=0,
     error=29.62,
 )
 
