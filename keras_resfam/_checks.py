@@ -197,6 +197,17 @@ def check_outputs(outputs, network):
         )
 
 
+def are_probabilities(outputs):
+    """Returns whether the outputs of a classifier are probabilities.
+
+    Args:
+        outputs: array of shape `(images, classes)`.
+    """
+    sums = outputs.astype("float64").sum(axis=-1)
+    # Mixed precision has three digits.
+    return bool(np.all(outputs >= 0) and np.allclose(sums, 1, atol=0.02))
+
+
 def check_number(
     name, value, minimum, maximum=math.inf, below=math.inf, others=""
 ):

@@ -9,7 +9,12 @@ import keras
 import numpy as np
 
 from keras_resfam import graphs
-from keras_resfam._checks import check_choice, check_integer, check_number
+from keras_resfam._checks import (
+    are_probabilities,
+    check_choice,
+    check_integer,
+    check_number,
+)
 from keras_resfam.datasets import ALIASES, DATASETS, decode_predictions
 from keras_resfam.pretrained import sources
 
@@ -198,9 +203,7 @@ def _class_names(model, weights, names):
 
 
 def _check_probabilities(predictions):
-    sums = predictions.astype("float64").sum(axis=-1)
-    # Mixed precision has three digits.
-    if not (np.all(predictions >= 0) and np.allclose(sums, 1, atol=0.02)):
+    if not are_probabilities(predictions):
         raise ValueError(
             "`model` should return probabilities: build it with "
             '`classifier_activation="softmax"`. Received: outputs from '

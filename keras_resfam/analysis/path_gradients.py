@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_resfam import graphs
 from keras_resfam._checks import (
+    are_probabilities,
     check_choice,
     check_integer,
     is_integer,
@@ -125,8 +126,6 @@ def gradient_by_path_length(
     return _summary(n, lengths, [decay.known[k] for k in lengths])
 
 
-# Functions and layers hold either of the two.
-_SOFTMAX = keras.activations.softmax, keras.ops.softmax
 _SMALL = 2.0**-20  # of norms: far above what float32 loses
 _MOST_OF_A_GATE = 100  # largest exponent of the factor of one switch
 
@@ -341,9 +340,8 @@ class PathGradient:
             return
         masks = _scaled_masks(np.zeros((len(images), self.blocks)), 0)
         outputs = self._gated(self._inputs(images, masks), training=False)
-        outputs = ops.convert_to_numpy(outputs).astype("float64")
-        sums = outputs.sum(-1)
-        if outputs.min() >= 0 and np.allclose(sums, 1, atol=1e-2):
+        outputs = ops.convert_to_numpy(outputs)
+        if are_probabilities(outputs):
             raise ValueError(
                 "`model` should end in a softmax layer, or in logits: its "
                 "outputs are probabilities, and no softmax is found in its "
@@ -439,41 +437,18 @@ def _with_path_switches(chain):
 
 def without_softmax(steps):
     """The steps of a classifier, its softmax taken away."""
-    last = len(steps) - 1
-    # In mixed precision an identity behind the softmax may change the type.
-    while _is_identity(steps[last].operation):
-        last -= 1
-    operation = steps[last].operation
-    activation = getattr(operation, "activation", None)
-    # What is behind `keras.ops.sigmoid` has no public name.
-    if type(operation).__name__ in ("Sigmoid", "HardSigmoid"):
-        activation = keras.activations.sigmoid
-    if activation not in (None, keras.activations.linear, *_SOFTMAX):
-        raise ValueError(
-            "`model` should end in a softmax layer, or in logits. Received: "
-            f"model with {steps[last].name}, of the activation {activation}"
-        )
-    return [*steps[:last], _before_softmax(steps[last]), *steps[last + 1 :]]
-
-
-def _is_identity(operation):
-    """Whether an operation does nothing, such as changing the type."""
-    linear = getattr(operation, "activation", None) is keras.activations.linear
-    return isinstance(operation, keras.layers.Identity) or (
-        linear and isinstance(operation, keras.layers.Activation)
-    )
+    k = graphs.softmax_step(steps)
+    if k is None:
+        return steps
+    return [*steps[:k], _before_softmax(steps[k]), *steps[k + 1 :]]
 
 
 def _before_softmax(step):
-    """The last step of a classifier without its softmax."""
+    """The softmax of a classifier, replaced by what gives its logits."""
     layer = step.operation
-    softmax = getattr(layer, "activation", None) in _SOFTMAX
-    # The operation behind `keras.ops.softmax` has no public name.
-    if type(layer).__name__ == "Softmax" or (
-        softmax and isinstance(layer, keras.layers.Activation)
-    ):
+    if graphs.is_softmax(layer):
         return graphs.alias(step.inputs[0], step.outputs[0])
-    if softmax and isinstance(layer, keras.layers.Dense):
+    if isinstance(layer, keras.layers.Dense):
         return graphs.Step(_Logits(layer), step.args, {}, step.outputs)
     return step
 

@@ -10,6 +10,7 @@ from keras_resfam.graphs.graph import (
     Step,
     alias,
     count_kernels,
+    flat,
     fresh_input,
     in_mode,
     is_a,
@@ -30,18 +31,21 @@ from keras_resfam.graphs.graph import (
     shell,
 )
 from keras_resfam.graphs.moments import image_moments
+from keras_resfam.graphs.softmax import is_softmax, softmax_step
 
 __all__ = [
     "Graph",
     "Step",
     "alias",
     "count_kernels",
+    "flat",
     "fresh_input",
     "image_moments",
     "in_mode",
     "is_a",
     "is_addition",
     "is_graph",
+    "is_softmax",
     "layers_within",
     "needed",
     "only_for",
@@ -55,4 +59,5 @@ __all__ = [
     "run_anew",
     "same",
     "shell",
+    "softmax_step",
 ]

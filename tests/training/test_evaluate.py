@@ -430,24 +430,70 @@ def test_a_file_alone_does_not_say_how_to_normalise(run, capsys):
     assert json.loads(capsys.readouterr().out)["error"] < 100
 
 
-@pytest.mark.parametrize("end", ["dense", "softmax", "activation"])
+def digits_network(activation="softmax"):
+    return keras_resfam.DMRNet(
+        depth=8, weights="digits", classifier_activation=activation
+    )
+
+
+@keras.saving.register_keras_serializable("tests")
+class Divided(keras.layers.Layer):
+    """A softmax that only its outputs show."""
+
+    def call(self, x):
+        return keras.ops.softmax(x)
+
+
+IMAGE = keras.Input((8, 8, 1))
+ENDS = {
+    "dense": lambda: digits_network(),
+    "nested": lambda: keras.Sequential([IMAGE, digits_network()]),
+    "nested twice": lambda: keras.Sequential(
+        [IMAGE, keras.Sequential([IMAGE, digits_network()])]
+    ),
+    "layer": lambda: keras.Sequential(
+        [IMAGE, digits_network(None), keras.layers.Softmax()]
+    ),
+    "activation": lambda: keras.Sequential(
+        [IMAGE, digits_network(None), keras.layers.Activation("softmax")]
+    ),
+    "nested layer": lambda: keras.Sequential(
+        [
+            IMAGE,
+            keras.Sequential(
+                [IMAGE, digits_network(None), keras.layers.Softmax()]
+            ),
+            keras.layers.Activation("linear", dtype="float32"),
+        ]
+    ),
+    "logits": lambda: keras.Sequential([IMAGE, digits_network(None)]),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
 def test_a_model_that_keras_has_saved_is_measured(end, tmp_path, capsys):
-    model = keras_resfam.DMRNet(depth=8, weights="digits")
-    if end != "dense":
-        logits = keras_resfam.DMRNet(
-            depth=8, weights="digits", classifier_activation=None
-        )
-        last = keras.layers.Softmax()
-        if end == "activation":
-            last = keras.layers.Activation("softmax")
-        model = keras.Sequential([logits, last])
     path = str(tmp_path / "mine.keras")
-    model.save(path)
+    ENDS[end]().save(path)
     evaluate.main([path, "--dataset", "digits"])
     found = json.loads(capsys.readouterr().out)
     card = json.loads((FOLDER / "result.json").read_text())
     assert found["error"] == pytest.approx(card["error"], abs=0.01)
     assert found["nll"] == pytest.approx(card["nll"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "end, message",
+    [
+        (Divided(), "outputs are probabilities"),
+        (keras.layers.Activation("sigmoid"), "sigmoid"),
+        (keras.layers.Reshape((5, 2)), "classes.*5, 2"),
+    ],
+)
+def test_outputs_that_are_no_logits_are_refused(end, message, tmp_path):
+    path = str(tmp_path / "mine.keras")
+    keras.Sequential([IMAGE, digits_network(None), end]).save(path)
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main([path, "--dataset", "digits"])
 
 
 def test_a_model_that_cannot_be_measured(tmp_path):

@@ -331,7 +331,8 @@ def tfds_builder(name, data_dir=None):
             f"{name} is read with tensorflow and tensorflow-datasets, and "
             f"{error.name} is not installed. Install them, or give "
             "`--data-dir` an .npz file of arrays x_train, y_train, x_test, "
-            f"y_test. Received: dataset={name}"
+            "y_test, or a folder of images, <split>/<class>/<image>. "
+            f"Received: dataset={name}, data_dir={data_dir}"
         ) from error
     if keras.backend.backend() != "tensorflow":
         tf.config.set_visible_devices([], "GPU")
@@ -395,7 +396,8 @@ def classes_of(name, labels, data_dir=None):
 
     Raises:
         ValueError: If there are labels of more classes than the data set has,
-            or if arrays have less than two classes or a class without images.
+            or if arrays or folders have less than two classes or a class
+            without images.
     """
     if record_of(name):
         classes = record_of(name).classes
@@ -404,6 +406,7 @@ def classes_of(name, labels, data_dir=None):
         check_every_class(name, labels, classes)
     elif folders.is_root(data_dir):
         classes = len(folders.classes(data_dir))
+        check_every_class(name, labels, classes)
     else:
         label = tfds_builder(name, data_dir).info.features["label"]
         classes = label.num_classes

@@ -6,7 +6,11 @@ import keras
 import numpy as np
 
 from keras_resfam import graphs
-from keras_resfam._checks import check_images, check_outputs
+from keras_resfam._checks import (
+    are_probabilities,
+    check_images,
+    check_outputs,
+)
 from training.images import evaluation, reading
 
 BINS = 15  # of the calibration error
@@ -31,8 +35,8 @@ def evaluate(model, batches, class_names=None):
         nats.
 
     Raises:
-        ValueError: If images or labels do not fit the model, or its logits
-            are not finite.
+        ValueError: If images or labels do not fit the model, or its outputs
+            are not finite or are probabilities.
     """
     logits, labels = logits_of(model, batches)
     return metrics(log_softmax(logits), labels, class_names)
@@ -61,6 +65,11 @@ def logits_of(model, batches, labelled=True):
         answers.append(np.asarray(y).reshape(-1))
     outputs, answers = np.concatenate(outputs), np.concatenate(answers)
     check_outputs(outputs, model.name)
+    if are_probabilities(outputs):
+        raise ValueError(
+            "`model` should return logits, or end in a softmax that its graph "
+            f"shows. Received: {model.name}, whose outputs are probabilities"
+        )
     if labelled:
         reading.check_labels("the data set", answers, outputs.shape[-1])
     return outputs, answers

@@ -5,6 +5,7 @@ import zipfile
 
 import keras
 
+from keras_resfam import graphs
 from keras_resfam.models import families
 from keras_resfam.pretrained import sources
 from keras_resfam.pretrained.files import RECIPE, WEIGHTS, describe
@@ -188,6 +189,12 @@ def _load_keras_file(path, options):
             "`network` should be a model of images of one size. "
             f"Received: {path} with inputs of shape {shape}"
         )
+    outputs = model.output_shape
+    if not isinstance(outputs, tuple) or len(outputs) != 2:
+        raise ValueError(
+            "`network` should be a classifier with outputs of shape (batch, "
+            f"classes). Received: {path} with outputs of shape {outputs}"
+        )
     return without_softmax(model), {
         "builder": None,
         "arguments": {},
@@ -196,18 +203,25 @@ def _load_keras_file(path, options):
 
 
 def without_softmax(model):
-    """A classifier that gives logits, on the same weights."""
-    *before, last = model.layers
-    softmax = keras.activations.softmax
-    activation = getattr(last, "activation", None)
-    if activation is softmax and not isinstance(last, keras.layers.Activation):
-        last.activation = keras.activations.linear
-    elif activation is softmax or isinstance(last, keras.layers.Softmax):
-        if isinstance(model, keras.Sequential):
-            image = keras.Input(model.input_shape[1:])
-            return keras.Sequential([image, *before], name=model.name)
-        return keras.Model(model.input, last.input, name=model.name)
-    return model
+    """A classifier that gives logits, on the same weights.
+
+    The softmax may be that of a nested model. One that no graph shows, such as
+    that of a subclass of `keras.Model`, stays: `accuracy` refuses its outputs.
+    """
+    if not graphs.is_graph(model):
+        return model
+    graph = graphs.flat(graphs.read(model))
+    steps = graphs.needed(graph.steps, graph.outputs)
+    k = graphs.softmax_step(steps)
+    if k is None:
+        return model
+    step = steps[k]
+    if not graphs.is_softmax(step.operation):
+        step.operation.activation = keras.activations.linear
+        return model
+    steps[k] = graphs.alias(step.inputs[0], step.outputs[0])
+    (image,), values = graphs.run_anew(steps, graph.inputs)
+    return keras.Model(image, values[id(graph.outputs[0])], name=model.name)
 
 
 def find_builder(name, weights):

@@ -62,7 +62,7 @@ def write_network(model, folder):
         "input": shape,
         "source": parts.number(image),
         "output": parts.number(answer),
-        "softmax": not _gives_probabilities(chain.graph),
+        "softmax": graphs.softmax_step(chain.graph.steps) is None,
         "residual": any(unit.joins for unit in chain.units),
         "widest": max(
             _floats(x) for step in chain.graph.steps for x in step.outputs
@@ -87,15 +87,6 @@ def _floats(x):
     for size in x.shape[1:]:
         count *= size
     return count
-
-
-def _gives_probabilities(graph):
-    """Whether a graph ends in a softmax."""
-    operation = graph.steps[-1].operation
-    activation = getattr(operation, "activation", None)
-    return activation is keras.activations.softmax or graphs.is_a(
-        operation, keras.layers.Softmax, "Softmax"
-    )
 
 
 class _Parts:

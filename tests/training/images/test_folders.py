@@ -185,3 +185,10 @@ def test_changed_files_change_the_checksum(root):
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # of the same size
     assert reading.checksum(images, labels) != before
+
+
+def test_one_class_is_refused(tmp_path):
+    root = photographs.write(tmp_path, colours={"blue": (40, 60, 200)})
+    _, labels = reading.photographs("shapes", "train", root, 16)
+    with pytest.raises(ValueError, match="labels up to 0"):
+        reading.classes_of("shapes", labels, root)
