@@ -34,8 +34,8 @@ def test_figures_are_written_and_words_are_kept():
 
 @pytest.fixture
 def another(tmp_path, monkeypatch):
-    """A checkout with one more network, of CIFAR-100."""
-    name = "dmrnet_14_cifar100_short"
+    """A checkout with one more network, of SVHN."""
+    name = "dmrnet_14_svhn_short"
     known = {n.name: n for n in registry.read()}
     for folder in sources.CHECKOUT.glob("weights/*/"):
         (tmp_path / "weights" / folder.name).mkdir(parents=True)
@@ -51,8 +51,11 @@ def another(tmp_path, monkeypatch):
     old = tmp_path / "weights" / "dmrnet_14_cifar10_short"
     new = shutil.copytree(old, old.with_name(name))
     for file, changes in (
-        ("recipe.json", {"name": name, "error": 29.62, "dataset": "cifar100"}),
-        ("result.json", {"error": 28.5}),
+        (
+            "recipe.json",
+            {"name": name, "error": 2.0, "dataset": "svhn_cropped"},
+        ),
+        ("result.json", {"error": 1.5}),
     ):
         contents = json.loads((new / file).read_text())
         (new / file).write_text(json.dumps(contents | changes))
@@ -61,8 +64,7 @@ def another(tmp_path, monkeypatch):
     network = dataclasses.replace(
         known["dmrnet_14_cifar10_short"],
         name=name,
-        dataset="cifar100",
-        classes=100,
+        dataset="svhn_cropped",
     )
     monkeypatch.setattr(sources, "CHECKOUT", tmp_path)
     monkeypatch.setattr(registry, "PATH", tmp_path / "registry.json")
@@ -74,17 +76,17 @@ def test_a_network_that_is_new_comes_last(another, capsys):
     package.main(["--table"])
     assert capsys.readouterr().out.split() == ["README.md", "weights/README.md"]
     row = (
-        '| [`DMRNet(depth=14, weights="cifar100")`]'
-        "(weights/dmrnet_14_cifar100_short) | 349,402 | 29.62 % | **28.50 %** "
+        '| [`DMRNet(depth=14, weights="svhn_cropped")`]'
+        "(weights/dmrnet_14_svhn_short) | 349,402 | 2.00 % | **1.50 %** "
         "| 80 / 400 |\n\n"
     )
     written = (another / "README.md").read_text()
     assert row in written
     assert written.replace(row, "\n") == TEXTS["README.md"]
     row = (
-        "| [dmrnet_14_cifar100_short](dmrnet_14_cifar100_short) | "
-        "`dmrnet_14_cifar100_short` | 97.5 % | 104 min | "
-        "[log](dmrnet_14_cifar100_short/log.csv) |\n\n"
+        "| [dmrnet_14_svhn_short](dmrnet_14_svhn_short) | "
+        "`dmrnet_14_svhn_short` | 97.5 % | 104 min | "
+        "[log](dmrnet_14_svhn_short/log.csv) |\n\n"
     )
     found = (another / "weights" / "README.md").read_text()
     assert re.sub(r"\d+ min", "104 min", row) in re.sub(
