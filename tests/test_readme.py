@@ -148,6 +148,7 @@ def test_links_lead_somewhere(name):
             assert anchor in anchors(target.read_text()), link
 
 
+@pytest.mark.backend_independent
 def test_errors_of_trained_networks(quick_initializers):
     import keras_resfam
     from keras_resfam.pretrained import registry
@@ -188,6 +189,7 @@ def count(model):
     return f"{sum(math.prod(v.shape) for v in model.trainable_variables):,}"
 
 
+@pytest.mark.backend_independent
 def test_how_the_networks_were_trained():
     text = section("weights/README.md", "How the networks were trained")
     rows = re.findall(
@@ -216,6 +218,7 @@ def test_how_the_networks_were_trained():
         assert train.parse_arguments(trained).recipe == trained_by, name
 
 
+@pytest.mark.backend_independent
 def test_counts_are_those_of_the_builders(quick_initializers):
     import keras_resfam
 
