@@ -6,7 +6,10 @@ import pytest
 
 import keras_resfam
 
-pytestmark = pytest.mark.usefixtures("quick_initializers")
+pytestmark = [
+    pytest.mark.usefixtures("quick_initializers"),
+    pytest.mark.backend_independent,
+]
 
 
 def count(variables):

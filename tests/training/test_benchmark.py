@@ -18,6 +18,8 @@ from training.benchmarks import contenders, sampling, tables, workers
 from training.benchmarks.contenders import Contender, line_up
 from training.benchmarks.profiling import jax_times, named, own_times
 
+pytestmark = pytest.mark.backend_independent
+
 BACKEND = keras.backend.backend()
 
 

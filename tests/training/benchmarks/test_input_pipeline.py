@@ -6,6 +6,8 @@ import pytest
 from training.benchmarks import input_pipeline
 from training.images.batches import Epochs
 
+pytestmark = pytest.mark.backend_independent
+
 
 def test_prints_both_times_and_their_ratio(capsys):
     input_pipeline.main(["--recipe=digits", "--steps=3", "--turns=2"])

@@ -12,6 +12,8 @@ import photographs
 import tiny_run
 from training.examples import anomaly_detection
 
+pytestmark = pytest.mark.backend_independent
+
 RNG = np.random.default_rng(0)
 DEFECT = slice(18, 26), slice(4, 12)  # rows and columns
 

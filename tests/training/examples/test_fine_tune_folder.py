@@ -14,6 +14,8 @@ from keras_resfam.pretrained.files import WEIGHTS
 from training.examples import fine_tune_folder
 from training.images import reading
 
+pytestmark = pytest.mark.backend_independent
+
 OPTIONS = "--builder DMRNet --set depth=8 --image-size 16 --epochs 1".split()
 
 

@@ -13,6 +13,8 @@ from keras_resfam import analysis
 from keras_resfam.datasets import DATASETS
 from training.examples import lesion_study_imagenet
 
+pytestmark = pytest.mark.backend_independent
+
 ARGUMENTS = {"depth": 8, "preactivation": True}
 OPTIONS = "--builder ResNet --set depth=8 --set preactivation=True".split()
 

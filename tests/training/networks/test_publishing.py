@@ -17,6 +17,8 @@ from training import package, publish, train
 from training.images import reading as datasets
 from training.networks import packaging, publishing
 
+pytestmark = pytest.mark.backend_independent
+
 TOKEN = "hf_a_secret_token"
 REPOSITORY = "org/net"
 
