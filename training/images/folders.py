@@ -12,6 +12,7 @@ import zlib
 
 import numpy as np
 
+from keras_resfam.photographs import load_images
 from training.images import batches
 
 SPLITS = {
@@ -22,7 +23,6 @@ SPLITS = {
 """The folders that may hold a split."""
 
 ASPECTS = (3 / 4, 4 / 3)
-BORDER = 256 / 224  # shorter side before the central crop, to the crop's side
 ATTEMPTS = 10  # random crops to try before the central one
 
 
@@ -253,10 +253,7 @@ def load(paths):
 
 def central_crop(path, size):
     """Scales an image by its shorter side, and cuts out its centre."""
-    image = _decode(path).convert("RGB")
-    side = min(image.size) / BORDER  # of the square that is kept
-    left, top = ((length - side) / 2 for length in image.size)
-    return _scaled(image, (left, top, left + side, top + side), size)
+    return load_images(_decode(path), size)[0]
 
 
 def random_crop(path, size, area, seed):
