@@ -17,6 +17,7 @@ order.
 
 import functools
 import multiprocessing
+import os
 import pathlib
 import signal
 import statistics
@@ -81,7 +82,7 @@ def main(arguments=None):
 
 def print_growth(axis, networks, options):
     """Prints a table of all tasks; returns whether one of them failed."""
-    name = options.backend or "the default backend"
+    name = options.backend or os.environ.get("KERAS_BACKEND", "default backend")
     print(
         f"{options.builder} by {axis}, batch {options.batch}, {name}, "
         f"{tables.machine()}: seconds, MiB"
