@@ -14,7 +14,7 @@ import yaml
 
 import draw_figures
 from training import analyse, benchmark, demo, evaluate, package, publish, train
-from training.benchmarks import input_pipeline
+from training.benchmarks import growth, input_pipeline
 from training.examples import (
     anomaly_detection,
     fine_tune_folder,
@@ -97,6 +97,7 @@ def parse_training(arguments):
             "-m training.benchmarks.input_pipeline",
             input_pipeline.parse_arguments,
         ),
+        ("-m training.benchmarks.growth", growth.parse_arguments),
         ("training/demo.py", demo.parse_arguments),
         ("training/package.py", package.parse_arguments),
         ("training/publish.py", publish.parse_arguments),

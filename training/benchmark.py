@@ -8,7 +8,8 @@ Training steps (`fit`, from NumPy arrays) and inference (`predict_on_batch` of
 the model with its batch normalizations folded, from NumPy to NumPy), on every
 backend that is installed, on torch also compiled (inference by `predictor`),
 and inference of the folded model exported to ONNX Runtime, against PyTorch
-(pytorchcv's networks and a plain rendering of DMRNet), ONNX Runtime and tf2cv.
+(pytorchcv's networks, torchvision's and timm's ImageNet forms, and a plain
+rendering of DMRNet), ONNX Runtime and tf2cv.
 What is not installed, or has no such network, is reported as absent.
 
 Each implementation runs in a process of its own, with the network and its
@@ -21,6 +22,10 @@ with what has been measured until then.
     python -m training.benchmarks.input_pipeline --data-dir DIR
 
 measures whether training waits for its data.
+
+    python -m training.benchmarks.growth
+
+measures how the cost of a network grows with its depth and its width.
 """
 
 import argparse

@@ -1,29 +1,17 @@
-"""timm and torchvision, whose networks ours should equal.
+"""timm and torchvision, whose networks ours should equal."""
 
-PyPI's torchvision is built for CUDA. Beside a torch for CPUs some operators
-are missing that no classifier needs: to declare them is enough.
-"""
-
-import functools
+import contextlib
 
 import pytest
 import torch
 
-
-@functools.cache
-def _declare_operators():
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(
-            f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        )
-    return library  # which has to stay alive
+from training.benchmarks.torch_networks import import_torchvision
 
 
 def peer(name):
     """The module of a name, or the test is skipped, by the name."""
-    if not hasattr(torch.ops.torchvision, "nms"):
-        _declare_operators()
+    with contextlib.suppress(ImportError):
+        import_torchvision()
     return pytest.importorskip(name, exc_type=ImportError)
 
 

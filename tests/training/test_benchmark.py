@@ -225,7 +225,7 @@ def test_exported_networks_compute_the_same():
     network = ours.model
     ours.to_inference()
     for size in 3, 1:
-        x, _ = workers.batch_of(size)
+        x, _ = workers.batch_of(size, (32, 32, 3))
         np.testing.assert_allclose(
             ours.infer(x), network.predict_on_batch(x), rtol=1e-3, atol=1e-4
         )
@@ -314,29 +314,49 @@ def test_speed_and_spread():
     assert tables.speed_cell(one, ("infer", 1)) == "-"
 
 
-def test_share_of_the_matrix_peak(capsys):
+def test_share_of_the_peak(capsys):
     one, other = (contender(name, [0.5]) for name in ("jax", "torch"))
     peer = contender("pytorch", [0.5])  # none is measured of it
-    one.report = {"peak": 60e12, "flops": 2e10}
+    variant = contender("jax", [1.0], "deep")  # in the first one's process
     tables.print_peak([one, peer], 128)
-    other.report = one.report | {"peak": 80e12}
+    assert not capsys.readouterr().out
+    one.report = {"peak": {"matrix product": 60e12}, "flops": 2e10}
+    variant.report = {"flops": 2e10}
+    tables.print_peak([one, variant, peer], 128)
+    ways = {"matrix product": 50e12, "1 x 1 convolution": 80e12}
+    other.report = {"peak": ways, "flops": 2e10}
     one.samples["infer", 128] = [0.1]
     tables.print_peak([one, peer, other], 128)
     assert capsys.readouterr().out.splitlines() == [
-        "jax, train: 15,360 of 60,000 GFLOP/s, 26%",
-        "jax, train: 15,360 of 80,000 GFLOP/s, 19%",
-        "torch, train: 15,360 of 80,000 GFLOP/s, 19%",
-        "jax, infer: 25,600 of 80,000 GFLOP/s, 32%",
+        "peak: 60,000 GFLOP/s, jax's matrix product",
+        "jax, train: 15,360 GFLOP/s, 26% of the peak",
+        "jax deep, train: 7,680 GFLOP/s, 13% of the peak",
+        "peak: 80,000 GFLOP/s, torch's 1 x 1 convolution",
+        "jax, train: 15,360 GFLOP/s, 19% of the peak",
+        "torch, train: 15,360 GFLOP/s, 19% of the peak",
+        "jax, infer: 25,600 GFLOP/s, 32% of the peak",
     ]
 
 
-def test_flops_by_hand():
-    model = keras_resfam.WideResNet(10, 2, input_shape=(32, 32, 3))
-    stages = [(32, 16, 32), (16, 32, 64), (8, 64, 128)]
-    products = 32**2 * 27 * 16 + 128 * 10
-    for size, before, after in stages:
-        products += size**2 * after * (9 * before + 9 * after + before)
-    assert workers.flops(model) == 2 * products
+def test_the_best_peak_counts(monkeypatch):
+    one = contender("torch", [0.5])
+    answers = iter([{"a": 2.0, "b": 1.0}, {"a": 1.0, "b": 3.0}])
+    monkeypatch.setattr(one, "ask", lambda *_: {"peak": next(answers)})
+    one.measure_peak("float32")
+    one.measure_peak("float32")
+    monkeypatch.setattr(one, "ask", lambda *_: {"failed": "it died"})
+    one.measure_peak("float32")
+    assert one.report["peak"] == {"a": 2.0, "b": 3.0}
+
+
+def test_images_are_those_of_the_network():
+    session = workers.Session(workers.KerasResfam(BACKEND, jit=False))
+    small = ("WideResNet", {"depth": 10, "width": 1, "input_shape": (8, 8, 3)})
+    report = session.prepare(small, "float32", 2)
+    model = session.implementation.model
+    assert model.input_shape == (None, 8, 8, 3)
+    assert report["flops"] == 2 * keras_resfam.count_multiply_adds(model)
+    assert session.sample("train", 2, 0.001)["seconds"] > 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
@@ -404,11 +424,33 @@ def test_pytorchcv_has_networks_of_the_same_size(builder, arguments):
     assert abs(theirs / ours - 1) < 0.05
 
 
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+@pytest.mark.parametrize("builder", ["ResNet50", "WideResNet50_2"])
+def test_imagenet_forms_of_others_have_the_same_size(
+    library, builder, quick_initializers
+):
+    pytest.importorskip("torch")
+    from peers import peer
+    from training.benchmarks import torch_networks
+
+    peer(library)
+    find = {
+        "torchvision": torch_networks.pytorch_network,
+        "timm": torch_networks.timm_network,
+    }
+    theirs = find[library](builder, {}).parameters()
+    ours = getattr(keras_resfam, builder)().trainable_weights
+    assert sum(p.numel() for p in theirs) == sum(
+        math.prod(w.shape) for w in ours
+    )
+
+
 def test_no_like():
     pytest.importorskip("torch")
     from training.benchmarks import torch_networks
 
     assert torch_networks.pytorch_network("OrthoPlainNet", {}) is None
+    assert torch_networks.timm_network("WideResNet", {"depth": 10}) is None
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ PEERS = {
     "pytorch-channels-last": (PyTorch, (True, False)),
     "pytorch-compile": (PyTorch, (True, True)),
     "onnxruntime": (OnnxRuntime, ()),
+    "timm-channels-last": (PyTorch, (True, False, "timm")),
+    "timm-compile": (PyTorch, (True, True, "timm")),
     "tf2cv": (Tf2cv, ()),
 }
 
@@ -31,6 +33,8 @@ NETWORKS = {
     "dmrnet-56": ("DMRNet", {"depth": 56}),
     "orthoplainnet-44": ("OrthoPlainNet", {"depth": 44}),
     "resnet-110": ("ResNet", {"depth": 110}),
+    "resnet-50": ("ResNet50", {"input_shape": (224, 224, 3)}),
+    "wide-resnet-50-2": ("WideResNet50_2", {"input_shape": (224, 224, 3)}),
 }
 
 # Measured beside a network: one of equal size, or the same without the parts
@@ -47,7 +51,11 @@ VARIANTS = {
     },
 }
 
-SMALL = {"WideResNet": {"depth": 10, "width": 1}}
+SMALL = {
+    "WideResNet": {"depth": 10, "width": 1},
+    "ResNet50": {"input_shape": (32, 32, 3)},
+    "WideResNet50_2": {"input_shape": (32, 32, 3)},
+}
 
 
 class Contender:
@@ -122,6 +130,13 @@ class Contender:
         answer = self.ask("profile", mode, batch)
         if answer.get("profile"):
             self.profiles[mode, batch] = answer["profile"]
+
+    def measure_peak(self, precision):
+        """Keeps the best rate of each way to multiply matrices."""
+        best = self.report.setdefault("peak", {})
+        rates = self.ask("matrix_peak", precision).get("peak", {})
+        for way, rate in rates.items():
+            best[way] = max(rate, best.get(way, 0.0))
 
     def stop(self, at_once=False):
         if self.process is None or self.base is not None:

@@ -7,7 +7,6 @@ library only when it is loaded.
 import copy
 import os
 import time
-from importlib.util import find_spec
 
 from training.benchmarks.workers import (
     LEARNING_RATE,
@@ -21,12 +20,13 @@ from training.startup.backend import quiet
 
 
 class PyTorch:
-    """A network in plain PyTorch: pytorchcv's, or our rendering of it."""
+    """A network in plain PyTorch, of another project or rendered by us."""
 
     trains = True
 
-    def __init__(self, channels_last, compiled):
+    def __init__(self, channels_last, compiled, library="pytorch"):
         self.channels_last, self.compiled = channels_last, compiled
+        self.library = library
 
     def load(self):
         start = time.perf_counter()
@@ -42,17 +42,17 @@ class PyTorch:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         return {
             "import": seconds,
-            "versions": versions("torch")
-            | (versions("pytorchcv") if find_spec("pytorchcv") else {}),
+            "versions": versions("torch") | torch_networks.versions(),
             "device": hardware.accelerator("torch"),
         }
 
     def build(self, builder, arguments, precision):
         torch = self.torch
         self.bfloat16 = precision == "bfloat16"
-        net = self.networks.pytorch_network(builder, arguments)
+        find = getattr(self.networks, f"{self.library}_network")
+        net = find(builder, arguments)
         if net is None:
-            raise Absent(f"no PyTorch network like {builder}")
+            raise Absent(f"{self.library} has nothing like {builder}")
         if self.channels_last:
             net = net.to(memory_format=torch.channels_last)
         self.net = net.to(self.device).train()
@@ -135,7 +135,7 @@ class OnnxRuntime:
             raise Absent("float32 only")
         net = self.networks.pytorch_network(builder, arguments)
         if net is None:
-            raise Absent(f"no PyTorch network like {builder}")
+            raise Absent(f"pytorch has nothing like {builder}")
         self.net, self.sessions = net.eval(), {}
         return {}
 

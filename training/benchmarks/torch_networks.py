@@ -1,14 +1,37 @@
 """The networks of the benchmark in plain PyTorch."""
 
+import functools
+import importlib.metadata
+
 import torch
 from torch import nn
 
+# The builders of the ImageNet forms, as torchvision and timm name them.
+IMAGENET = {"ResNet50": "resnet50", "WideResNet50_2": "wide_resnet50_2"}
+
+
+def versions():
+    """The versions of the libraries of networks that are installed."""
+    found = {}
+    for name in ("pytorchcv", "torchvision", "timm"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
 
 def pytorch_network(builder, arguments):
-    """Returns a network with 10 classes, or `None` where there is no like.
+    """Returns a network, or `None` where there is no like.
 
-    It takes images of shape `(batch, 3, height, width)` and gives logits.
+    It takes images of shape `(batch, 3, height, width)` and gives logits of 10
+    classes. The ImageNet forms are torchvision's, with 1000 classes.
     """
+    if builder in IMAGENET:
+        import_torchvision()
+        import torchvision
+
+        return getattr(torchvision.models, IMAGENET[builder])()
     if builder == "DMRNet":
         return DMRNet(arguments["depth"])
     if builder == "WideResNet":
@@ -26,6 +49,41 @@ def pytorch_network(builder, arguments):
             num_classes=10, blocks=arguments["depth"], bottleneck=False
         )
     return None
+
+
+def timm_network(builder, arguments):
+    """Returns timm's network, or `None` where there is no like."""
+    if builder not in IMAGENET:
+        return None
+    import_torchvision()
+    import timm
+
+    return timm.create_model(IMAGENET[builder])
+
+
+@functools.cache
+def import_torchvision():
+    """Imports torchvision, also beside a torch that it was not built for.
+
+    PyPI's torchvision is built for CUDA. Beside a torch for CPUs some operators
+    are missing that no classifier needs: to declare them is enough.
+
+    Returns:
+        What has to stay alive.
+    """
+    try:
+        import torchvision
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(
+                f"{name}(Tensor dets, Tensor scores, float iou_threshold) "
+                "-> Tensor"
+            )
+        import torchvision
+
+        return library
+    return torchvision
 
 
 class DMRNet(nn.Module):

@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 
+from training.benchmarks import peak
 from training.benchmarks.profiling import profile
 from training.startup import hardware
 from training.startup.backend import quiet
@@ -70,12 +71,13 @@ class Session:
         """Imports, builds and does one training step."""
         report = self.implementation.load()
         builder, arguments = network
+        self.shape = image_shape(arguments)
         start = time.perf_counter()
         report |= self.implementation.build(builder, arguments, precision)
         report["build"] = time.perf_counter() - start
         if self.implementation.trains:
             start = time.perf_counter()
-            self.implementation.first_step(*batch_of(batch))
+            self.implementation.first_step(*batch_of(batch, self.shape))
             report["first step"] = time.perf_counter() - start
         return report | {"memory": self.implementation.peak_memory()}
 
@@ -91,7 +93,7 @@ class Session:
         return {"seconds": self.run(mode, batch, steps) / steps}
 
     def run(self, mode, batch, steps):
-        x, y = batch_of(batch)
+        x, y = batch_of(batch, self.shape)
         if mode == "train":
             return self.implementation.train(x, y, steps)
         start = time.perf_counter()
@@ -106,7 +108,7 @@ class Session:
         on_gpu = self.implementation.device() is not None
         if on_gpu and self.implementation.backend != "jax":
             return {"profile": {}}  # read of a processor only
-        x, y = batch_of(batch)
+        x, y = batch_of(batch, self.shape)
         step = {
             "train": functools.partial(self.implementation.first_step, x, y),
             "infer": functools.partial(self.implementation.infer, x),
@@ -160,8 +162,7 @@ class KerasResfam:
         if precision == "bfloat16":
             keras.config.set_dtype_policy("mixed_bfloat16")
         self.model = getattr(self.package, builder)(
-            **arguments,
-            input_shape=(32, 32, 3),
+            **{**arguments, "input_shape": image_shape(arguments)},
             classifier_activation=None,
             include_preprocessing=False,
         )
@@ -170,7 +171,7 @@ class KerasResfam:
             optimizer=keras.optimizers.SGD(LEARNING_RATE, **SGD),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
-        return {"flops": flops(self.model)}
+        return {"flops": 2 * self.package.count_multiply_adds(self.model)}
 
     def compile(self, model, **options):
         """Returns what runs the model, compiled."""
@@ -237,21 +238,8 @@ class KerasResfam:
         return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
     def matrix_peak(self, precision):
-        """Measured FLOP/s of a large matrix product."""
-        ops = self.keras.ops
-        n = 2048 if self.device() is None else 8192
-        a = self.keras.random.normal((n, n), dtype=precision)
-
-        def product(times):
-            start = time.perf_counter()
-            for _ in range(times):
-                b = ops.matmul(a, a)
-            ops.convert_to_numpy(ops.cast(b[0, 0], "float32"))
-            return time.perf_counter() - start
-
-        product(3)
-        times = math.ceil(0.5 / product(1))
-        return 2 * n**3 * times / min(product(times) for _ in range(3))
+        size = 2048 if self.device() is None else 8192
+        return peak.measure(self.keras, precision, size)
 
 
 class Exported(KerasResfam):
@@ -277,7 +265,8 @@ class Exported(KerasResfam):
         import onnxruntime
 
         super().to_inference()
-        self.infer(batch_of(1)[0])  # Keras exports what was called
+        one, _ = batch_of(1, self.model.input_shape[1:])
+        self.infer(one)  # Keras exports what was called
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "model.onnx"
             self.model.export(path, format="onnx", verbose=False)
@@ -303,19 +292,15 @@ def peak_resident():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def flops(model):
-    """Multiplications and additions of one image's forward pass."""
-    total = 0
-    for layer in model.layers:
-        if hasattr(layer, "kernel"):
-            output = math.prod(layer.output.shape[1:])
-            total += 2 * output * math.prod(layer.kernel.shape[:-1])
-    return total
+def image_shape(arguments):
+    """Height, width and channels of the images of a network."""
+    return arguments.get("input_shape", (32, 32, 3))
 
 
-def batch_of(size):
+def batch_of(size, shape):
+    """Random images of a shape, and labels."""
     rng = np.random.default_rng(0)
     return (
-        rng.normal(size=(size, 32, 32, 3)).astype("float32"),
+        rng.normal(size=(size, *shape)).astype("float32"),
         rng.integers(0, 10, size),
     )
