@@ -134,8 +134,8 @@ def everywhere(monkeypatch):
     monkeypatch.setattr(
         torch.backends.cpu, "get_cpu_capability", lambda: "AVX2"
     )
-    monkeypatch.setattr(winograd, "CHANNELS", 8)
-    monkeypatch.setattr(winograd, "TILES", 1)
+    monkeypatch.setattr(winograd, "_CHANNELS", 8)
+    monkeypatch.setattr(winograd, "_TILES", 1)
     calls = []
     parts = winograd._parts
 
