@@ -37,7 +37,11 @@ from keras_resfam.models.wide_resnet import (
     WideResNet50_2,
     WideResNet101_2,
 )
-from keras_resfam.photographs import load_images, predict_images
+from keras_resfam.photographs import (
+    image_transform,
+    load_images,
+    predict_images,
+)
 from keras_resfam.pretrained.dialects import to_torch_state_dict
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.registry import list_weights
@@ -76,6 +80,7 @@ __all__ = [
     "feature_extractor",
     "flatten_model",
     "fold_batch_norm",
+    "image_transform",
     "initializers",
     "layers",
     "list_weights",

@@ -21,6 +21,7 @@ from keras_resfam.graphs.features import flatten_model as flatten_model
 from keras_resfam.graphs.folding import fold_batch_norm as fold_batch_norm
 from keras_resfam.graphs.stock import to_stock_layers as to_stock_layers
 from keras_resfam.graphs.temperature import with_temperature as with_temperature
+from keras_resfam.photographs import image_transform as image_transform
 from keras_resfam.photographs import load_images as load_images
 from keras_resfam.photographs import predict_images as predict_images
 from keras_resfam.pretrained.dialects import (

@@ -42,10 +42,11 @@ _undrawn = contextvars.ContextVar("undrawn", default=False)
 
 @contextlib.contextmanager
 def undrawn():
-    """Context manager in which initializers return zeros.
+    """Context manager in which initializers return arbitrary values.
 
-    It is used before trained weights are loaded. To draw the 69 million random
-    weights of a WRN-50-2 takes longer than to load trained ones.
+    It is used before trained weights are loaded, which replace all of them. To
+    draw the 69 million random weights of a WRN-50-2 takes longer than to load
+    trained ones.
     """
     token = _undrawn.set(True)
     try:
@@ -68,7 +69,7 @@ class _Drawn:
             )
         dtype = _checked_dtype(dtype)
         if _undrawn.get():
-            return keras.ops.zeros(shape, dtype)
+            return keras.ops.empty(shape, dtype)
         seed = self.seed
         if isinstance(seed, int):
             seed %= 2**64  # Keras allows negative seeds, but NumPy does not

@@ -282,16 +282,31 @@ class Rescaling(keras.layers.Rescaling):
     Args:
         scale: float, or nested lists of floats.
         offset: float, or nested lists of floats. Defaults to `0.0`.
+        data_config: dict. What `keras_resfam.predict_images` needs to know of
+            the images that the network was trained on: `"crop"` and
+            `"interpolation"`, as `load_images` takes them, and
+            `"class_names"`, a list or the name of a data set. Each may be
+            missing. The layer only stores it. Defaults to `None`, nothing.
         **kwargs: Arguments of `keras.layers.Rescaling`.
 
     Raises:
-        ValueError: In `load_weights`, if the file has another scale or offset.
+        ValueError: If `data_config` is not a dict; or in `load_weights`, if
+            the file has another scale or offset.
     """
 
-    def __init__(self, scale, offset=0.0, **kwargs):
+    def __init__(self, scale, offset=0.0, data_config=None, **kwargs):
         super().__init__(scale, offset, **kwargs)
+        if not isinstance(data_config, (dict, type(None))):
+            raise ValueError(
+                "`data_config` should be a dict or None. "
+                f"Received: data_config={data_config!r}"
+            )
+        self.data_config = data_config or {}
         # Keras's Rescaling does not look for this layer in files.
         self.note = _Note({"scale": scale, "offset": offset})
+
+    def get_config(self):
+        return {**super().get_config(), "data_config": dict(self.data_config)}
 
 
 class _Note(keras.layers.Layer):

@@ -1,5 +1,7 @@
 """Photographs of any size, as networks take them, and what they show."""
 
+import concurrent.futures
+import contextlib
 import math
 import os
 from collections.abc import Sequence
@@ -16,11 +18,9 @@ from keras_resfam._checks import (
     check_number,
 )
 from keras_resfam.datasets import ALIASES, DATASETS, decode_predictions
-from keras_resfam.pretrained import sources
+from keras_resfam.pretrained.foreign import INTERPOLATIONS
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_INTERPOLATIONS = "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"
-_USUAL = {"crop": 224 / 256, "interpolation": "bilinear"}
 
 
 def load_images(
@@ -73,19 +73,22 @@ def load_images(
     for side in size:
         check_integer("size", side)
     check_number("crop", crop, 0.01, 1)
-    check_choice("interpolation", interpolation, _INTERPOLATIONS)
+    check_choice("interpolation", interpolation, INTERPOLATIONS)
     check_choice("channels", channels, tuple(_MODES))
-    cut = [
-        _cut(_open(image).convert(_MODES[channels]), size, crop, interpolation)
-        for image in _listed(images)
-    ]
-    return np.stack([np.asarray(x).reshape(*size, channels) for x in cut])
+
+    def load(image):
+        image = _read(image).convert(_MODES[channels])
+        image = _cut(image, size, crop, interpolation)
+        return np.asarray(image).reshape(*size, channels)
+
+    # Pillow decodes and resizes in several threads.
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(load, _listed(images))))
 
 
 def predict_images(
     model: keras.Model,
     images: Any,
-    weights: str | os.PathLike | None = None,
     names: str | Sequence[str] | None = None,
     top: int = 5,
     crop: float | None = None,
@@ -94,22 +97,25 @@ def predict_images(
 ) -> list[list[tuple[str, float]]]:
     """Classifies photographs: files or images in, names of classes out.
 
+    A network that a builder has built with trained weights knows the names of
+    its classes, and how the authors of the weights resize and crop images. It
+    still does after it was saved and loaded as a `.keras` file, but
+    `to_stock_layers` loses this, and so do the networks in `weights/` if Keras
+    alone loads them: give `names`, `crop` and `interpolation` then.
+
     Args:
         model: `keras.Model` that takes raw images, 0 to 255, and returns
             probabilities, as builders return it by default.
         images: path, `PIL.Image.Image`, array, or a sequence of these. See
             `load_images`.
-        weights: str. What the model was built with as `weights`. It tells the
-            names of the classes and, for a checkpoint whose authors state
-            them, `crop` and `interpolation`. Defaults to `None`.
-        names: data set's name or sequence of str. The names of the classes,
-            if `weights` does not tell them. Defaults to `None`; 1,000 classes
-            are then taken to be ImageNet's.
+        names: data set's name or sequence of str. The names of the classes.
+            Defaults to `None`, those that the model knows. If it knows none,
+            1,000 classes are taken to be ImageNet's.
         top: int. How many classes to return for each image. Defaults to `5`.
-        crop: float. See `load_images`. Defaults to that of `weights`, else to
-            0.875, and to 1 for networks of images of up to 64 pixels.
-        interpolation: str. See `load_images`. Defaults to that of `weights`,
-            else to `"bilinear"`.
+        crop: float. See `load_images`. Defaults to `None`, that of
+            `image_transform`.
+        interpolation: str. See `load_images`. Defaults to `None`, that of
+            `image_transform`.
         batch_size: int. Images that are predicted at a time. Defaults to
             `32`.
 
@@ -121,7 +127,6 @@ def predict_images(
         ValueError: If an argument is not allowed, an image cannot be read,
             nothing tells the names of the classes, or the model does not
             normalize images itself or does not return probabilities.
-        keras_resfam.HubError: If the Hub does not tell what `weights` are.
 
     Example:
 
@@ -132,30 +137,62 @@ def predict_images(
     ```
     """
     check_integer("batch_size", batch_size)
-    height, width, channels = _image_shape(model)
-    names = _class_names(model, weights, names)
-    transform = dict(_USUAL)
-    if max(height, width) <= 64:
-        transform["crop"] = 1.0
-    if weights is not None:
-        transform |= sources.image_transform(weights)
+    transform = image_transform(model)
     given = {"crop": crop, "interpolation": interpolation}
     transform |= {k: v for k, v in given.items() if v is not None}
+    if transform["channels"] not in _MODES:
+        raise ValueError(
+            "`model` should take images of 1, 3 or 4 channels, as photographs "
+            f"have. Received: a model of {transform['channels']} channels"
+        )
+    names = _class_names(model, names)
     images = _listed(images)
     predictions = []
     for start in range(0, len(images), batch_size):
-        x = load_images(
-            images[start : start + batch_size],
-            (height, width),
-            channels=channels,
-            **transform,
-        )
+        x = load_images(images[start : start + batch_size], **transform)
         if keras.config.image_data_format() == "channels_first":
             x = np.moveaxis(x, -1, 1)
         predictions.append(model.predict(x, batch_size=batch_size, verbose=0))
     predictions = np.concatenate(predictions)
     _check_probabilities(predictions)
     return decode_predictions(predictions, names, top=top)
+
+
+def image_transform(model: keras.Model) -> dict[str, Any]:
+    """Returns how photographs become the images that a model takes.
+
+    Args:
+        model: `keras.Model` that takes raw images, 0 to 255, as builders
+            return it by default.
+
+    Returns:
+        A dict of arguments of `load_images`: `"size"` and `"channels"` are
+        those of the model's input. `"crop"` and `"interpolation"` are those
+        that the authors of the trained weights state, for images of this size
+        if they distinguish sizes. If the model does not know them, they are
+        0.875 and `"bilinear"`; up to 64 pixels, `"crop"` is 1.
+
+    Raises:
+        ValueError: If the model does not normalize images itself, or does not
+            take images of one size.
+
+    Example:
+
+    ```python
+    model = keras_resfam.WideResNet50_2(weights="imagenet")
+    transform = keras_resfam.image_transform(model)
+    images = keras_resfam.load_images("cat.jpg", **transform)
+    ```
+    """
+    *size, channels = _image_shape(model)
+    known = graphs.data_config(model)
+    usual = 1.0 if max(size) <= 64 else 224 / 256
+    return {
+        "size": tuple(size),
+        "crop": known.get("crop", usual),
+        "interpolation": known.get("interpolation", "bilinear"),
+        "channels": channels,
+    }
 
 
 def _image_shape(model):
@@ -172,34 +209,48 @@ def _image_shape(model):
             "`include_preprocessing=True`. Received: a model whose first layer "
             "does not"
         )
+    _, *shape = shape
     if keras.config.image_data_format() == "channels_first":
-        return *shape[2:], shape[1]
-    return shape[1:]
+        shape = [*shape[1:], shape[0]]
+    return shape
 
 
-def _class_names(model, weights, names):
-    """The names of a model's classes, as one of three arguments tells them."""
+def _class_names(model, names):
+    """The names of a model's classes: those given, known, or ImageNet's."""
     classes = model.output_shape[-1]
-    imagenet = DATASETS["imagenet2012"]
+    if names is None:
+        names = _known_names(model)
+    if names is None and classes == DATASETS["imagenet2012"].classes:
+        names = "imagenet2012"
     if isinstance(names, str):
         check_choice("names", names, (*DATASETS, *ALIASES))
         names = DATASETS[ALIASES.get(names, names)].class_names
-    elif names is None and weights is not None:
-        names = sources.class_names(weights)
-    elif names is None and classes == imagenet.classes:
-        names = imagenet.class_names
     if (
         not isinstance(names, (list, tuple))
         or not all(isinstance(name, str) for name in names)
         or len(names) != classes
     ):
-        given = len(names) if isinstance(names, (list, tuple)) else names
+        given = f"names={names!r}"
+        if isinstance(names, (list, tuple)):
+            given = f"{len(names)} names"
         raise ValueError(
-            f"`names` or `weights` should tell the names of the {classes} "
-            f"classes of the model. Received: {given!r} names, "
-            f"weights={weights!r}"
+            f"`names` should be the names of the {classes} classes of the "
+            "model, or of their data set; `keras_resfam.class_names` has those "
+            f"of trained weights. Received: {given}"
         )
     return names
+
+
+def _known_names(model):
+    """The names of the classes of the weights that a model was built with.
+
+    They are those of the builder's classifier, and of no other.
+    """
+    weighted = [x for x in graphs.layers_within(model) if x.weights]
+    top = [x for x in weighted if not graphs.is_graph(x)][-1:]
+    if top and top[0].name == "predictions":
+        return graphs.data_config(model).get("class_names")
+    return None
 
 
 def _check_probabilities(predictions):
@@ -231,8 +282,50 @@ def _listed(images):
     return images
 
 
-def _open(image):
+def _read(image):
     """The `PIL.Image.Image` of a path, an image or an array."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_file(image)
+    Image, _ = _pillow()
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(_checked_array(image))
+    if not isinstance(image, Image.Image):
+        raise ValueError(
+            "`images` should be paths, images of Pillow or arrays. "
+            f"Received: {image!r}"
+        )
+    with _readable("an image of Pillow"):
+        _check_depth(image)
+        image.load()  # it may be that of a damaged file
+    return image
+
+
+def read_file(path, draft=False):
+    """Reads the image in a file, and turns it as its EXIF data say.
+
+    Args:
+        path: str or path.
+        draft: bool. Whether JPEG images are decoded to an eighth of their
+            size, which is enough to find damage, and faster. Defaults to
+            `False`.
+
+    Returns:
+        A `PIL.Image.Image` of 8 bits a channel.
+
+    Raises:
+        ValueError: If Pillow is not installed or cannot read the file, or if
+            the image has more bits.
+    """
+    Image, ImageOps = _pillow()
+    with _readable(os.fspath(path)), Image.open(path) as image:
+        _check_depth(image)
+        if draft:
+            image.draft(None, (1, 1))
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+def _pillow():
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
@@ -240,29 +333,26 @@ def _open(image):
             "`images` are read with Pillow, which is not installed: "
             "pip install pillow"
         ) from error
-    if isinstance(image, (str, os.PathLike)):
-        try:
-            with Image.open(image) as file:
-                file.load()
-                image = ImageOps.exif_transpose(file)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(
-                "`images` should be files of images that can be read. "
-                f"Received: {os.fspath(image)}: {error}"
-            ) from error
-    elif isinstance(image, np.ndarray):
-        image = Image.fromarray(_checked_array(image))
-    elif not isinstance(image, Image.Image):
+    return Image, ImageOps
+
+
+@contextlib.contextmanager
+def _readable(name):
+    """Turns what Pillow raises for an image into an error that names it."""
+    Image, _ = _pillow()
+    errors = OSError, SyntaxError, ValueError, Image.DecompressionBombError
+    try:
+        yield
+    except errors as error:
         raise ValueError(
-            "`images` should be paths, images of Pillow or arrays. "
-            f"Received: {image!r}"
-        )
+            "`images` should be images of 8 bits a channel that can be read. "
+            f"Received: {name}: {error}"
+        ) from error
+
+
+def _check_depth(image):
     if image.mode.startswith(("I", "F")):
-        raise ValueError(
-            "`images` should have 8 bits a channel. Received: an image of the "
-            f"mode {image.mode}"
-        )
-    return image
+        raise ValueError(f"it has more than 8 bits a channel ({image.mode})")
 
 
 def _checked_array(array):

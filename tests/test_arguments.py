@@ -218,12 +218,15 @@ CASES = {
             "channels": 1,
         },
     ),
+    "image_transform": (
+        keras_resfam.image_transform,
+        lambda: {"model": photographed()},
+    ),
     "predict_images": (
         keras_resfam.predict_images,
         lambda: {
             "model": photographed(),
             "images": [np.zeros((9, 7, 3), "uint8")],
-            "weights": None,
             "names": ["a", "b", "c"],
             "top": 1,
             "crop": 0.5,
@@ -241,7 +244,7 @@ CASES = {
     ),
     "layers.Rescaling": (
         layers.Rescaling,
-        lambda: {"scale": 0.5, "offset": [0.0, 1.0]},
+        lambda: {"scale": 0.5, "offset": [0.0, 1.0], "data_config": {}},
     ),
     **{
         f"initializers.{name}": (

@@ -3,13 +3,16 @@
 import io
 import json
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 import keras_resfam
 import peers
 import tiny_run
+from keras_resfam.pretrained import foreign
 
 RNG = np.random.default_rng(0)
 
@@ -100,7 +103,7 @@ def test_predictions_are_those_of_the_pixels(tmp_path):
     path = tmp_path / "x.png"
     large.save(path)
     found = keras_resfam.predict_images(
-        model, [path] * 3, "digits", top=10, interpolation="box", batch_size=2
+        model, [path] * 3, top=10, interpolation="box", batch_size=2
     )
     expected = model.predict(digits[None, ..., None], verbose=0)
     assert len(found) == 3
@@ -119,36 +122,129 @@ def test_names_of_classes():
     for names in (["cat", "dog"], ("cat", "dog")):
         (pairs,) = keras_resfam.predict_images(model, image, names=names)
         assert {name for name, _ in pairs} == {"cat", "dog"}
-    with pytest.raises(
-        ValueError, match="names of the 2 classes.*weights=None"
-    ):
+    with pytest.raises(ValueError, match="of the 2 classes.*names=None"):
         keras_resfam.predict_images(model, image)
     with pytest.raises(ValueError, match="names of the 2 classes.*10 names"):
         keras_resfam.predict_images(model, image, "cifar10")
 
 
-def test_what_a_checkpoint_says(tmp_path):
+CONFIG = {
+    "crop_pct": 0.5,
+    "interpolation": "bicubic",
+    "test_input_size": [3, 96, 80],
+    "test_crop_pct": 0.75,
+    "label_names": ["cat", "dog"],
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.25, 0.25, 0.25],
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Builds a network with the weights of another project's checkpoint."""
+    folder, small = tmp_path / "checkpoint", {"depth": 10, "width": 1}
+    folder.mkdir()
+    config = {"pretrained_cfg": CONFIG}
+    (folder / "config.json").write_text(json.dumps(config))
+    network = keras_resfam.WideResNet(**small, classes=2)
+    state = keras_resfam.to_torch_state_dict(network)
+    save_file(state, folder / "model.safetensors")
+
+    def build(size=(80, 80), **options):
+        return keras_resfam.WideResNet(
+            **small, weights=folder, input_shape=(*size, 3), **options
+        )
+
+    return build
+
+
+def test_what_a_checkpoint_says(checkpoint):
     """Names of classes, crop and interpolation."""
-    config = {
-        "pretrained_cfg": {
-            "crop_pct": 0.5,
-            "interpolation": "bicubic",
-            "label_names": ["cat", "dog"],
-        }
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / "model.safetensors").touch()  # it is not read
-    model = keras_resfam.ResNet(depth=8, classes=2, input_shape=(80, 80, 3))
-    image, options = pixels(300, 200), {"names": ["cat", "dog"]}
-    found = keras_resfam.predict_images(model, image, str(tmp_path))
+    model, image = checkpoint(), pixels(300, 200)
     stated = {"crop": 0.5, "interpolation": "bicubic"}
-    assert found == keras_resfam.predict_images(
-        model, image, **options, **stated
+    images = {"size": (80, 80), "channels": 3}
+    assert keras_resfam.image_transform(model) == {**images, **stated}
+    cut = keras_resfam.load_images(image, (80, 80), **stated)
+    expected = model.predict(cut, verbose=0)[0]
+    ((first, p), (second, q)) = keras_resfam.predict_images(model, image)[0]
+    assert (first, second) == ("cat", "dog")[:: 1 if expected[0] > 0.5 else -1]
+    np.testing.assert_allclose((p, q), sorted(expected)[::-1], rtol=1e-5)
+    others = keras_resfam.predict_images(
+        model, image, ["a", "b"], crop=1.0, interpolation="box"
     )
-    assert found != keras_resfam.predict_images(model, image, **options)
-    assert found != keras_resfam.predict_images(
-        model, image, str(tmp_path), crop=1.0
-    )
+    assert {name for name, _ in others[0]} == {"a", "b"}
+    assert others[0][0][1] != p
+
+
+@pytest.mark.parametrize(
+    ("size", "crop"), [((96, 80), 0.75), ((80, 96), 0.5), ((64, 64), 0.5)]
+)
+def test_the_crop_is_that_of_the_size(checkpoint, size, crop):
+    transform = keras_resfam.image_transform(checkpoint(size))
+    assert (transform["size"], transform["crop"]) == (size, crop)
+
+
+def test_a_model_keeps_what_the_checkpoint_says(checkpoint, tmp_path):
+    model, image = checkpoint(), pixels(300, 200)
+    expected = keras_resfam.predict_images(model, image)[0]
+    model.save(tmp_path / "model.keras")
+    for other in (
+        keras.saving.load_model(tmp_path / "model.keras"),
+        keras_resfam.fold_batch_norm(model),
+        keras_resfam.with_temperature(model, 1.0),
+        keras.Sequential([keras.Input((80, 80, 3)), model]),
+    ):
+        (found,) = keras_resfam.predict_images(other, image)
+        for pair, known in zip(found, expected, strict=True):
+            assert pair == (known[0], pytest.approx(known[1], rel=1e-4))
+
+
+def test_stock_layers_do_not_know_it(checkpoint):
+    model, image = checkpoint(), pixels(300, 200)
+    plain = keras_resfam.to_stock_layers(model)
+    with pytest.raises(ValueError, match="`keras_resfam.class_names`"):
+        keras_resfam.predict_images(plain, image)
+    given = {"names": ["cat", "dog"], "crop": 0.5, "interpolation": "bicubic"}
+    (found,) = keras_resfam.predict_images(plain, image, **given)
+    (expected,) = keras_resfam.predict_images(model, image)
+    assert found[0][1] == pytest.approx(expected[0][1], rel=1e-4)
+
+
+def test_a_new_classifier_has_other_names(checkpoint):
+    """The transform stays that of the weights."""
+    bare = checkpoint(include_top=False, pooling="avg")
+    whole = checkpoint()
+    for image, features in (
+        (bare.input, bare.output),
+        (whole.input, whole.get_layer("avg_pool").output),
+    ):
+        top = keras.layers.Dense(2, "softmax")(features)
+        model = keras.Model(image, top)
+        assert keras_resfam.image_transform(model)["crop"] == 0.5
+        with pytest.raises(ValueError, match="names=None"):
+            keras_resfam.predict_images(model, pixels())
+
+
+def test_transformers_numbers_the_filters_as_pillow_does():
+    for name in foreign.INTERPOLATIONS:
+        config = {"resample": Image.Resampling[name.upper()].value}
+        assert foreign._interpolation(config) == name
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({"crop_pct": 1.5}, "at most 1, but one is 1.5"),
+        ({"crop_pct": "all"}, "numbers above 0.*'all'"),
+        ({"interpolation": ["box"]}, r"nearest, .*\['box'\]"),
+        ({"interpolation": None, "resample": 9}, "nearest, .*9"),
+        ({"test_input_size": [3]}, r"as `test_input_size`, but has \[3\]"),
+    ],
+)
+def test_transforms_that_are_none(checkpoint, config, complaint, monkeypatch):
+    monkeypatch.setattr(foreign, "_config", lambda files: CONFIG | config)
+    with pytest.raises(ValueError, match=f"`weights` should.*{complaint}"):
+        checkpoint()
 
 
 def test_a_run_crops_as_training_does(tmp_path):
@@ -159,13 +255,10 @@ def test_a_run_crops_as_training_does(tmp_path):
         "image_size": 16,
     }
     (run / "recipe.json").write_text(json.dumps(recipe))
-    model, image = keras_resfam.DMRNet(depth=8, weights=str(run)), pixels()
-    found, wide = (
-        keras_resfam.predict_images(model, image, str(run), crop=crop)
-        for crop in (None, 0.875)
-    )
-    assert found == wide
-    assert {name for name, _ in found[0]} == {"blue", "red"}
+    model = keras_resfam.DMRNet(depth=8, weights=str(run))
+    assert keras_resfam.image_transform(model)["crop"] == 0.875
+    (found,) = keras_resfam.predict_images(model, pixels())
+    assert {name for name, _ in found} == {"blue", "red"}
 
 
 def test_models_that_would_be_wrong_are_refused():
@@ -179,6 +272,9 @@ def test_models_that_would_be_wrong_are_refused():
         keras_resfam.predict_images(model, image, names=names)
     model = keras_resfam.ResNet(**options, input_shape=(None, None, 3))
     with pytest.raises(ValueError, match="images of one size"):
+        keras_resfam.predict_images(model, image, names=names)
+    model = keras_resfam.ResNet(**options, input_shape=(32, 32, 2))
+    with pytest.raises(ValueError, match="`model`.*1, 3 or 4.* 2 channels"):
         keras_resfam.predict_images(model, image, names=names)
 
 

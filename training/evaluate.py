@@ -80,7 +80,8 @@ def add_questions(add):
         default=[],
         metavar="DATASET",
         help="measures how well the network's certainty tells its images "
-        "from those of a data set of other classes; may be repeated",
+        "from those of a data set of other classes, or of a folder of images; "
+        "may be repeated",
     )
     add(
         "--reliability",
@@ -107,7 +108,7 @@ def main(arguments=None):
         own_split = evaluation.own_split(description, dataset, options.data_dir)
         split = options.split or own_split
         is_own = (dataset, split) == (own_dataset, own_split)
-        questions.check(options, dataset, split)
+        questions.check(options, model, dataset, split)
         if options.update:
             packaging.check_update(options.network, is_own)
         weights = loading.describe_weights(options)

@@ -30,7 +30,7 @@ from keras_resfam.graphs.graph import (
     same,
     shell,
 )
-from keras_resfam.graphs.moments import image_moments
+from keras_resfam.graphs.moments import data_config, image_moments
 from keras_resfam.graphs.softmax import is_softmax, softmax_step
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Step",
     "alias",
     "count_kernels",
+    "data_config",
     "flat",
     "fresh_input",
     "image_moments",

@@ -1,4 +1,4 @@
-"""Finds the channel moments by which a network normalizes images."""
+"""Finds what the first layer of a network tells about its images."""
 
 import keras
 import numpy as np
@@ -20,9 +20,7 @@ def image_moments(model):
         A pair of float64 arrays of shape `(channels,)`, the means and the
         standard deviations, or `None` if the network does not normalize.
     """
-    passed = keras.layers.InputLayer, keras.Model
-    layers = layers_within(model)
-    first = next((x for x in layers if not isinstance(x, passed)), None)
+    first = _first_layer(model)
     if isinstance(first, keras.layers.Rescaling):
         scale, offset = np.broadcast_arrays(first.scale, first.offset)
         if not np.all(scale):
@@ -36,3 +34,24 @@ def image_moments(model):
     else:
         return None
     return tuple(x.astype("float64").reshape(-1) for x in moments)
+
+
+def data_config(model):
+    """Returns what is known of the images that a network was trained on.
+
+    Args:
+        model: functional or sequential `keras.Model`, which may have nested
+            models.
+
+    Returns:
+        The `data_config` of its `keras_resfam.layers.Rescaling`; an empty dict
+        if it has none, as stock networks and those with random weights.
+    """
+    return dict(getattr(_first_layer(model), "data_config", {}))
+
+
+def _first_layer(model):
+    """Returns the first layer that is not an input, or `None`."""
+    passed = keras.layers.InputLayer, keras.Model
+    layers = layers_within(model)
+    return next((x for x in layers if not isinstance(x, passed)), None)

@@ -23,7 +23,8 @@ def to_stock_layers(model):
     needed, a layer that adds zeros or subsamples is inserted before a `Conv2D`.
     `GradientModulation`, and the initializers, regularizers and constraints of
     layers, are left out because they affect training only. Nested models are
-    converted too, if they are functional or sequential. Layers of other
+    converted too, if they are functional or sequential. What `Rescaling` tells
+    `predict_images` about the images is lost. Layers of other
     packages are copied unchanged, as are layers inside other layers, such as
     `TimeDistributed`.
 
@@ -59,6 +60,8 @@ def to_stock_layers(model):
                 f"Received: the {kind.__name__} '{layer.name}'"
             )
         config = layer.get_config()
+        if type(layer) is Rescaling:
+            del config["data_config"]
         if kind.__module__.startswith("keras."):
             config = for_inference(config)
         if type(layer) is Conv2D:

@@ -182,7 +182,7 @@ def _build(
     if source is not None and channels != source.channels:
         source = source.with_channels(channels)
 
-    x = _normalize(image, include_preprocessing, source, defaults)
+    x = _normalize(image, include_preprocessing, source, defaults, include_top)
     # Weights that will be loaded do not need random initial values.
     with undrawn() if source is not None else contextlib.nullcontext():
         x, layers = architecture(x, **arguments)
@@ -364,9 +364,10 @@ def _moments(include_preprocessing, source, defaults, channels):
         half = [127.5] * channels
         return half, half, "[0, 255] is scaled to [-1, 1]"
     raise ValueError(
-        f"`include_preprocessing` has moments for {len(mean)} channels "
-        f"({title}), but images have {channels}. "
-        f"Received: include_preprocessing={include_preprocessing!r}"
+        f"`include_preprocessing` should have a mean and a standard deviation "
+        f"for each channel of the images, {channels} in number. Received: "
+        f"include_preprocessing={include_preprocessing!r}, which has "
+        f"{len(mean)}"
     )
 
 
@@ -391,7 +392,7 @@ def _check_preprocessing(given):
     return given
 
 
-def _normalize(x, include_preprocessing, source, defaults):
+def _normalize(x, include_preprocessing, source, defaults, include_top):
     if include_preprocessing is False:
         return x
     axis = channel_axis()
@@ -404,9 +405,14 @@ def _normalize(x, include_preprocessing, source, defaults):
     shape = [1, 1, 1]
     shape[axis if axis < 0 else axis - 1] = len(mean)
     scale, mean = 1 / np.reshape(std, shape), np.reshape(mean, shape)
+    known = None
+    if source is not None:
+        size = x.shape[1:3] if axis < 0 else x.shape[2:]
+        known = source.data_config(size, include_top)
     return Rescaling(
         scale.tolist(),
         (-mean * scale).tolist(),
+        known,
         dtype=full_precision(),
         name="normalization",
     )(x)

@@ -8,8 +8,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from keras_resfam._checks import are_numbers
-from keras_resfam.datasets import DATASETS
+from keras_resfam._checks import are_numbers, is_integer
 from keras_resfam.models import families
 from keras_resfam.pretrained import dialects, tensor_files
 from keras_resfam.pretrained.files import FINGERPRINT
@@ -49,6 +48,8 @@ _USUAL = {
 Other values change what a network computes, but not its tensors.
 """
 
+INTERPOLATIONS = tuple("nearest lanczos bilinear bicubic box hamming".split())
+"""The filters of Pillow, in the order of their numbers."""
 
 _SHAPES = {"in_chans", "num_classes", *_USUAL}
 """The keys that timm's `model_args` may have. Others change the network."""
@@ -135,6 +136,9 @@ def contents(where, files, family, arguments):
             "preprocessing": _moments(config),
             "input_shape": _input_shape(config),
             "checkpoint": checkpoint,
+            "crops": _crops(config),
+            "interpolation": _interpolation(config),
+            "class_names": _class_names(config),
         }
 
 
@@ -148,45 +152,60 @@ def class_names(where, files):
         files: dict from file names to bytes.
 
     Returns:
-        A tuple of str, which is empty if the names are unknown.
+        A list of str, or the name of a data set, or `None` if the names are
+        unknown.
     """
     with _named(where):
-        config = _config(files)
-        names = config.get("label_names")
-        labels = config.get("id2label")
-        if names is None and isinstance(labels, dict):
-            names = [labels[key] for key in sorted(labels, key=int)]
-        if names is None and config.get("num_classes") == 1000:
-            names = DATASETS["imagenet2012"].class_names
-        names = names or ()
-        if not isinstance(names, (list, tuple)) or not all(
-            isinstance(name, str) for name in names
-        ):
-            raise ValueError(
-                f"Its class names should be a list, not {names!r}."
-            )
-        return tuple(names)
+        return _class_names(_config(files))
 
 
-_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""What transformers calls the filters of Pillow."""
+def _class_names(config):
+    names = config.get("label_names")
+    labels = config.get("id2label")
+    if names is None and isinstance(labels, dict):
+        names = [labels[key] for key in sorted(labels, key=int)]
+    if names is None and config.get("num_classes") == 1000:
+        return "imagenet2012"
+    if not isinstance(names, (list, type(None))) or not all(
+        isinstance(name, str) for name in names or ()
+    ):
+        raise ValueError(f"Its class names should be a list, not {names!r}.")
+    return names
 
 
-def transform(where, files):
-    """How a checkpoint's images are resized and cropped, as its config says.
+def _crops(config):
+    """Returns the shares of images that are kept, by image size.
+
+    timm's configs may have another share for the size of the evaluation.
 
     Returns:
-        A dict that may have "crop" and "interpolation".
+        A dict from `(height, width)`, or `None` for other sizes, to the share.
     """
-    with _named(where):
-        config = _config(files)
-        known = {
-            "crop": config.get("crop_pct"),
-            "interpolation": config.get(
-                "interpolation", _RESAMPLING.get(config.get("resample"))
-            ),
-        }
-        return {key: value for key, value in known.items() if value is not None}
+    crops = {None: config.get("crop_pct")}
+    if config.get("test_input_size") is not None:
+        height, width, _ = _shape(config, "test_input_size")
+        crops[height, width] = config.get("test_crop_pct")
+    crops = {size: crop for size, crop in crops.items() if crop is not None}
+    for crop in crops.values():
+        if not are_numbers([crop]) or not 0 < crop <= 1:
+            raise ValueError(
+                "The crop shares in its config should be numbers above 0, and "
+                f"at most 1, but one is {crop!r}."
+            )
+    return crops
+
+
+def _interpolation(config):
+    """Returns the name of the filter by which images are resized, or `None`."""
+    found = config.get("interpolation") or config.get("resample")
+    if is_integer(found, 0) and found < len(INTERPOLATIONS):
+        found = INTERPOLATIONS[found]  # transformers has Pillow's numbers
+    if found not in (None, *INTERPOLATIONS):
+        raise ValueError(
+            f"Its config should have one of {', '.join(INTERPOLATIONS)} as "
+            f"`interpolation`, but has {found!r}."
+        )
+    return found
 
 
 @contextlib.contextmanager
@@ -271,12 +290,16 @@ def _moments(config):
 
 def _input_shape(config):
     """Returns `(height, width, channels)`, or `None`."""
-    size = config.get("input_size")  # in timm's configs only
-    if size is None:
+    if config.get("input_size") is None:  # it is in timm's configs only
         return None
+    return _shape(config, "input_size")
+
+
+def _shape(config, key):
+    size = config[key]
     if not are_numbers(size) or len(size) != 3:
         raise ValueError(
-            "Its config should have (channels, height, width) as `input_size`, "
+            f"Its config should have (channels, height, width) as `{key}`, "
             f"but has {size!r}."
         )
     return (*size[1:], size[0])

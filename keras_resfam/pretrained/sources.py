@@ -58,6 +58,12 @@ class Source:
             if they are unknown.
         input_shape: tuple. `(height, width, channels)`, or `None` if it is
             unknown.
+        crops: dict from image sizes, `(height, width)`, to the share of
+            photographs that is kept; that of `None` is for all other sizes.
+        interpolation: str. The filter by which photographs are resized, or
+            `None` if it is unknown.
+        class_names: list of str, or the name of a data set. `None` if they
+            are unknown.
         checkpoint: `dialects.Checkpoint`. The checkpoint of another project
             that the values are from, or `None`.
     """
@@ -67,6 +73,9 @@ class Source:
     dataset: str = None
     preprocessing: str | tuple = None
     input_shape: tuple = None
+    crops: dict = dataclasses.field(default_factory=dict)
+    interpolation: str = None
+    class_names: str | list = None
     checkpoint: dialects.Checkpoint = None
 
     @property
@@ -80,6 +89,20 @@ class Source:
         """int. Number of channels of the images."""
         return self.layers["stem_conv"][0].shape[-2]
 
+    def data_config(self, size, include_top):
+        """Returns what a `keras_resfam.layers.Rescaling` tells of images.
+
+        Args:
+            size: tuple. `(height, width)` of the network's images.
+            include_top: bool. Whether the network has the classifier.
+        """
+        known = {
+            "crop": self.crops.get(size, self.crops.get(None)),
+            "interpolation": self.interpolation,
+            "class_names": self.class_names if include_top else None,
+        }
+        return {key: value for key, value in known.items() if value}
+
     def with_channels(self, channels):
         """Returns the weights for images with another number of channels.
 
@@ -90,10 +113,11 @@ class Source:
             ValueError: If the weights are not for images with three channels.
         """
         if self.channels != RGB:
+            own = f"{self.channels} channel{'s' * (self.channels > 1)}"
             raise ValueError(
-                "`input_shape` should have the number of channels of the "
-                f"weights, {self.channels}. Only weights for {RGB} channels "
-                f"are adapted to other images. Received: {channels} channels"
+                f"`input_shape` should have {own}, like the images of the "
+                f"weights {self.where}. Only weights for RGB images are "
+                f"adapted to other channels. Received: {channels} channels"
             )
         kernel, *others = self.layers["stem_conv"]
         kernel = adapt_kernel(kernel, channels)
@@ -270,7 +294,7 @@ def class_names(weights):
     text = os.path.expanduser(weights)
     files = _descriptions(text)
     if files is not None and RECIPE not in files:
-        names = foreign.class_names(repr(text), files)
+        names = _names_of(foreign.class_names(repr(text), files))
     elif files is not None:
         names = _names_in(files[RECIPE], repr(text))
     else:
@@ -283,34 +307,6 @@ def class_names(weights):
     return names
 
 
-def image_transform(weights):
-    """Returns how the authors of a checkpoint resize and crop images.
-
-    Args:
-        weights: str or path, as for a builder.
-
-    Returns:
-        A dict, empty or with `"crop"` and `"interpolation"`, as
-        `keras_resfam.load_images` takes them.
-
-    Raises:
-        ValueError: If there are no such weights.
-        keras_resfam.HubError: If the Hub does not give their description.
-    """
-    check_path("weights", weights)
-    text = os.path.expanduser(weights)
-    for network in registry.read_public():
-        if text == network.name:
-            text = f"hf://{network.repository}@{network.commit or 'main'}"
-    files = _descriptions(text) or {RECIPE: _registered_recipe(text)}
-    if RECIPE not in files:
-        return foreign.transform(repr(text), files)
-    described = json.loads(files[RECIPE] or "{}")
-    if described.get("image_size") is None:
-        return {}
-    return {"crop": 224 / 256, "interpolation": "bilinear"}  # as train.py does
-
-
 def _names_in(contents, where):
     """Returns the class names that a recipe.json states."""
     try:
@@ -320,34 +316,25 @@ def _names_in(contents, where):
             f"`weights` should have a valid {RECIPE}. {error} "
             f"Received: weights={where}"
         ) from error
-    return tuple(described.get("class_names", ())) or _names_of(
-        described["dataset"]
-    )
+    return _names_of(described.get("class_names", described["dataset"]))
 
 
 def _names_registered(name):
     """Returns the class names of a network or data set in the registry."""
     for network in registry.read() + registry.read_public():
         if name in (network.name, network.dataset):
-            described = _registered_recipe(name)
-            if described is None:
+            if network.dataset in DATASETS:
                 return _names_of(network.dataset)
-            return _names_in(described, repr(name))
+            return _names_in(_registered_files(network)[RECIPE], repr(name))
     return ()
 
 
-def _registered_recipe(name):
-    """The recipe.json of a network of a data set that only it describes."""
-    for network in registry.read():
-        if name in (network.name, network.dataset):
-            if network.dataset not in DATASETS:
-                return _registered_files(network)[RECIPE]
-    return None
-
-
-def _names_of(dataset):
-    record = DATASETS.get(ALIASES.get(dataset, dataset))
-    return record.class_names if record is not None else ()
+def _names_of(known):
+    """Returns the class names of a data set, or those given, as a tuple."""
+    if isinstance(known, str):
+        record = DATASETS.get(ALIASES.get(known, known))
+        return record.class_names if record is not None else ()
+    return tuple(known or ())
 
 
 def _descriptions(text):
@@ -391,7 +378,11 @@ def _public(network, family, arguments):
             f"pass other weights. {_available(family)}",
         )
     source = _foreign(repr(network.name), files, family, arguments)
-    return dataclasses.replace(source, dataset=network.dataset)
+    return dataclasses.replace(
+        source,
+        dataset=network.dataset,
+        class_names=source.class_names or network.dataset,
+    )
 
 
 def _foreign(where, files, family, arguments):
@@ -558,10 +549,17 @@ def _attributes(described):
         moments = tuple(map(tuple, moments))
     elif moments not in DATASETS:
         moments = None
+    # Networks trained on photographs are measured on 224 of 256 pixels.
+    cuts = described.get("image_size") is not None
     return {
         "dataset": dataset,
         "preprocessing": moments,
         "input_shape": tuple(described["input_shape"]),
+        "crops": {None: 224 / 256} if cuts else {},
+        "interpolation": "bilinear" if cuts else None,
+        "class_names": described.get(
+            "class_names", dataset if dataset in DATASETS else None
+        ),
     }
 
 

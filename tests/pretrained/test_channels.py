@@ -1,5 +1,6 @@
 """Weights for RGB images in networks for other channels."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from keras_resfam.datasets import DATASETS
 from keras_resfam.pretrained import sources
 
 RNG = np.random.default_rng(0)
+COLOURS = keras.Input((8, 8, 3))
 NETWORK = {"depth": 14, "weights": "cifar10", "classifier_activation": None}
 
 
@@ -91,7 +93,10 @@ def test_other_peoples_checkpoints_are_still_compared(tmp_path):
 
 
 def test_weights_for_grey_images_stay_grey():
-    with pytest.raises(ValueError, match="`input_shape`.*Received: 3 channels"):
-        keras_resfam.DMRNet(depth=8, weights="digits", input_shape=(8, 8, 3))
+    grey = {"depth": 8, "weights": "digits"}
+    told = "`input_shape` should have 1 channel, .*'digits'.*: 3 channels"
+    for shape in ({"input_shape": (8, 8, 3)}, {"input_tensor": COLOURS}):
+        with pytest.raises(ValueError, match=told):
+            keras_resfam.DMRNet(**grey, **shape)
     source = sources.find("digits", "DMRNet", {"depth": 8, "width": 1})
     assert source.channels == 1

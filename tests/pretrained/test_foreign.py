@@ -16,7 +16,7 @@ import keras_resfam
 import torch_networks
 from keras_resfam import HubError, ResNet, WideResNet, to_torch_state_dict
 from keras_resfam.models import families
-from keras_resfam.pretrained import registry, sources, tensor_files
+from keras_resfam.pretrained import foreign, registry, sources, tensor_files
 from keras_resfam.pretrained.files import describe
 from peers import peer, randomized
 
@@ -28,6 +28,7 @@ CONFIG = {
     "label_names": list("abcdefghij"),
 }
 REPOSITORY = "somebody/wrn_10_1"
+LARGE = pytest.mark.large  # 178 to 507 MB
 SMALL = {"depth": 10, "width": 1}
 """A network of 78 thousand parameters, for what needs no other."""
 
@@ -96,6 +97,17 @@ def published(library, name, shape, folder):
         ("timm", "ResNet18", "resnet18", (225, 225)),
         ("torchvision", "ResNet50", "resnet50", (224, 224)),
         ("timm", "WideResNet50_2", "wide_resnet50_2", (97, 65)),
+        ("timm", "ResNet34", "resnet34", (64, 64)),
+        *(
+            pytest.param(
+                "timm", builder, builder.lower(), (65, 97), marks=LARGE
+            )
+            for builder in ("ResNet101", "ResNet152")
+        ),
+        pytest.param(
+            *("timm", "WideResNet101_2", "wide_resnet101_2", (64, 64)),
+            marks=LARGE,
+        ),
     ],
 )
 def test_imagenet_networks_of_the_hub(
@@ -121,6 +133,28 @@ def test_imagenet_networks_of_the_hub(
     assert model.input_shape == (None, *shape, 3)
     images = photos(*shape)
     assert_alike(model, images, network(normalized(images)))
+
+
+@pytest.mark.parametrize("network", registry.read_public(), ids=repr)
+def test_photographs_are_cut_as_timm_cuts_them(network):
+    """For each network of the registry, in training's and the test's size."""
+    timm = peer("timm")
+    config = timm.models.get_pretrained_cfg(network.name).to_dict()
+    source = sources.Source(
+        network.name,
+        {},
+        crops=foreign._crops(config),
+        interpolation=foreign._interpolation(config),
+    )
+    for test in (False, True):
+        known = timm.data.resolve_data_config(
+            pretrained_cfg=config, use_test_size=test
+        )
+        assert known["crop_mode"] == "center"
+        assert source.data_config(known["input_size"][1:], True) == {
+            "crop": known["crop_pct"],
+            "interpolation": known["interpolation"],
+        }
 
 
 @pytest.mark.parametrize(
@@ -280,6 +314,36 @@ def test_a_pickle_needs_torch(tmp_path, monkeypatch):
         find(path)
 
 
+@pytest.mark.parametrize(
+    "stored, message",
+    [
+        (b"conv1.weight", "torch cannot read tensors from it"),
+        (small_state()["conv1.weight"], "named tensors, but holds a Tensor"),
+        ({"conv1.weight": "text"}, "named tensors.*'conv1.weight' is a str"),
+        ({"model": {3: torch.zeros(1)}}, "named tensors.*3 is a Tensor"),
+    ],
+    ids=["text", "tensor", "dict of text", "dict by numbers"],
+)
+def test_pickles_that_are_none(stored, message, tmp_path):
+    path = tmp_path / "weights.pth"
+    if isinstance(stored, bytes):
+        path.write_bytes(stored)
+    else:
+        torch.save(stored, path)
+    with pytest.raises(ValueError, match=f"{message}(?s:.*)weights.pth"):
+        find(path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("size", [0, 7, 1000, -1])
+def test_truncated_files(suffix, size, tmp_path):
+    path = tmp_path / f"weights{suffix}"
+    torch.save(small_state(), path) if suffix == ".pth" else write(path, STATE)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match="`weights` should.*Received: weights"):
+        find(path)
+
+
 def header(tensors, body=b"\0" * 32, size=None):
     """A file of safetensors, right or wrong."""
     text = tensors if isinstance(tensors, str) else json.dumps(tensors)
@@ -332,6 +396,7 @@ def changed(**changes):
 
 
 KERNEL = STATE["conv1.weight"]
+BLOCK = "block2.layer.0.conv1.weight"
 
 
 @pytest.mark.parametrize(
@@ -343,6 +408,11 @@ KERNEL = STATE["conv1.weight"]
             changed(conv1__weight=np.zeros((16, 3, 5, 5), "float32")),
             r"shape of 'conv1.weight'. It should be \(16, 3, 3, 3\), but is "
             r"\(16, 3, 5, 5\)",
+        ),
+        (
+            STATE | {BLOCK: STATE[BLOCK].transpose(1, 0, 2, 3)},
+            rf"shape of '{BLOCK}'. It should be \(32, 16, 3, 3\), but is "
+            r"\(16, 32, 3, 3\)",
         ),
         (changed(conv1__weight=KERNEL.astype("int64")), "'conv1.*int64"),
         (changed(conv1__weight=KERNEL.astype("int8")), "'conv1.* has I8"),
@@ -359,6 +429,24 @@ def test_keys_that_are_not_those_of_the_network(state, message, tmp_path):
     path = write(tmp_path / "weights.safetensors", state)
     with pytest.raises(ValueError, match=f"(?s){message}"):
         WideResNet(**SMALL, weights=path, include_preprocessing=False)
+
+
+def test_tensors_of_other_architectures(tmp_path):
+    """Deeper, wider, and of another family."""
+    path, x = tmp_path / "weights.safetensors", torch.zeros(1, 3, 8, 8)
+    deep = torch_networks.Tensors(torch_networks.XTERNALZ)
+    torch_networks.wide_resnet(deep, x, 2, 1)
+    _, plain = run(torch_networks.CHENYAOFO, "ResNet", x)
+    options = {"weights": path, "include_preprocessing": False}
+    for state, arguments, message in (
+        (deep.state, SMALL, r"for 'block\d.layer.1.* \(and 29 more\)"),
+        (STATE, SMALL | {"depth": 16}, r"does not have 'block\d.layer.1"),
+        (STATE, SMALL | {"width": 2}, r"Wrong shape of .* \(and 32 more\)"),
+        (plain, SMALL, "no layer for .*does not have 'head_bn"),
+    ):
+        write(path, {key: np.asarray(x) for key, x in state.items()})
+        with pytest.raises(ValueError, match=message):
+            WideResNet(**arguments, **options)
 
 
 def test_one_error_names_the_first_of_each_and_nothing_is_loaded(tmp_path):
@@ -466,7 +554,7 @@ def test_moments_that_are_none(given):
 
 
 def test_moments_of_other_channels():
-    with pytest.raises(ValueError, match="moments for 1 channels"):
+    with pytest.raises(ValueError, match="images, 3 in.*which has 1"):
         WideResNet(**SMALL, include_preprocessing=((1.0,), (1.0,)))
 
 
@@ -590,6 +678,41 @@ def test_imagenet_by_name(server, public, tmp_path):
     (network,) = keras_resfam.list_weights("ResNet18", "imagenet")
     assert network.call == 'ResNet18(weights="imagenet")'
     assert f"{REPOSITORY}@{commit}, MIT" in repr(network)
+
+
+def test_photographs_for_imagenet_by_name(server, public):
+    """The network knows how its checkpoint cuts them, and its classes."""
+    _, state = run(
+        torch_networks.CHENYAOFO,
+        "ResNet18",
+        torch.zeros(1, 3, 32, 32),
+        classes=1000,
+    )
+    public(commit=None, files={})
+    push(
+        server,
+        numpy_state(state),
+        {
+            "architecture": "resnet18",
+            "num_classes": 1000,
+            "pretrained_cfg": {
+                "mean": CONFIG["mean"],
+                "std": CONFIG["std"],
+                "crop_pct": 0.9,
+                "interpolation": "bicubic",
+                "test_input_size": [3, 48, 48],
+                "test_crop_pct": 1.0,
+            },
+        },
+    )
+    image = photos(90, 60)[0].astype("uint8")
+    model = keras_resfam.ResNet18(weights="imagenet", input_shape=(48, 48, 3))
+    found = keras_resfam.predict_images(model, image, top=3)
+    cut = keras_resfam.load_images(image, 48, 1.0, "bicubic")
+    predictions = model.predict(cut, verbose=0)
+    assert found == keras_resfam.decode_predictions(
+        predictions, "imagenet", top=3
+    )
 
 
 def test_the_registry_is_right_before_the_hub_is(server, public):

@@ -54,6 +54,8 @@ def test_measures_by_loops():
     assert result["error"] == wrong / 2
     assert result["accuracy"] == 100 - wrong / 2
     assert result["top5_error"] == beyond / 2
+    few = accuracy.metrics(accuracy.log_softmax(logits[:, :5]), labels % 5)
+    assert result.keys() - few.keys() == {"top5_error"}
     assert result["nll"] == pytest.approx(nll / 200)
     assert result["calibration_error"] == pytest.approx(100 * gap)
     for k, values in wrong_of.items():
@@ -204,15 +206,96 @@ def test_what_else_is_asked(pictures, capsys):
     assert "<svg" in (pictures / "r.svg").read_text()
 
 
+@pytest.fixture
+def photos(run, tmp_path):
+    """A run on photographs, in two classes, and the folder of images."""
+    folder, _ = run
+    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe |= {
+        "dataset": "shapes",
+        "classes": 2,
+        "class_names": ["blue", "red"],
+        "input_shape": [32, 32, 3],
+        "image_size": 32,
+        "preprocessing": "cifar10",
+    }
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    network = keras_resfam.ResNet(
+        depth=8, classes=2, include_preprocessing="cifar10"
+    )
+    network.save_weights(folder / "model.weights.h5")
+    for file in folder.glob("*.sha256"):
+        file.unlink()
+    return folder, photographs.write(tmp_path / "photos")
+
+
+def test_what_else_is_asked_of_photographs(photos, tmp_path, capsys):
+    """Corrupted, and told from a folder of others in no classes."""
+    folder, root = photos
+    others = photographs.write(tmp_path / "others", colours={"x": (0, 90, 0)})
+    options = f"--data-dir={root} --corruptions --examples=5 --ood={others}"
+    evaluate.main([str(folder), *options.split()])
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["per_class"]) == ["blue", "red"]
+    assert found["corruptions"]["examples"] == 5
+
+    model = keras_resfam.ResNet(
+        depth=8, weights=str(folder), classifier_activation=None
+    )
+    images, _ = reading.photographs("shapes", "test", root, 32)
+    paths = sorted(path for path in others.rglob("*.*"))
+    certain, doubtful = (
+        np.ptp(model.predict(x, verbose=0).astype("float64"), axis=1)
+        for x in (images[:], keras_resfam.load_images(paths, 32))
+    )  # the largest of two probabilities grows with their logits' distance
+    above = certain[:, None] > doubtful[None]
+    told = found["out_of_distribution"][str(others)]
+    assert told["examples"] == len(paths) == 16
+    assert told["auroc_probability"] == pytest.approx(100 * above.mean())
+
+
+def test_a_saved_model_tells_how_photographs_are_cut(photos, tmp_path, capsys):
+    folder, root = photos
+    model = keras_resfam.ResNet(depth=8, weights=str(folder))
+    model.get_layer("normalization").data_config = {"interpolation": "box"}
+    file = tmp_path / "model.keras"
+    model.save(file)
+    options = [str(file), "--dataset=shapes", f"--data-dir={root}"]
+    evaluate.main(options)
+    found = json.loads(capsys.readouterr().out)
+
+    images, labels = reading.photographs(
+        "shapes", "test", root, 32, crop=1.0, interpolation="box"
+    )
+    expected = model.predict(images[:], verbose=0)[range(8), labels]
+    assert found["nll"] == pytest.approx(-np.log(expected).mean(), rel=1e-4)
+
+
+def test_others_than_what_is_measured(photos, tmp_path, monkeypatch):
+    folder, root = photos
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for other, told in (
+        ("cifar100", "folder of images if .*: --ood cifar100, --data-dir"),
+        ("nowhere", "folder of images if .*: --ood nowhere, --data-dir"),
+        ("photos/test", "outside of `--data-dir`. Received: --ood photos/test"),
+        (".", "outside of `--data-dir`. Received: --ood ."),
+        ("empty", "`--ood` should be .*: --ood empty, which has no files"),
+    ):
+        options = [f"--data-dir={root}", f"--ood={other}"]
+        with pytest.raises(SystemExit, match=told):
+            evaluate.main([str(folder), *options])
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
         ("--fit-on=train", "should come with `--calibrate`"),
         ("--calibrate --fit-on=test", "other images than those"),
         ("--examples=5", "should come with `--corruptions`"),
-        ("--corruptions", r"uint8 of shape \(examples, 32"),
+        ("--corruptions", r"\(32, 32, 3\).* of shape \(8, 8, 1\)"),
         ("--ood=digits", "another data set than .* --ood digits"),
-        ("--ood=mine --data-dir=x.npz", "should be a folder with both"),
+        ("--ood=mine --data-dir=x.npz", "folder of images if .*x.npz"),
         ("--split=train --update", "measured on the test images"),
         ("--reliability=no/x.svg", "--reliability no/x.svg"),
     ],

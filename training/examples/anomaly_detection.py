@@ -25,17 +25,12 @@ from training.startup import backend, command_line
 def parse_arguments(arguments=None):
     parser = command_line.parser(__doc__)
     add = parser.add_argument
-    add("network", nargs="?", default="imagenet", help="a builder's `weights`")
-    add("--builder", default="WideResNet50_2")
-    add("--set", action="append", default=[], metavar="ARGUMENT=VALUE")
+    command_line.add_pretrained(add, builder="WideResNet50_2", batch_size=16)
     add("--good", type=pathlib.Path, required=True, metavar="PATH")
     add("--images", type=pathlib.Path, required=True, metavar="PATH")
     add("--heat-maps", type=pathlib.Path, metavar="PATH")
     add("--levels", nargs="+", default=["P3", "P4"], metavar="Pn")
     add("--share", type=command_line.share, default=0.01)
-    add("--image-size", type=command_line.positive, default=224)
-    add("--batch-size", type=command_line.positive, default=16)
-    command_line.add_backend(add)
     return parser.parse_args(arguments)
 
 
@@ -66,8 +61,7 @@ def patch_features(options):
     import keras_resfam
     from training.networks import loading
 
-    shape = (options.image_size, options.image_size, 3)
-    network = loading.build(options, include_top=False, input_shape=shape)
+    network = loading.build(options, include_top=False)
     features = keras_resfam.feature_extractor(network)
     if not set(options.levels) <= features.output.keys():
         raise ValueError(

@@ -26,16 +26,11 @@ from training.startup import backend, command_line
 def parse_arguments(arguments=None):
     parser = command_line.parser(__doc__)
     add = parser.add_argument
-    add("network", help="what the builder takes as `weights`")
-    add("--builder", required=True, help="a builder, such as ResNet18")
-    add("--set", action="append", default=[], metavar="ARGUMENT=VALUE")
+    command_line.add_pretrained(add)
     add("--data-dir", type=pathlib.Path, required=True, metavar="PATH")
     add("--out", type=pathlib.Path, required=True, metavar="PATH.keras")
-    add("--image-size", type=command_line.positive, default=224)
     add("--epochs", type=command_line.positive, default=5)
-    add("--batch-size", type=command_line.positive, default=32)
     add("--learning-rate", type=float, default=1e-3)
-    command_line.add_backend(add)
     options = parser.parse_args(arguments)
     if options.out.suffix != ".keras":
         parser.error(f"--out should end in .keras. Received: {options.out}")
@@ -47,8 +42,14 @@ def main(arguments=None):
     with command_line.exit_on_error("fine_tune_folder.py"):
         command_line.check_file("--out", options.out)
         backend.start(options.backend)
-        train, test, names = read(options.data_dir, options.image_size)
-        backbone = load(options)
+        from training.networks import loading
+
+        names = classes(options.data_dir)
+        backbone = loading.build(options, include_top=False, pooling="avg")
+        train, test = (
+            read(backbone, options.data_dir, split, names)
+            for split in ("train", "test")
+        )
         model = with_classifier(backbone, train, len(names))
         print(f"classifier alone: {accuracy(model, test):.2f} % right")
         train_all(model, train, options)
@@ -59,31 +60,26 @@ def main(arguments=None):
     print(f"Written: {options.out} and {names_file}")
 
 
-def read(data_dir, size):
-    """The images and labels to train and to test on, and the class names."""
-    from training.images import folders, reading
+def classes(data_dir):
+    """The names of the classes, which are those of the folders."""
+    from training.images import folders
 
     if not folders.is_root(data_dir):
         raise ValueError(
             "`--data-dir` should have images in train/<class>/ and "
             f"test/<class>/. Received: --data-dir {data_dir}"
         )
-    name = data_dir.resolve().name
-    parts = []
-    for split in ("train", "test"):
-        images, labels = reading.photographs(name, split, data_dir, size)
-        parts.append((images[:], labels))
-    return *parts, list(reading.class_names(name, data_dir))
+    return list(folders.classes(data_dir))
 
 
-def load(options):
-    """The network with its trained weights, without its classifier."""
-    from training.networks import loading
+def read(model, data_dir, split, names):
+    """The images of a split, cut as the model takes them, and their labels."""
+    import keras_resfam
+    from training.images import folders
 
-    shape = (options.image_size, options.image_size, 3)
-    return loading.build(
-        options, include_top=False, pooling="avg", input_shape=shape
-    )
+    paths, labels = folders.files(data_dir, split, names)
+    transform = keras_resfam.image_transform(model)
+    return keras_resfam.load_images(paths, **transform), labels
 
 
 def with_classifier(backbone, data, classes):

@@ -26,15 +26,10 @@ from training.startup import backend, command_line
 def parse_arguments(arguments=None):
     parser = command_line.parser(__doc__)
     add = parser.add_argument
-    add("network", nargs="?", default="imagenet", help="a builder's `weights`")
-    add("--builder", default="ResNet50")
-    add("--set", action="append", default=[], metavar="ARGUMENT=VALUE")
+    command_line.add_pretrained(add, builder="ResNet50")
     add("--images", type=pathlib.Path, required=True, metavar="PATH")
     add("--examples", type=command_line.positive, help="use so many images")
     add("--out", type=pathlib.Path, required=True, metavar="PATH.csv")
-    add("--image-size", type=command_line.positive, default=224)
-    add("--batch-size", type=command_line.positive, default=32)
-    command_line.add_backend(add)
     return parser.parse_args(arguments)
 
 
@@ -48,7 +43,7 @@ def main(arguments=None):
         model = load(options)
         records = analysis.lesion_study(
             model,
-            read(options),
+            read(options, model),
             max_deletions=0,
             max_swaps=0,
             max_repetitions=0,
@@ -63,10 +58,9 @@ def main(arguments=None):
     print(f"Written: {options.out}")
 
 
-def read(options):
-    """The images, cut to one size, and their labels."""
+def read(options, model):
+    """The images, cut as the model takes them, and their labels."""
     import keras_resfam
-    from keras_resfam.pretrained import sources
     from training.images import folders
 
     root = options.images.resolve()
@@ -74,9 +68,7 @@ def read(options):
     labels = labels_of(names)
     paths, numbers = folders.files(root.parent, root.name, names)  # shuffled
     images = keras_resfam.load_images(
-        paths[: options.examples],
-        options.image_size,
-        **sources.image_transform(options.network),
+        paths[: options.examples], **keras_resfam.image_transform(model)
     )
     return images, labels[numbers[: options.examples]]
 
@@ -104,8 +96,7 @@ def load(options):
     """The network, which has to choose among ImageNet's classes."""
     from training.networks import loading
 
-    shape = (options.image_size, options.image_size, 3)
-    model = loading.build(options, input_shape=shape)
+    model = loading.build(options)
     if model.output_shape != (None, 1000):
         raise ValueError(
             "`network` should have the 1000 classes of ImageNet. Received: "

@@ -1,7 +1,10 @@
 """The images on which a trained network is measured."""
 
+import pathlib
+
 import numpy as np
 
+import keras_resfam
 from keras_resfam.datasets import DATASETS
 from training.images import folders, reading
 
@@ -36,17 +39,19 @@ def load_data(dataset, split, description, data_dir):
     if dataset == description.get("dataset"):
         _check_same_classes(names, description.get("class_names"), dataset)
     size = description.get("image_size")
+    transform = description.get("transform", {})
     if size and reading.in_memory(dataset, data_dir):
         size = None
     if size and folders.is_root(data_dir):
-        return in_batches(
-            *reading.photographs(dataset, split, data_dir, size)
-        ), names
+        images, labels = reading.photographs(
+            dataset, split, data_dir, size, **transform
+        )
+        return in_batches(images, labels), names
     if size:
         builder = reading.tfds_builder(dataset, data_dir)
         from training.images import streams
 
-        batches = streams.in_order(builder, split, size)
+        batches = streams.in_order(builder, split, size, transform=transform)
         return _named(batches.as_numpy_iterator(), dataset, split), names
     images, labels = reading.load(dataset, split, data_dir)
     reading.check_not_empty(dataset, split, len(labels))
@@ -93,6 +98,27 @@ def in_batches(images, labels, size=100):
     for start in range(0, len(labels), size):
         rows = slice(start, start + size)
         yield images[rows], labels[rows]
+
+
+def all_in_folder(option, folder, model, size=100):
+    """Yields all images of a folder in batches, cut for a network.
+
+    Args:
+        option: String. The option that names the folder.
+        folder: Path.
+        model: `keras.Model` from raw images.
+        size: Integer. Images in a batch. Defaults to `100`.
+
+    Yields:
+        `(images, labels)`: as `load_data`, where all labels are 0.
+    """
+    transform = keras_resfam.image_transform(model)
+    paths = folders.files_in(option, pathlib.Path(folder))
+    for start in range(0, len(paths), size):
+        images = keras_resfam.load_images(
+            paths[start : start + size], **transform
+        )
+        yield images, np.zeros(len(images), "int32")
 
 
 def first_examples(batches, examples=None):

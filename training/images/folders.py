@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from keras_resfam.photographs import load_images
+from keras_resfam.photographs import load_images, read_file
 from training.images import batches
 
 SPLITS = {
@@ -102,8 +102,9 @@ def files(root, split, names):
             )
         paths += inside
         labels += [label] * len(inside)
+    # A damaged image is refused now, and not when an epoch has come to it.
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        list(pool.map(_check_file, paths))
+        list(pool.map(lambda path: read_file(path, draft=True), paths))
     order = np.random.default_rng(0).permutation(len(paths))
     return np.array(paths, object)[order], np.array(labels, "int32")[order]
 
@@ -155,20 +156,20 @@ class Photographs:
     Args:
         paths: Object array of paths.
         size: Integer. The side of the crops.
+        **transform: How central crops are taken: `crop` and `interpolation`,
+            as `keras_resfam.load_images` takes them.
     """
 
-    def __init__(self, paths, size):
+    def __init__(self, paths, size, **transform):
         self.paths = paths
         self.shape = (len(paths), size, size, 3)
+        self.transform = transform
 
     def __len__(self):
         return len(self.paths)
 
     def __getitem__(self, rows):
-        size = self.shape[1]
-        return _in_threads(
-            lambda path: central_crop(path, size), self.paths[rows]
-        )
+        return load_images(self.paths[rows], self.shape[1], **self.transform)
 
     def random_crops(self, rows, area, seeds):
         """Takes random crops of images.
@@ -182,12 +183,12 @@ class Photographs:
         Returns:
             As taking rows does.
         """
-        size = self.shape[1]
-        return _in_threads(
-            lambda path, seed: random_crop(path, size, area, seed),
-            self.paths[rows],
-            seeds,
-        )
+
+        def crop(path, seed):
+            return random_crop(path, self.shape[1], area, seed)
+
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(crop, self.paths[rows], seeds)))
 
     def checksum(self, labels):
         """A text that identifies the files' contents and their labels."""
@@ -238,7 +239,7 @@ def load(paths):
         ValueError: If an image has another size than the first one.
     """
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        images = list(pool.map(_decode, paths))
+        images = list(pool.map(read_file, paths))
     mode = "L" if all(image.mode == "L" for image in images) else "RGB"
     for path, image in zip(paths, images, strict=True):
         if image.size != images[0].size:
@@ -251,18 +252,13 @@ def load(paths):
     return arrays[..., None] if mode == "L" else arrays
 
 
-def central_crop(path, size):
-    """Scales an image by its shorter side, and cuts out its centre."""
-    return load_images(_decode(path), size)[0]
-
-
 def random_crop(path, size, area, seed):
     """Scales a random rectangle of an image to a square.
 
     Its area and the logarithm of its aspect are drawn uniformly, as in
     torchvision's `RandomResizedCrop`.
     """
-    image = _decode(path).convert("RGB")
+    image = read_file(path).convert("RGB")
     rng = np.random.default_rng(seed)
     width, height = image.size
     for _ in range(ATTEMPTS):
@@ -282,60 +278,6 @@ def _scaled(image, box, size):
 
     return np.asarray(
         image.resize((size, size), Image.Resampling.BILINEAR, box)
-    )
-
-
-def _in_threads(function, *sequences):
-    """Stacks what a function returns; Pillow decodes in several threads."""
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(function, *sequences)))
-
-
-def _decode(path):
-    """Reads an image, turned as its EXIF data say."""
-    from PIL import ImageOps
-
-    with _opened(path) as image:
-        _complete(path, image)
-        return ImageOps.exif_transpose(image)
-
-
-def _check_file(path):
-    """Refuses a damaged image now, and not when an epoch has come to it."""
-    with _opened(path) as image:
-        image.draft(None, (1, 1))  # a JPEG is decoded to an eighth, and faster
-        _complete(path, image)
-
-
-def _complete(path, image):
-    """Decodes the pixels of an image that is open."""
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _opened(path):
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ValueError(
-            "Images in folders are read with Pillow, which is not installed: "
-            f"pip install pillow. Received: {path}"
-        ) from error
-    try:
-        image = Image.open(path)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from error
-    if image.mode.startswith(("I", "F")):
-        raise _unreadable(path, f"it has more than 8 bits ({image.mode})")
-    return image
-
-
-def _unreadable(path, reason):
-    return ValueError(
-        "The folders of the classes should hold nothing but images of 8 bits "
-        f"that can be read. Received: {path}: {reason}"
     )
 
 

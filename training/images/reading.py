@@ -87,19 +87,20 @@ def load(name, split, data_dir=None):
     return np.ascontiguousarray(images), labels.astype("int32")
 
 
-def photographs(name, split, data_dir, size):
+def photographs(name, split, data_dir, size, **transform):
     """Returns the images of a split in folders, to be cut to one size.
 
     Args:
         name, split, data_dir: See `load`.
         size: Integer. The side to cut images to.
+        **transform: See `folders.Photographs`.
 
     Returns:
         `(images, labels)`: `folders.Photographs` and an int32 array of shape
         `(examples,)`.
     """
     paths, labels = _files(name, split, data_dir)
-    return folders.Photographs(paths, size), labels
+    return folders.Photographs(paths, size, **transform), labels
 
 
 def _files(name, split, data_dir):

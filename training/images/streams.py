@@ -4,10 +4,14 @@ They are decoded and cut to one size when they are needed. The order and the
 crops are functions of the seed, the epoch and the position, as in `data`.
 """
 
+import io
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
+import keras_resfam
 from training.images import augmentation, batches, reading
 
 SHUFFLE = 10_000  # encoded images; about 1.1 GB of ImageNet
@@ -49,9 +53,6 @@ class Stream:
         draws = augmentation.draw(rng, self.examples, self.recipe.mixup)
         size = self.batch_size
         start = skip * size
-        # TensorFlow mixes it into the seed of every order, and keeps what
-        # whoever else is in the process has set.
-        tf.random.set_seed(self.seed)
 
         def cut(position, example):
             image = random_crop(
@@ -104,7 +105,9 @@ def count_examples(builder, split):
     return info.num_examples
 
 
-def in_order(builder, split, size, devices=None, batch_size=100):
+def in_order(
+    builder, split, size, devices=None, batch_size=100, transform=None
+):
     """Returns central crops of a split, in batches, for `evaluate`.
 
     Args:
@@ -114,10 +117,23 @@ def in_order(builder, split, size, devices=None, batch_size=100):
         devices: `distribution.Devices`, or `None` for one. On more than one,
             what a last batch lacks is filled up as in `batches.InOrder`.
         batch_size: Integer. The approximate size over all devices.
+        transform: Dict. What else than the size `keras_resfam.load_images`
+            takes, to cut images as it does. Defaults to `None`: TensorFlow
+            cuts them, as in training.
     """
 
+    def pillow_crop(encoded):
+        image = keras_resfam.load_images(
+            Image.open(io.BytesIO(encoded)), size, **transform
+        )
+        return image[0]
+
     def cut(example, *weight):
-        image = central_crop(example["image"], size)
+        if transform:
+            image = tf.numpy_function(pillow_crop, [example["image"]], tf.uint8)
+            image = tf.ensure_shape(image, (size, size, 3))
+        else:
+            image = central_crop(example["image"], size)
         return image, tf.cast(example["label"], tf.int32), *weight
 
     count = count_examples(builder, split)

@@ -29,10 +29,10 @@ def evaluate(model, batches, class_names=None):
 
     Returns:
         Dict. "examples"; in percent "accuracy", "error", "top5_error" (the
-        label is not among the five likeliest classes), "calibration_error"
-        (expected, in 15 bins of equal width) and "per_class", a dict of
-        errors by class name; "nll" is the mean negative log-likelihood, in
-        nats.
+        label is not among the five likeliest classes; only if there are more
+        than five), "calibration_error" (expected, in 15 bins of equal width)
+        and "per_class", a dict of errors by class name; "nll" is the mean
+        negative log-likelihood, in nats.
 
     Raises:
         ValueError: If images or labels do not fit the model, or its outputs
@@ -95,11 +95,12 @@ def metrics(logs, labels, class_names=None):
     ranked = np.argsort(-logs, axis=1, kind="stable")
     right = ranked[:, 0] == labels
     among = (ranked[:, :5] == labels[:, None]).any(axis=1)
+    top5 = {"top5_error": _percent(~among)} if classes > 5 else {}
     return {
         "examples": examples,
         "accuracy": _percent(right),
         "error": _percent(~right),
-        "top5_error": _percent(~among),
+        **top5,
         "nll": float(-logs[rows, labels].mean()),
         "calibration_error": calibration_error(np.exp(logs.max(axis=1)), right),
         "per_class": {

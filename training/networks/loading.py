@@ -5,6 +5,7 @@ import zipfile
 
 import keras
 
+import keras_resfam
 from keras_resfam import graphs
 from keras_resfam.models import families
 from keras_resfam.pretrained import sources
@@ -81,15 +82,19 @@ def describe_weights(options):
 
 
 def build(options, **common):
-    """Builds the network of `--builder` with the weights that are named.
+    """Builds a network for colour images with the weights that are named.
 
     Args:
-        options: See `load_network`.
+        options: Namespace. Has what `command_line.add_pretrained` adds.
         **common: Arguments that all builders take.
     """
     builder = find_builder(options.builder, options.network)
-    arguments = builder_arguments(options)
-    return builder(**arguments, weights=options.network, **common)
+    return builder(
+        **builder_arguments(options),
+        weights=options.network,
+        input_shape=(options.image_size, options.image_size, 3),
+        **common,
+    )
 
 
 def builder_arguments(options):
@@ -160,10 +165,18 @@ def _of_dataset(dataset, model):
     shape, record = model.input_shape[1:], reading.record_of(dataset)
     of_that_size = record is not None and shape == record.image_shape
     varied = dataset == "imagenet2012" or not of_that_size
+    transform = {}
+    if graphs.image_moments(model) is not None:
+        transform = keras_resfam.image_transform(model)
     return {
         "dataset": dataset,
         "test_split": test_split(dataset),
         "image_size": shape[0] if varied else None,
+        "transform": {
+            key: value
+            for key, value in transform.items()
+            if key in ("crop", "interpolation")
+        },
     }
 
 

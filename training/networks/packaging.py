@@ -128,15 +128,19 @@ def measure_published(model, description, data_dir):
         description: Dict. What the run's recipe.json holds.
         data_dir: See `reading.load`.
     """
+    dataset = description["dataset"]
+    command = f"python training/evaluate.py weights/{model.name}"
+    if data_dir is not None and reading.record_of(dataset) is None:
+        # Nobody else has these data. Only their owner's folder is private.
+        place = without_local_path(str(data_dir))
+        command += f" --data-dir {shlex.quote(place)}"
     return accuracy.result(
         model,
         description,
-        dataset=description["dataset"],
-        split=evaluation.own_split(
-            description, description["dataset"], data_dir
-        ),
+        dataset=dataset,
+        split=evaluation.own_split(description, dataset, data_dir),
         data_dir=data_dir,
-        command=f"python training/evaluate.py weights/{model.name}",
+        command=command,
     )
 
 
@@ -175,8 +179,13 @@ def update(folder, result):
     with tempfile.TemporaryDirectory() as parent:
         changed = pathlib.Path(parent) / folder.name
         shutil.copytree(folder, changed)
-        command = {"command": shlex.join(words)}
-        write_json(changed / run_folder.RESULT, result | command)
+        published = result | {"command": shlex.join(words)}
+        if "out_of_distribution" in result:  # by folder, perhaps
+            published["out_of_distribution"] = {
+                without_local_path(name): found
+                for name, found in result["out_of_distribution"].items()
+            }
+        write_json(changed / run_folder.RESULT, published)
         (changed / "README.md").write_text(model_card.render(changed))
         contents["files"] = describe_files(changed, OTHERS)
         (changed / FINGERPRINT).write_text(fingerprint.text(contents))

@@ -2,11 +2,11 @@
 
 import pathlib
 
-from training.images import evaluation, reading
+from training.images import evaluation, folders, reading
 from training.networks import accuracy, reliability, trust
 
 
-def check(options, dataset, split):
+def check(options, model, dataset, split):
     """Refuses options that have no answer, before any work."""
     if options.fit_on is not None and not options.calibrate:
         raise ValueError(
@@ -23,17 +23,44 @@ def check(options, dataset, split):
             "`--examples` should come with `--corruptions`. "
             f"Received: --examples {options.examples}"
         )
+    if options.corruptions and model.input_shape != (None, 32, 32, 3):
+        raise ValueError(
+            "`--corruptions` should come with a network of images of shape "
+            "(32, 32, 3), for which the severities were chosen. Received: a "
+            f"network of images of shape {model.input_shape[1:]}"
+        )
     for other in options.ood:
-        if other.partition(":")[0] == dataset.partition(":")[0]:
+        _check_other(other, dataset, options.data_dir)
+
+
+def _check_other(other, dataset, data_dir):
+    """Refuses images of `--ood` that are not others than those measured."""
+    if other.partition(":")[0] == dataset.partition(":")[0]:
+        raise ValueError(
+            "`--ood` should be another data set than the one that is "
+            f"measured. Received: --ood {other}"
+        )
+    if data_dir is None:
+        return
+    own = pathlib.Path(data_dir)
+    if _is_folder(other):
+        folder, own = pathlib.Path(other).resolve(), own.resolve()
+        if folder.is_relative_to(own) or own.is_relative_to(folder):
             raise ValueError(
-                "`--ood` should be another data set than the one that is "
-                f"measured. Received: --ood {other}"
+                "A folder of images for `--ood` should be outside of "
+                f"`--data-dir`. Received: --ood {other}, --data-dir {data_dir}"
             )
-        if options.data_dir and pathlib.Path(options.data_dir).is_file():
-            raise ValueError(
-                "With `--ood`, `--data-dir` should be a folder with both data "
-                f"sets. Received: --data-dir {options.data_dir}"
-            )
+    elif own.is_file() or folders.is_root(own):
+        raise ValueError(
+            "`--ood` should be a folder of images if `--data-dir` has one data "
+            "set only, as an .npz file or a folder of images has. "
+            f"Received: --ood {other}, --data-dir {data_dir}"
+        )
+
+
+def _is_folder(other):
+    """Whether `--ood` names a folder, and not a data set."""
+    return reading.record_of(other) is None and pathlib.Path(other).is_dir()
 
 
 def ask(options, model, description, dataset, split, logits, labels):
@@ -53,28 +80,35 @@ def ask(options, model, description, dataset, split, logits, labels):
         that were asked for, as the functions of `trust` return them.
     """
 
-    def run(other, split):
+    def batches(other, split):
         data = other, split, description, options.data_dir
-        batches, _ = evaluation.load_data(*data)
-        return accuracy.logits_of(model, batches, labelled=other == dataset)
+        return evaluation.load_data(*data)[0]
+
+    def logits_of_others(other):
+        if _is_folder(other):
+            images = evaluation.all_in_folder("--ood", other, model)
+        else:
+            images = batches(other, evaluation.test_split(other))
+        return accuracy.logits_of(model, images, labelled=False)[0]
 
     found = {}
     if options.calibrate:
         fit_on = options.fit_on or _held_out(description, dataset, split)
-        held_out = (*run(dataset, fit_on), fit_on) if fit_on else None
+        held_out = None
+        if fit_on:
+            held_out = accuracy.logits_of(model, batches(dataset, fit_on))
+            held_out = (*held_out, fit_on)
         found["calibration"] = trust.calibration(
             logits, labels, split, held_out
         )
     if options.corruptions:
-        images, _ = reading.load(dataset, split, options.data_dir)
-        found["corruptions"] = trust.under_corruptions(
-            model, images[: options.examples], labels[: options.examples]
+        examples = evaluation.first_examples(
+            batches(dataset, split), options.examples
         )
+        found["corruptions"] = trust.under_corruptions(model, *examples)
     if options.ood:
         found["out_of_distribution"] = {
-            other: trust.out_of_distribution(
-                logits, run(other, evaluation.test_split(other))[0]
-            )
+            other: trust.out_of_distribution(logits, logits_of_others(other))
             for other in options.ood
         }
     if options.reliability:

@@ -66,6 +66,22 @@ def add_network(add):
     )
 
 
+def add_pretrained(add, builder=None, batch_size=32):
+    """Adds the options of the examples: a pretrained network, the backend.
+
+    Args:
+        add: The parser's `add_argument`.
+        builder: String. The default of `--builder`, which is required without.
+        batch_size: Integer. The default of `--batch-size`.
+    """
+    add("network", nargs="?", default="imagenet", help="a builder's `weights`")
+    add("--builder", default=builder, required=builder is None)
+    add("--set", action="append", default=[], metavar="ARGUMENT=VALUE")
+    add("--image-size", type=positive, default=224)
+    add("--batch-size", type=positive, default=batch_size)
+    add_backend(add)
+
+
 def positive(text):
     """An argument's integer of at least 1."""
     if int(text) < 1:

@@ -66,7 +66,13 @@ def test_the_central_crop_is_that_of_the_usual_two_steps(tmp_path):
     path = save(tmp_path / "ramp.png", ramp.astype("uint8"))
     image = Image.open(path).resize((384, 256), Image.Resampling.BILINEAR)
     expected = np.asarray(image.crop((80, 16, 304, 240)), int)
-    assert np.abs(folders.central_crop(path, 224) - expected).max() <= 1
+    images = folders.Photographs(np.array([path], object), 224)
+    assert np.abs(images[:][0] - expected).max() <= 1
+    other = {"crop": 1.0, "interpolation": "box"}
+    images = folders.Photographs(np.array([path], object), 200, **other)
+    expected = Image.open(path).resize((300, 200), Image.Resampling.BOX)
+    expected = expected.crop((50, 0, 250, 200))
+    np.testing.assert_array_equal(images[:][0], np.asarray(expected))
 
 
 def test_a_random_crop_is_of_the_image_and_repeats(tmp_path):

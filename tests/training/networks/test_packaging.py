@@ -163,17 +163,24 @@ def test_its_result_is_what_evaluate_measures_of_it(folders, family, capsys):
     assert read(folder, "result.json") == measured | {"command": command}
 
 
-def test_new_numbers_change_nothing_else(folders, monkeypatch, capsys):
+def test_new_numbers_change_nothing_else(
+    folders, monkeypatch, capsys, tmp_path
+):
     folder = folders["ResNet"]
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     monkeypatch.setattr(sys, "argv", ["training/evaluate.py", "--update"])
     monkeypatch.setattr(
         packaging.accuracy, "_percent", lambda chosen: 12.5, raising=True
     )
-    evaluate.main([str(folder), "--update"])
+    images = photographs.write(tmp_path / "others", test=2)
+    evaluate.main([str(folder), "--update", f"--ood={images}"])
     measured = json.loads(capsys.readouterr().out)
-    command = {"command": "python training/evaluate.py"}
-    assert read(folder, "result.json") == measured | command
+    found = measured.pop("out_of_distribution")[str(images)]
+    published = {
+        "command": "python training/evaluate.py",
+        "out_of_distribution": {"others": found},
+    }
+    assert read(folder, "result.json") == measured | published
     assert measured["error"] == 12.5
     after = {p.name: p.read_bytes() for p in folder.iterdir()}
     changed = {name for name in before if before[name] != after[name]}
@@ -420,9 +427,11 @@ def test_a_run_that_lacks_something(empty_checkout, tmp_path, name):
         packaging.package(run)
 
 
-def test_a_network_fine_tuned_on_photographs(empty_checkout, tmp_path):
+def test_a_network_fine_tuned_on_photographs(
+    empty_checkout, tmp_path, monkeypatch, capsys
+):
     """From the folder of images to the names of the classes, by the name."""
-    photos = photographs.write(tmp_path / "photos")
+    photos = photographs.write(empty_checkout / "photos")
     # Moments of neither a data set's: those of what training started from.
     moments = [[100.0, 110.0, 120.0], [50.0, 60.0, 70.0]]
     run = tiny_run.make(
@@ -444,7 +453,18 @@ def test_a_network_fine_tuned_on_photographs(empty_checkout, tmp_path):
     assert list(read(folder, "result.json")["per_class"]) == ["blue", "red"]
     assert read(folder, "recipe.json")["weights"] == "started_from"
 
+    # The command on the card, where the images lie in the same place.
+    result = read(folder, "result.json")
+    assert result["command"].endswith(f"{folder.name} --data-dir photos")
+    monkeypatch.chdir(empty_checkout)
+    evaluate.main(shlex.split(result["command"])[2:])
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["error"] == result["error"]
+    assert "top5_error" not in measured  # of two classes
+
     card = ModelCard.load(folder / "README.md")
+    assert f"    {result['command']}\n" in card.text
+    assert "Top-5" not in card.text
     assert card.data.license is None
     assert card.data.datasets is None
     assert "started from the weights started\\_from" in card.text
