@@ -33,7 +33,7 @@ def load_images(
     """Reads images of any size as one array.
 
     An image is resized until its shorter side is `size / crop`, and the square
-    of `size` pixels in its centre is cut out. This is the evaluation transform
+    of `size` pixels in its center is cut out. This is the evaluation transform
     of timm and torchvision, pixel by pixel. It needs Pillow.
 
     Args:
@@ -48,7 +48,7 @@ def load_images(
         interpolation: str. A filter of Pillow: `"nearest"`, `"box"`,
             `"bilinear"`, `"hamming"`, `"bicubic"` or `"lanczos"`. Defaults to
             `"bilinear"`.
-        channels: int. 1 for grey images, 3 for RGB and 4 for RGBA. Images are
+        channels: int. 1 for gray images, 3 for RGB and 4 for RGBA. Images are
             converted. Defaults to `3`.
 
     Returns:
@@ -356,7 +356,7 @@ def _check_depth(image):
 
 
 def _checked_array(array):
-    """An array that Pillow takes: grey images have no axis of channels."""
+    """An array that Pillow takes: gray images have no axis of channels."""
     channels = array.shape[2:]
     if (
         array.dtype != np.uint8
@@ -373,7 +373,7 @@ def _checked_array(array):
 
 
 def _cut(image, size, crop, interpolation):
-    """Resizes an image by its shorter side, and cuts out its centre."""
+    """Resizes an image by its shorter side, and cuts out its center."""
     from PIL import Image
 
     height, width = (math.floor(side / crop) for side in size)

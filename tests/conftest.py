@@ -8,7 +8,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
-# Most of a test on JAX is compilation: less optimised, and kept for the other
+# Most of a test on JAX is compilation: less optimized, and kept for the other
 # processes and the next time.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"

@@ -58,13 +58,13 @@ def test_column_groups(fan_in, filters, expected):
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (5, 4, 4), (3, 3, 8, 6)])
-def test_delta_is_an_orthonormal_matrix_in_the_centre(shape):
+def test_delta_is_an_orthonormal_matrix_in_the_center(shape):
     kernel = keras.ops.convert_to_numpy(DeltaOrthonormal(seed=1)(shape))
-    centre = tuple(size // 2 for size in shape[:-2])
-    w = kernel[centre].astype("float64")
+    center = tuple(size // 2 for size in shape[:-2])
+    w = kernel[center].astype("float64")
     np.testing.assert_allclose(w.T @ w, np.eye(shape[-1]), atol=2e-6)
     kernel = kernel.copy()
-    kernel[centre] = 0
+    kernel[center] = 0
     assert not kernel.any()
 
 
@@ -92,7 +92,7 @@ def test_delta_keeps_the_norm_of_every_image():
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 4), (4, 3, 3)])
-def test_delta_has_a_centre(shape):
+def test_delta_has_a_center(shape):
     with pytest.raises(ValueError, match=r"odd sides. Received: shape=\("):
         DeltaOrthonormal()(shape)
 

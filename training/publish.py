@@ -43,7 +43,7 @@ def parse_arguments(arguments=None):
     parser.add_argument(
         "--repo",
         metavar="ORG/NAME",
-        help="the repository (default: <name>, in the project's organisation)",
+        help="the repository (default: <name>, in the project's organization)",
     )
     parser.add_argument(
         "--private",

@@ -2,7 +2,7 @@
 
 Each function takes what the instruments return and gives a
 `matplotlib.figure.Figure`; `figure.savefig(path)` writes it. Nothing touches
-pyplot. The records may be of several networks: each gets its own colour. Where
+pyplot. The records may be of several networks: each gets its own color. Where
 the authors' numbers apply, `published=True` draws them too.
 """
 
@@ -192,9 +192,9 @@ def _plot_counts(records, study, xlabel, theirs):
         (dots,) = axes.plot(counts, errors, "o", ms=3, alpha=0.4)
         each = sorted(set(counts.tolist()))
         medians = [np.median(errors[counts == count]) for count in each]
-        colour = dots.get_color()
-        axes.plot(each, medians, "-", color=colour, label=f"{name}, median")
-        _draw_intact(axes, rows, colour)
+        color = dots.get_color()
+        axes.plot(each, medians, "-", color=color, label=f"{name}, median")
+        _draw_intact(axes, rows, color)
     if theirs:
         _draw_published(axes, list(theirs), list(theirs.values()))
     axes.set_ylim(0, 100)
@@ -251,9 +251,9 @@ def _positions_of_branches(deletions, branches):
     ]
 
 
-def _draw_intact(axes, rows, colour):
+def _draw_intact(axes, rows, color):
     for row in _select(rows, "intact"):
-        axes.axhline(row["error"], color=colour, lw=0.8, ls=":")
+        axes.axhline(row["error"], color=color, lw=0.8, ls=":")
 
 
 def _draw_published(axes, x, y):

@@ -37,7 +37,7 @@ _COMMON_DOC = """\
     weights: str, path or `None`. `None` gives random initial weights. The name
         of a data set, such as `"cifar10"`, selects weights that were trained
         on it for this architecture; `keras_resfam.list_weights()` lists the
-        ones that exist. `"hf://organisation/repository[@revision]"` loads
+        ones that exist. `"hf://organization/repository[@revision]"` loads
         weights from the Hugging Face Hub. A path may be that of a folder of
         weights, of a training run, or of a `.weights.h5` file. Checkpoints of
         torchvision, timm, transformers, RobustBench, pytorchcv and similar

@@ -8,7 +8,7 @@ RGB = 3
 def adapt_kernel(kernel, channels):
     """Adapts the kernel of a network's first convolution.
 
-    For one channel, the kernel is the sum over RGB: a normalized grey image
+    For one channel, the kernel is the sum over RGB: a normalized gray image
     gives the same outputs as three equal channels would. For more channels,
     the kernel is repeated, and scaled so that the outputs stay of the same
     size.

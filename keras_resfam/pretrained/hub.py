@@ -40,7 +40,7 @@ def fetch(repository, revision, pins=None):
     tag. A damaged file is removed from the cache and fetched again once.
 
     Args:
-        repository: str. `organisation/name`.
+        repository: str. `organization/name`.
         revision: str. A branch, tag or commit.
         pins: dict, as for `fault`. Defaults to `None`.
 
@@ -167,7 +167,7 @@ class hub_errors:
     not either.
 
     Args:
-        repository: str. `organisation/name`.
+        repository: str. `organization/name`.
         revision: str. A branch, tag or commit.
 
     Raises:
@@ -199,7 +199,7 @@ class hub_errors:
             return None
         if isinstance(error, _REFUSED):
             return ValueError(
-                "A repository should be 'organisation/name', and a revision a "
+                "A repository should be 'organization/name', and a revision a "
                 f"branch, tag or commit: {_without_secrets(str(error))} "
                 f"Received: repository={where[0]!r}, revision={where[1]!r}"
             )

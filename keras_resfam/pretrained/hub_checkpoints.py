@@ -28,7 +28,7 @@ def fetch(repository, revision, pins=None, weights=True):
     damaged file is fetched again once.
 
     Args:
-        repository: str. `organisation/name`.
+        repository: str. `organization/name`.
         revision: str. A branch, tag or commit.
         pins: dict from file names to what `files.describe` should return for
             their contents. Defaults to `None`, which trusts the digests that

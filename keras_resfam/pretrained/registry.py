@@ -17,7 +17,7 @@ PUBLIC = Path(__file__).with_name("public.json")
 """The registry of networks that other projects trained and published."""
 
 _NAMESPACE = "keras-resfam"
-"""The organisation on the Hugging Face Hub that publishes our networks."""
+"""The organization on the Hugging Face Hub that publishes our networks."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -32,7 +32,7 @@ class Network:
         classes: int. Number of classes.
         input_shape: list. `[height, width, channels]`.
         accuracy: float. The accuracy on the test set, in percent.
-        repository: str. `organisation/name` on the Hub.
+        repository: str. `organization/name` on the Hub.
         commit: str. The commit that is loaded, or `None` if the network has
             not been published.
         files: dict from file names to their `"bytes"` and `"sha256"`.
@@ -77,11 +77,11 @@ class PublicNetwork(Network):
     states. Otherwise it is also verified by the digest in the registry.
 
     Attributes:
-        licence: str. The licence of the weights, as stated.
+        license: str. The license of the weights, as stated.
         measured_at: int. The image size at which the accuracy was measured.
     """
 
-    licence: str
+    license: str
     measured_at: int
 
     def __repr__(self):
@@ -89,7 +89,7 @@ class PublicNetwork(Network):
         return (
             f"{self.call}: {self.accuracy:.2f} % on {title(self.dataset)} at "
             f"{self.measured_at} pixels by its authors' account, "
-            f"hf://{self.repository}{revision}, {self.licence}"
+            f"hf://{self.repository}{revision}, {self.license}"
         )
 
 

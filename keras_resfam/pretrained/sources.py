@@ -221,7 +221,7 @@ def find(weights, family, arguments):
         weights: `None`; the name of a data set or of a network of
             `list_weights`; the path of a weights folder, of a training run,
             of a `.weights.h5` file or of another project's checkpoint;
-            `"hf://organisation/name[@revision]"`; or a `Source`, which is
+            `"hf://organization/name[@revision]"`; or a `Source`, which is
             returned unchanged.
         family: str. The builder's name.
         arguments: dict. The builder's architecture arguments.
@@ -271,7 +271,7 @@ def class_names(weights):
     Args:
         weights: str or path, as for a builder: the name of a data set or of a
             network of `list_weights`, a path, or
-            `"hf://organisation/name[@revision]"`.
+            `"hf://organization/name[@revision]"`.
 
     Returns:
         A tuple of str, in the order of the classifier's outputs. If a
@@ -430,7 +430,7 @@ def _weights_error(weights, family, wrong=""):
     return ValueError(
         "`weights` should be None, the name of a data set or network, the "
         "path of a weights folder or of a '.weights.h5' file, or "
-        f"'hf://organisation/name[@revision]'. {wrong}{_available(family)} "
+        f"'hf://organization/name[@revision]'. {wrong}{_available(family)} "
         f"Received: weights={weights!r}"
     )
 

@@ -327,7 +327,7 @@ def test_images_of_open_sizes():
     names = [block.name for block in residual_blocks(model)]
     dropped = drop_blocks(model, survival=[1, 0, 1])
     lesioned = delete_blocks(model, names[1:2])
-    # In training both normalise by the batch.
+    # In training both normalize by the batch.
     np.testing.assert_allclose(
         keras.ops.convert_to_numpy(dropped(images, training=True)),
         keras.ops.convert_to_numpy(lesioned(images, training=True)),

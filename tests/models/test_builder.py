@@ -1,4 +1,4 @@
-"""What all builders share: arguments, errors, normalisation, classifier."""
+"""What all builders share: arguments, errors, normalization, classifier."""
 
 import inspect
 import os
@@ -227,9 +227,9 @@ def test_preprocessing_is_in_the_graph(name):
     bare = small_dmrnet(input_shape=SMALL, include_preprocessing=False)
     bare.set_weights(whole.get_weights())
     x = images(shape=SMALL)
-    normalised = (x - np.array(DATASETS[name].mean)) / DATASETS[name].std
+    normalized = (x - np.array(DATASETS[name].mean)) / DATASETS[name].std
     np.testing.assert_allclose(
-        predict(whole, x), predict(bare, normalised), atol=1e-5
+        predict(whole, x), predict(bare, normalized), atol=1e-5
     )
     names = [layer.name for layer in bare.layers]
     assert "normalization" not in names
@@ -246,7 +246,7 @@ def test_default_preprocessing():
 
 @pytest.mark.parametrize("name", ["cifar10", "imagenet2012"])
 @pytest.mark.parametrize("first", [False, True], ids=["last", "first"])
-def test_normalisation_by_numpy(first, name):
+def test_normalization_by_numpy(first, name):
     """Also where Keras's data format is another by then."""
     before = keras.config.image_data_format()
     if first:

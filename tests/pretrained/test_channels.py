@@ -10,7 +10,7 @@ from keras_resfam.datasets import DATASETS
 from keras_resfam.pretrained import sources
 
 RNG = np.random.default_rng(0)
-COLOURS = keras.Input((8, 8, 3))
+COLORS = keras.Input((8, 8, 3))
 NETWORK = {"depth": 14, "weights": "cifar10", "classifier_activation": None}
 
 
@@ -35,13 +35,13 @@ def test_the_kernel_is_timms(channels):
 def test_a_grey_image_is_what_its_three_channels_are():
     """With equal moments in all channels the outputs are the same."""
     equal = {"include_preprocessing": ((120.0,) * 3, (60.0,) * 3)}
-    grey = {"include_preprocessing": ((120.0,), (60.0,))}
+    gray = {"include_preprocessing": ((120.0,), (60.0,))}
     images = RNG.uniform(0, 255, (2, 32, 32, 1)).astype("float32")
     expected = keras_resfam.DMRNet(**NETWORK, **equal).predict(
         np.repeat(images, 3, axis=-1), verbose=0
     )
     found = keras_resfam.DMRNet(
-        **NETWORK, **grey, input_shape=(32, 32, 1)
+        **NETWORK, **gray, input_shape=(32, 32, 1)
     ).predict(images, verbose=0)
     np.testing.assert_allclose(found, expected, rtol=0.01, atol=0.02)
 
@@ -62,12 +62,12 @@ def test_the_moments_go_with_the_channels(channels, order):
 
 def test_other_layers_are_as_they_were():
     rgb = keras_resfam.DMRNet(**NETWORK)
-    grey = keras_resfam.DMRNet(**NETWORK, input_shape=(32, 32, 1))
+    gray = keras_resfam.DMRNet(**NETWORK, input_shape=(32, 32, 1))
     for layer in rgb.layers:
         if layer.name != "stem_conv" and layer.weights:
             for ours, theirs in zip(
                 layer.get_weights(),
-                grey.get_layer(layer.name).get_weights(),
+                gray.get_layer(layer.name).get_weights(),
                 strict=True,
             ):
                 np.testing.assert_array_equal(ours, theirs)
@@ -93,10 +93,10 @@ def test_other_peoples_checkpoints_are_still_compared(tmp_path):
 
 
 def test_weights_for_grey_images_stay_grey():
-    grey = {"depth": 8, "weights": "digits"}
+    gray = {"depth": 8, "weights": "digits"}
     told = "`input_shape` should have 1 channel, .*'digits'.*: 3 channels"
-    for shape in ({"input_shape": (8, 8, 3)}, {"input_tensor": COLOURS}):
+    for shape in ({"input_shape": (8, 8, 3)}, {"input_tensor": COLORS}):
         with pytest.raises(ValueError, match=told):
-            keras_resfam.DMRNet(**grey, **shape)
+            keras_resfam.DMRNet(**gray, **shape)
     source = sources.find("digits", "DMRNet", {"depth": 8, "width": 1})
     assert source.channels == 1

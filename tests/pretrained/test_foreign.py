@@ -124,7 +124,7 @@ def test_imagenet_networks_of_the_hub(
         monkeypatch.setattr(constants, waiting, 60)  # the Hub digests 276 MB
     network, files = published(library, name, shape, tmp_path / "network")
     server.push(REPOSITORY, files)
-    told = library == "timm"  # how images are normalised
+    told = library == "timm"  # how images are normalized
     model = getattr(keras_resfam, builder)(
         weights=f"hf://{REPOSITORY}",
         classifier_activation=None,
@@ -648,7 +648,7 @@ def public(server, tmp_path, monkeypatch):
     known = {
         "builders": ["ResNet18"],
         "repository": REPOSITORY,
-        "licence": "MIT",
+        "license": "MIT",
         "accuracy": 70.0,
         "measured_at": 224,
         "commit": commit,
@@ -735,7 +735,7 @@ def test_networks_of_others_are_listed_and_free():
         *("WideResNet50_2", "WideResNet101_2"),
     }
     for network in networks:
-        assert network.licence in ("Apache-2.0", "BSD-3-Clause")
+        assert network.license in ("Apache-2.0", "BSD-3-Clause")
         assert "fb_" not in network.name
         assert registry.choose("imagenet", network.builder, {}) == network
         assert bool(network.commit) == bool(network.files)

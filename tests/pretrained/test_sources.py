@@ -137,7 +137,7 @@ def test_every_form_of_weights_gives_the_same_network(client, folder, server):
 def test_a_bare_file_is_loaded_by_name(home, folder, tmp_path, alone):
     path = home / "runs" / "digits" / "model.weights.h5"
     options = {}
-    if alone:  # no run's recipe.json says how images are normalised
+    if alone:  # no run's recipe.json says how images are normalized
         path = shutil.copy(path, tmp_path)
         options = {
             "input_shape": (8, 8, 1),

@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python tests/support/draw_figures.py
 
-The colours can be read on GitHub's light and dark pages alike.
+The colors can be read on GitHub's light and dark pages alike.
 """
 
 import csv
@@ -10,7 +10,7 @@ import pathlib
 
 FOLDER = pathlib.Path(__file__).parents[2] / "keras_resfam/analysis/figures"
 
-GREY, BLUE, ORANGE, RED = "#78828c", "#4184e4", "#e0702a", "#d1495b"
+GRAY, BLUE, ORANGE, RED = "#78828c", "#4184e4", "#e0702a", "#d1495b"
 WIDTH, HEIGHT = 880, 340
 LEFT, RIGHT, TOP, BOTTOM = 60, 870, 40, 290
 
@@ -44,9 +44,9 @@ def deletion():
     for block, error in enumerate(errors):
         x = LEFT + block * step
         first = block % stage == 0
-        colour = ORANGE if first else BLUE
+        color = ORANGE if first else BLUE
         parts.append(
-            _rectangle(x + 2, y(error), step - 4, y(0) - y(error), colour)
+            _rectangle(x + 2, y(error), step - 4, y(0) - y(error), color)
         )
         if first:
             name = "first block" if block == 0 else "channels double"
@@ -55,9 +55,9 @@ def deletion():
             )
             number = block // stage + 1
             label = f"stage {number}: blocks {block + 1} to {block + stage}"
-            centre = x + stage * step / 2
-            parts.append(_text(centre, BOTTOM + 24, label, "middle"))
-    parts.append(_line(y(INTACT), GREY, "6 4"))
+            center = x + stage * step / 2
+            parts.append(_text(center, BOTTOM + 24, label, "middle"))
+    parts.append(_line(y(INTACT), GRAY, "6 4"))
     label = f"intact: {INTACT} %"
     end = LEFT + stage * step - 4  # of the first stage
     parts.append(_text(end, y(INTACT) - 16, label, "end"))
@@ -85,8 +85,8 @@ def path_lengths():
         f"in paths of {EFFECTIVE[0]} to {EFFECTIVE[1]} blocks",
     )
     for row, line in enumerate(words):
-        centre = (start + end) / 2
-        parts.append(_text(centre, 100 + 20 * row, line, "middle"))
+        center = (start + end) / 2
+        parts.append(_text(center, 100 + 20 * row, line, "middle"))
     for length, share in enumerate(shares):
         x = LEFT + step * length
         height = y(0) - y(share)
@@ -107,7 +107,7 @@ def _scale(largest):
 
 def _axis(y, values, unit):
     for value in values:
-        yield _line(y(value), GREY, opacity=0.35)
+        yield _line(y(value), GRAY, opacity=0.35)
         yield _text(LEFT - 8, y(value) + 5, f"{value}{unit}", "end")
 
 
@@ -122,16 +122,16 @@ def _text(x, y, text, anchor="start", weight="normal"):
     )
 
 
-def _rectangle(x, y, width, height, colour, opacity=1):
+def _rectangle(x, y, width, height, color, opacity=1):
     return (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
-        f'height="{height:.1f}" fill="{colour}" fill-opacity="{opacity}"/>'
+        f'height="{height:.1f}" fill="{color}" fill-opacity="{opacity}"/>'
     )
 
 
-def _line(y, colour, dashes="none", opacity=1):
+def _line(y, color, dashes="none", opacity=1):
     return (
-        f'<path d="M{LEFT} {y:.1f}H{RIGHT}" stroke="{colour}" '
+        f'<path d="M{LEFT} {y:.1f}H{RIGHT}" stroke="{color}" '
         f'stroke-dasharray="{dashes}" stroke-opacity="{opacity}"/>'
     )
 
@@ -139,7 +139,7 @@ def _line(y, colour, dashes="none", opacity=1):
 def _svg(parts):
     lines = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} '
-        f'{HEIGHT}" width="{WIDTH}" height="{HEIGHT}" fill="{GREY}" '
+        f'{HEIGHT}" width="{WIDTH}" height="{HEIGHT}" fill="{GRAY}" '
         'font-family="sans-serif" font-size="15">',
         *parts,
         "</svg>",

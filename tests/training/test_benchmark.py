@@ -458,7 +458,7 @@ def test_no_like():
     [
         ["--networks", "vgg"],
         ["--backends", "mxnet"],
-        ["--colour", "red"],
+        ["--color", "red"],
         ["--csv", "no/such.csv"],
         ["--csv", "."],
         ["--batch", "0"],

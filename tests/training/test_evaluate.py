@@ -232,7 +232,7 @@ def photos(run, tmp_path):
 def test_what_else_is_asked_of_photographs(photos, tmp_path, capsys):
     """Corrupted, and told from a folder of others in no classes."""
     folder, root = photos
-    others = photographs.write(tmp_path / "others", colours={"x": (0, 90, 0)})
+    others = photographs.write(tmp_path / "others", colors={"x": (0, 90, 0)})
     options = f"--data-dir={root} --corruptions --examples=5 --ood={others}"
     evaluate.main([str(folder), *options.split()])
     found = json.loads(capsys.readouterr().out)
@@ -503,7 +503,7 @@ def test_a_run_named_as_a_data_set_does_not_stand_for_it(
     assert told["error"] == pytest.approx(result["error"])
 
 
-def test_a_file_alone_does_not_say_how_to_normalise(run, capsys):
+def test_a_file_alone_does_not_say_how_to_normalize(run, capsys):
     folder, _ = run
     (folder / "recipe.json").unlink()
     file = str(folder / "model.weights.h5")

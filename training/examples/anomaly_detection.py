@@ -8,7 +8,7 @@ of a pretrained network describe the patches of an image. A memory bank keeps a
 `--share` of the features of the good images. The score of a patch is its
 distance to the nearest feature in the bank, and that of an image is its highest
 (not reweighted as in equation 7). Images with high scores come first. Heat maps
-are the images in grey, with red where scores are above the median of all.
+are the images in gray, with red where scores are above the median of all.
 """
 
 import pathlib
@@ -120,7 +120,7 @@ def score(bank, batches):
 
 
 def write_heat_maps(scores, files, options):
-    """Writes each image in grey, reddened by its resized and blurred scores."""
+    """Writes each image in gray, reddened by its resized and blurred scores."""
     from PIL import Image
     from scipy.ndimage import gaussian_filter
 
@@ -132,8 +132,8 @@ def write_heat_maps(scores, files, options):
         values = Image.fromarray(values.astype("float32"))
         heat = np.array(values.resize((size, size), Image.Resampling.BILINEAR))
         heat = gaussian_filter(heat, sigma=4)[..., None].clip(0, 1)
-        grey = keras_resfam.load_images(path, size, crop=1, channels=1)[0]
-        pixels = grey * (1 - heat) + heat * [255, 0, 0]
+        gray = keras_resfam.load_images(path, size, crop=1, channels=1)[0]
+        pixels = gray * (1 - heat) + heat * [255, 0, 0]
         name = path.relative_to(options.images)
         target = options.heat_maps / name.with_name(f"{name.name}.png")
         target.parent.mkdir(parents=True, exist_ok=True)

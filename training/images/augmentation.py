@@ -17,9 +17,9 @@ COLUMNS = (
 MIX = COLUMNS.index("mix")
 LIGHT = COLUMNS.index("light_1")
 
-# The share of red, green and blue in an image's grey.
-GREY = np.array([0.299, 0.587, 0.114], "float32")
-# Eigenvectors of ImageNet's colours, in columns, times their eigenvalues: of
+# The share of red, green and blue in an image's gray.
+GRAY = np.array([0.299, 0.587, 0.114], "float32")
+# Eigenvectors of ImageNet's colors, in columns, times their eigenvalues: of
 # fb.resnet.torch, whose pixels end at 1.
 PRINCIPAL = (
     255
@@ -81,9 +81,9 @@ def augment(
         fill: Float, or one a channel.
         jitter: Float. Brightness, contrast and saturation change by a factor
             between `1 - jitter` and `1 + jitter` each; of RGB images.
-        lighting: Float. Deviation of the light's colour, along the principal
+        lighting: Float. Deviation of the light's color, along the principal
             components of ImageNet's; of RGB images.
-        cutout: Integer. Side of the square filled with `fill`, centred
+        cutout: Integer. Side of the square filled with `fill`, centerd
             anywhere in the image; `0` for none.
 
     Returns:
@@ -129,9 +129,9 @@ def augment(
 
 
 def mix(values, draws):
-    """Mixes each value with its neighbour's (mixup, Zhang et al. 2017).
+    """Mixes each value with its neighbor's (mixup, Zhang et al. 2017).
 
-    Neighbours are 0 and 1, 2 and 3, and so on, so that they lie on the same
+    Neighbors are 0 and 1, 2 and 3, and so on, so that they lie on the same
     device however a batch is split. The data come shuffled.
 
     Args:
@@ -150,7 +150,7 @@ def mix(values, draws):
 
 
 def _jitter(images, draws, size):
-    """Blends images with black, their mean grey and their greys.
+    """Blends images with black, their mean gray and their grays.
 
     Blending is linear, and none of the three changes what the others blend
     with but by their factor: any order gives the same.
@@ -159,10 +159,10 @@ def _jitter(images, draws, size):
         1 + size * (2 * draws[name][:, :, None, None] - 1)
         for name in ("brightness", "contrast", "saturation")
     )
-    weighed = images * ops.convert_to_tensor(GREY)
-    grey = ops.sum(weighed, axis=-1, keepdims=True)
-    mean = ops.mean(grey, axis=(1, 2), keepdims=True)
-    images = saturation * images + (1 - saturation) * grey
+    weighed = images * ops.convert_to_tensor(GRAY)
+    gray = ops.sum(weighed, axis=-1, keepdims=True)
+    mean = ops.mean(gray, axis=(1, 2), keepdims=True)
+    images = saturation * images + (1 - saturation) * gray
     return brightness * (contrast * images + (1 - contrast) * mean)
 
 
@@ -178,9 +178,9 @@ def _reflect(index, size):
     return ops.where(index >= size, there_and_back - index, index)
 
 
-def _near(centre, side, size):
-    """Which of `size` positions lie in the stretch of `side` at `centre`."""
-    offset = ops.arange(size)[None] - centre + side // 2
+def _near(center, side, size):
+    """Which of `size` positions lie in the stretch of `side` at `center`."""
+    offset = ops.arange(size)[None] - center + side // 2
     return (offset >= 0) & (offset < side)
 
 

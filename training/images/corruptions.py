@@ -77,7 +77,7 @@ def _defocus_blur(x, level, rng):
 
 
 def _glass_blur(x, level, rng):
-    """Copies each pixel from one of its neighbours, between two blurs.
+    """Copies each pixel from one of its neighbors, between two blurs.
 
     The authors' code reads as if it swapped them; NumPy's views make a copy
     of it.

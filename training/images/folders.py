@@ -233,7 +233,7 @@ def load(paths):
 
     Returns:
         uint8 array of shape `(images, height, width, channels)`, with one
-        channel if all are grey, else with three.
+        channel if all are gray, else with three.
 
     Raises:
         ValueError: If an image has another size than the first one.

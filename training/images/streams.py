@@ -209,7 +209,7 @@ def random_crop(encoded, size, area, seed):
 
 
 def central_crop(encoded, size):
-    """Scales an image by its shorter side, and cuts out its centre."""
+    """Scales an image by its shorter side, and cuts out its center."""
     image = _decoded(encoded)
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     border = tf.round(size * BORDER)

@@ -82,7 +82,7 @@ def describe_weights(options):
 
 
 def build(options, **common):
-    """Builds a network for colour images with the weights that are named.
+    """Builds a network for color images with the weights that are named.
 
     Args:
         options: Namespace. Has what `command_line.add_pretrained` adds.
@@ -142,7 +142,7 @@ def _load_weights(name, arguments, weights, dataset):
     if dataset is None or not (told or record):
         raise ValueError(
             "A file of weights should lie in the folder of its run, whose "
-            "recipe.json says how images were normalised, or `--dataset` "
+            "recipe.json says how images were normalized, or `--dataset` "
             "should name a data set of keras_resfam that it was trained on. "
             f"Received: {weights}, --dataset {dataset}"
         )

@@ -13,7 +13,7 @@ from keras_resfam.pretrained.files import RECIPE
 from training.run import reports, run_folder
 from training.run.description import read as read_description
 
-LICENCE = "apache-2.0"
+LICENSE = "apache-2.0"
 
 HUB_DATASETS = {
     "cifar10": "uoft-cs/cifar10",
@@ -46,7 +46,7 @@ def render(folder):
     data = ModelCardData(
         model_name=folder.name,
         library_name="keras",
-        license=_licence(description),
+        license=_license(description),
         pipeline_tag="image-classification",
         tags=["keras_resfam", description["builder"], description["dataset"]],
         datasets=_known_on_the_hub(description["dataset"]),
@@ -72,15 +72,15 @@ def _known_on_the_hub(dataset):
     return [HUB_DATASETS.get(dataset, dataset)] if known else None
 
 
-def _licence(description):
-    """The licence of the weights; `None` if nothing tells it.
+def _license(description):
+    """The license of the weights; `None` if nothing tells it.
 
-    Networks of this project have its own. Fine-tuned weights have the licence
+    Networks of this project have its own. Fine-tuned weights have the license
     of those that training started from.
     """
     weights, builder = description.get("weights"), description["builder"]
     if weights is None:
-        return LICENCE
+        return LICENSE
     known = registry.choose(weights, builder, description["arguments"])
     for network in registry.read_public():
         address = weights.partition("@")[0]
@@ -88,7 +88,7 @@ def _licence(description):
             known = network
     if known is None:
         return None
-    return getattr(known, "licence", LICENCE)
+    return getattr(known, "license", LICENSE)
 
 
 def _text(value):
@@ -161,7 +161,7 @@ keras_resfam.decode_predictions(predictions, {classes})
 ```
 
 With Keras alone, from a copy of this folder, or from its repository on the Hub
-by `"hf://organisation/name"` in place of the path:
+by `"hf://organization/name"` in place of the path:
 
 ```python
 import keras
@@ -265,8 +265,8 @@ def _training(folder, description):
             "Training started from the weights "
             f"{_text(description['weights'])}, all but the classifier"
         )
-        if _licence(description) is None:
-            started_from += ", whose licence also applies to these weights"
+        if _license(description) is None:
+            started_from += ", whose license also applies to these weights"
         started_from += ".\n\n"
     text = f"""\
 ## Training

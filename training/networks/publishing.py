@@ -61,7 +61,7 @@ def plan(contents, repository):
 
     Args:
         contents: Dict from names to bytes.
-        repository: String. `organisation/name`.
+        repository: String. `organization/name`.
 
     Returns:
         `Plan`.
@@ -129,7 +129,7 @@ def publish(contents, repository, name, private=False, tag=None):
 
     Args:
         contents: Dict from names to bytes.
-        repository: String. `organisation/name`; created if it is not there.
+        repository: String. `organization/name`; created if it is not there.
         name: String. The network's, for the commit's message.
         private: Boolean. Whether it has to be private.
         tag: String. A tag that the commit is to have, or `None`.

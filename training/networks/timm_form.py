@@ -31,7 +31,7 @@ def contents(folder, repository):
 
     Args:
         folder: Path. A folder that `package.py` has written.
-        repository: String. `organisation/name`, which the card tells.
+        repository: String. `organization/name`, which the card tells.
 
     Returns:
         Dict from names to bytes.
@@ -73,7 +73,7 @@ def _architecture(description):
 def _config(architecture, description, network):
     """What timm's config.json tells: the network and its preprocessing."""
     height, width, channels = description["input_shape"]
-    # Images are divided by 255 there before they are normalised.
+    # Images are divided by 255 there before they are normalized.
     moments = graphs.image_moments(network) or ([0] * channels, [1] * channels)
     mean, std = ([float(x) / 255 for x in values] for values in moments)
     return {

@@ -26,7 +26,7 @@ export const find = (id) => document.getElementById(id);
 /** A share as text in percent, as papers print errors. */
 export const percent = (share) => `${(100 * share).toFixed(2)} %`;
 
-/** Draws an image of bytes, grey or in colours, on a canvas of its size. */
+/** Draws an image of bytes, gray or in colors, on a canvas of its size. */
 export function paint(canvas, bytes, [height, width, channels]) {
   const pixels = new ImageData(width, height);
   for (let k = 0; k < height * width; k++) {

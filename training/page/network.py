@@ -32,7 +32,7 @@ def write_network(model, folder):
     Returns:
         Dict, to be written as JSON: `input` (the shape of an image), `source`
         and `output` (numbers of tensors), `softmax` (whether the output has
-        still to be normalised), `units` (the blocks in order), `head`.
+        still to be normalized), `units` (the blocks in order), `head`.
     """
     chain = chain_of(model)
     check_masks(chain.graph)
@@ -40,7 +40,7 @@ def write_network(model, folder):
     shape = list(image.shape[1:])
     if len(shape) != 3 or None in shape or shape[-1] not in (1, 3):
         raise ValueError(
-            "`model` should take images of one size, grey or in colours, of "
+            "`model` should take images of one size, gray or in colors, of "
             "the shape (height, width, 1 or 3). Received: input shape="
             f"{image.shape}"
         )

@@ -72,7 +72,7 @@ def publish(folder, space, private=False):
 
     Args:
         folder: Path. What demo.py has written.
-        space: String. `organisation/name`; created if it is not there.
+        space: String. `organization/name`; created if it is not there.
         private: Boolean. Whether it has to be private, if it is new.
 
     Returns:

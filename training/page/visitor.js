@@ -127,9 +127,9 @@ function resized({ data, width, height }, area, [rows, columns, channels]) {
           for (let c = 0; c < 3; c++) sums[c] += covered * data[4 * (y * width + x) + c];
         }
       }
-      const colours = sums.map((sum) => sum / (tall * wide));
-      const grey = 0.299 * colours[0] + 0.587 * colours[1] + 0.114 * colours[2];
-      const pixel = channels === 3 ? colours : [grey];
+      const colors = sums.map((sum) => sum / (tall * wide));
+      const gray = 0.299 * colors[0] + 0.587 * colors[1] + 0.114 * colors[2];
+      const pixel = channels === 3 ? colors : [gray];
       pixel.forEach((value, c) => (image[channels * (row * columns + column) + c] = Math.round(value)));
     }
   }

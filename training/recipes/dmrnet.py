@@ -59,7 +59,7 @@ ERRORS = {
 }
 
 # "Training" of section 4.4, which augments "as He et al." The aspect varies as
-# well, as in the authors' code, which varies the colours more.
+# well, as in the authors' code, which varies the colors more.
 IMAGENET = Recipe(
     name="dmrnet_44_imagenet",
     source="arXiv 1611.07718v2, table 4",

@@ -59,12 +59,12 @@ class Recipe:
         crop_area: Tuple of two floats. With `image_size`: the least and the
             largest share of the image that a random crop takes, of an aspect
             between 3/4 and 4/3.
-        padding: "mean" (the colour that the network normalises to zero) or
+        padding: "mean" (the color that the network normalizes to zero) or
             "reflect".
         jitter: Float. Largest change of brightness, contrast and saturation,
             each by a factor.
         lighting: Float. Deviation of the light along ImageNet's principal
-            colours.
+            colors.
         cutout: Integer. Side of the square that is blanked, `0` for none.
         mixup: Float. Alpha of the Beta distribution, `0` for none.
         label_smoothing: Float.

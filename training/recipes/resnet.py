@@ -27,7 +27,7 @@ CIFAR = Recipe(
     decay="all",  # optim.sgd: of the flat vector of all parameters
     flip=True,  # TRAINING.md
     crop=4,  # TRAINING.md
-    padding="mean",  # zeros after normalisation
+    padding="mean",  # zeros after normalization
     error=6.03,  # notebook; section 5 has 6.10
 )
 
@@ -57,7 +57,7 @@ SHORT = CIFAR.replace(
     note="in 164 epochs",
 )
 
-# An hour and a half of two processor cores. Blocks left out are regularisation
+# An hour and a half of two processor cores. Blocks left out are regularization
 # enough: 40 epochs with cutout got 9.1 % of the training images wrong
 # (weights/README.md).
 EFFECTIVE_PATHS_SHORT = SHORT.replace(

@@ -31,7 +31,7 @@ CIFAR = Recipe(
     error=4.00,  # table 5, median of 5
 )
 
-# The paper divides pixels by 255; here the channel moments normalise them.
+# The paper divides pixels by 255; here the channel moments normalize them.
 SVHN = CIFAR.replace(
     name="wrn_16_8_dropout_svhn",
     source="arXiv 1605.07146v4, table 9",

@@ -10,9 +10,9 @@ from training.images import reading
 def preprocessing_of(recipe, source, channels):
     """Returns the network's `include_preprocessing`.
 
-    It names the data set whose channel moments normalise the images: the one
+    It names the data set whose channel moments normalize the images: the one
     of the weights that training starts from (`source`, a `sources.Source` or
-    `None`), else the recipe's, else ImageNet for colour images.
+    `None`), else the recipe's, else ImageNet for color images.
     """
     if source is not None:
         return source.preprocessing or True
@@ -22,8 +22,8 @@ def preprocessing_of(recipe, source, channels):
     return "imagenet2012" if channels == 3 else True
 
 
-def colour_of_zero(network):
-    """The colour, a float a channel, that a network normalises to zero."""
+def color_of_zero(network):
+    """The color, a float a channel, that a network normalizes to zero."""
     mean, _ = graphs.image_moments(network)
     return mean
 

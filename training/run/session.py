@@ -15,11 +15,11 @@ from training.run.description import (
 from training.run.loop import Run
 from training.run.network import (
     build_network,
-    colour_of_zero,
+    color_of_zero,
     preprocessing_of,
     training_form,
 )
-from training.run.task import check_colours, load_task
+from training.run.task import check_colors, load_task
 from training.run.trainer import Trainer, modulation_layers
 
 
@@ -62,7 +62,7 @@ def prepare(
     set_random_seed(seed)
     keras.config.set_dtype_policy(recipe.precision)
     task = load_task(recipe, seed, data_dir, devices)
-    check_colours(recipe, task.input_shape[-1])
+    check_colors(recipe, task.input_shape[-1])
     source = sources.find(recipe.weights, recipe.builder, recipe.arguments)
     preprocessing = preprocessing_of(recipe, source, task.input_shape[-1])
     description = describe(recipe, seed, task, preprocessing)
@@ -85,7 +85,7 @@ def prepare(
         network,
         recipe,
         task.classes,
-        fill=colour_of_zero(network),
+        fill=color_of_zero(network),
         trained=trained,
     )
     check_schedules(recipe, network)

@@ -90,8 +90,8 @@ def _unknown_names(dataset, data_dir):
     return reading.class_names(dataset, data_dir)
 
 
-def check_colours(recipe, channels):
-    """Refuses changes of colour to images that have none."""
+def check_colors(recipe, channels):
+    """Refuses changes of color to images that have none."""
     for field in ("jitter", "lighting"):
         value = getattr(recipe, field)
         if value and channels != 3:

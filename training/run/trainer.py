@@ -21,7 +21,7 @@ class Trainer(keras.Model):
         network: `keras.Model` that returns logits.
         recipe: `Recipe`.
         classes: Integer.
-        fill: The colour of padding and cutout, a float a channel.
+        fill: The color of padding and cutout, a float a channel.
         trained: `keras.Model` on the weights of `network`, to call in its
             place. Defaults to `network`.
     """

@@ -34,7 +34,7 @@ def network(tmp_path):
 
 def test_it_finds_a_defect(tmp_path, network, capsys):
     root = photographs.write(
-        tmp_path / "photos", sizes=(32, 32), colours={"blue": (40, 60, 200)}
+        tmp_path / "photos", sizes=(32, 32), colors={"blue": (40, 60, 200)}
     )
     new = root / "test"
     pixels = np.array(Image.open(new / "blue" / "1.png"))

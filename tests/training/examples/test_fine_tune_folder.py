@@ -21,7 +21,7 @@ OPTIONS = "--builder DMRNet --set depth=8 --image-size 16 --epochs 1".split()
 
 @pytest.fixture
 def weights(tmp_path):
-    """A run on colour images, to start from."""
+    """A run on color images, to start from."""
     images = {"input_shape": (16, 16, 3)}
     run = tiny_run.make(tmp_path / "run", preprocessing="cifar10", **images)
     keras_resfam.DMRNet(depth=8, **images).save_weights(run / WEIGHTS)
@@ -40,7 +40,7 @@ def test_it_learns_and_saves(tmp_path, weights, capsys):
     answers = model.predict(images[:], verbose=0).argmax(axis=1)
     right = 100 * np.mean(answers == labels)
     assert f"whole network: {right:.2f} % right" in said
-    assert right == 100  # by their colour
+    assert right == 100  # by their color
     assert len(analysis.residual_blocks(model)) == 3
     # Trained from the weights, and not from new ones.
     start = keras_resfam.DMRNet(depth=8, weights=str(weights))

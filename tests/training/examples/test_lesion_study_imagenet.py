@@ -57,8 +57,8 @@ def test_errors_are_those_of_the_network_without_each_block(
     other = next(k for k in range(1000) if k not in (blue, red))
     red = red if red != blue else other
     folders = imagenet.wordnet_ids[blue], imagenet.class_names[red]
-    for colour, name in zip(("blue", "red"), folders, strict=True):
-        (root / "train" / colour).rename(root / "train" / name)
+    for color, name in zip(("blue", "red"), folders, strict=True):
+        (root / "train" / color).rename(root / "train" / name)
     labels = np.where([p.parent.name == "blue" for p in paths], blue, red)
 
     out = tmp_path / "lesions.csv"
@@ -91,8 +91,8 @@ def error(model, images, labels):
 
 
 def test_a_share_of_the_images(tmp_path, network, capsys):
-    colours = {"tench": (40, 60, 200), "goldfish": (200, 50, 40)}
-    root = photographs.write(tmp_path / "photos", colours=colours)
+    colors = {"tench": (40, 60, 200), "goldfish": (200, 50, 40)}
+    root = photographs.write(tmp_path / "photos", colors=colors)
     out = tmp_path / "lesions.csv"
     places = ["--images", str(root / "test"), "--out", str(out)]
     lesion_study_imagenet.main([*network, *places, "--examples", "3"])

@@ -81,11 +81,11 @@ def test_cutout(side):
 def in_turn(image, order, factors):
     """fb.resnet.torch's ColorJitter, one blend after another."""
     for name in order:
-        grey = image @ np.array([0.299, 0.587, 0.114])
+        gray = image @ np.array([0.299, 0.587, 0.114])
         other = {
             "brightness": np.zeros_like(image),
-            "contrast": np.full_like(image, grey.mean()),
-            "saturation": np.repeat(grey[..., None], 3, axis=-1),
+            "contrast": np.full_like(image, gray.mean()),
+            "saturation": np.repeat(gray[..., None], 3, axis=-1),
         }[name]
         image = factors[name] * image + (1 - factors[name]) * other
     return image
@@ -108,7 +108,7 @@ def test_jitter_is_the_blends_in_any_order(order):
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-3)
 
 
-def test_lighting_adds_one_colour_an_image():
+def test_lighting_adds_one_color_an_image():
     draws = augmentation.draw(np.random.default_rng(4), 5000)
     images = np.full((5000, 2, 2, 3), 100.0, "float32")
     light = keras.ops.convert_to_numpy(
@@ -126,7 +126,7 @@ def test_lighting_adds_one_colour_an_image():
     np.testing.assert_allclose(first, [0.5675, 0.5808, 0.5836], atol=0.01)
 
 
-def test_colours_need_three_channels():
+def test_colors_need_three_channels():
     with pytest.raises(ValueError, match="images of 1 channels"):
         augmentation.augment(IMAGES[..., :1], DRAWS, jitter=0.4)
 
@@ -135,7 +135,7 @@ def test_nothing_asked_changes_nothing():
     np.testing.assert_array_equal(augmented(), IMAGES.astype("float32"))
 
 
-def test_mix_is_of_neighbours():
+def test_mix_is_of_neighbors():
     draws = augmentation.draw(RNG, 16, mixup=0.5)
     shares = draws[:, 5]
     assert 0 < shares.min() < shares.max() < 1

@@ -25,7 +25,7 @@ def pictures(count=20):
     return (noise / noise.max() * 255).astype("uint8")
 
 
-def grey(value=128, count=40):
+def gray(value=128, count=40):
     return np.full((count, 32, 32, 3), value, "uint8")
 
 
@@ -51,15 +51,15 @@ def test_each_severity_is_worse_and_the_seed_gives_the_same(name):
 def test_noise_has_the_deviation_of_its_severity(severity):
     k = severity - 1
     deviation = (0.04, 0.06, 0.08, 0.09, 0.10)[k]
-    found = change(grey(), "gaussian_noise", severity)
+    found = change(gray(), "gaussian_noise", severity)
     assert found.std() / 255 == pytest.approx(deviation, rel=0.03)
     photons = (500, 250, 100, 75, 50)[k]
-    found = change(grey(), "shot_noise", severity)
+    found = change(gray(), "shot_noise", severity)
     assert found.std() / 255 == pytest.approx(
         np.sqrt(128 / 255 / photons), rel=0.03
     )
     share = (0.01, 0.02, 0.03, 0.05, 0.07)[k]
-    noisy = corrupt(grey(), "impulse_noise", severity)
+    noisy = corrupt(gray(), "impulse_noise", severity)
     for value in (0, 255):
         assert np.mean(noisy == value) == pytest.approx(share / 2, rel=0.1)
     assert set(np.unique(noisy)) == {0, 128, 255}
@@ -118,7 +118,7 @@ def test_enlarged_as_scipy_does(factor):
 
 def test_defocus_averages_over_a_disk():
     """One white pixel becomes the disk, by hand for a radius of 1."""
-    x = grey(0, 1)
+    x = gray(0, 1)
     x[0, 16, 16] = 255
     found = corrupt(x, "defocus_blur", 4)[0, 13:20, 13:20, 0] / 255
     outer = np.exp(-1 / (2 * 0.2**2))
@@ -146,8 +146,8 @@ def test_fog_is_between_nothing_and_white():
     steps = np.abs(np.diff(clouds, axis=1)).mean()
     assert steps < 0.5 * np.abs(clouds[:4] - clouds[4:]).mean()  # smooth
     # On black there is none: fog keeps the brightest value.
-    assert corrupt(grey(0), "fog", 5).max() == 0
-    assert corrupt(grey(200), "fog", 5).max() <= 200
+    assert corrupt(gray(0), "fog", 5).max() == 0
+    assert corrupt(gray(200), "fog", 5).max() <= 200
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,8 @@ def test_folders_named_by_wordnet_are_imagenets(tmp_path):
 
 def test_folders_of_a_known_data_set_are_in_its_order(tmp_path):
     names = [str(k) for k in (7, 3, 9, 0, 1, 2, 4, 5, 6, 8)]
-    colours = {name: (25 * int(name),) * 3 for name in names}
-    photographs.write(tmp_path / "x", 1, 1, (32, 32), colours)
+    colors = {name: (25 * int(name),) * 3 for name in names}
+    photographs.write(tmp_path / "x", 1, 1, (32, 32), colors)
     images, labels = reading.load("svhn_cropped", "test", tmp_path / "x")
     means = images.mean((1, 2, 3))
     np.testing.assert_array_equal(means.argsort(), labels.argsort())
@@ -194,7 +194,7 @@ def test_changed_files_change_the_checksum(root):
 
 
 def test_one_class_is_refused(tmp_path):
-    root = photographs.write(tmp_path, colours={"blue": (40, 60, 200)})
+    root = photographs.write(tmp_path, colors={"blue": (40, 60, 200)})
     _, labels = reading.photographs("shapes", "train", root, 16)
     with pytest.raises(ValueError, match="labels up to 0"):
         reading.classes_of("shapes", labels, root)

@@ -15,7 +15,7 @@ from training import recipes
 from training.images import evaluation, reading, streams
 from training.run import loop, session
 from training.run.distribution import Devices
-from training.run.network import colour_of_zero
+from training.run.network import color_of_zero
 
 RECIPE = recipes.find("fine_tune").replace(
     dataset="tiny_photographs",
@@ -186,7 +186,7 @@ def test_fine_tuning_that_was_cut_ends_as_if_it_were_not(folder, tmp_path):
     whole = prepared("whole")
     moments = DATASETS["cifar100"].mean
     np.testing.assert_allclose(
-        colour_of_zero(whole.trainer.network), moments, rtol=1e-6
+        color_of_zero(whole.trainer.network), moments, rtol=1e-6
     )
     assert whole.trainer.network.output_shape == (None, 18)
     whole.train(verbose=0)
@@ -267,7 +267,7 @@ def test_devices_share_full_batches_of_central_crops(builder, processes):
     assert min((w > 0).sum() for _, w in parts) == 18 // processes
 
 
-def test_central_crop_is_of_the_centre():
+def test_central_crop_is_of_the_center():
     ramp = np.tile(
         np.arange(0, 240, 4, dtype="uint8")[:, None, None], (1, 40, 3)
     )

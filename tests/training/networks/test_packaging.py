@@ -483,7 +483,7 @@ def test_a_network_fine_tuned_on_photographs(
 
 
 @pytest.mark.parametrize(
-    ("builder", "weights", "licence"),
+    ("builder", "weights", "license"),
     [
         ("DMRNet", None, "apache-2.0"),
         ("DMRNet", "digits", "apache-2.0"),
@@ -493,8 +493,8 @@ def test_a_network_fine_tuned_on_photographs(
         ("ResNet50", "runs/mine", None),
     ],
 )
-def test_the_licence_is_that_of_the_weights_before(
-    folders, builder, weights, licence
+def test_the_license_is_that_of_the_weights_before(
+    folders, builder, weights, license
 ):
     arguments = FAMILIES.get(builder, {})
     described = {
@@ -502,7 +502,7 @@ def test_the_licence_is_that_of_the_weights_before(
         "arguments": arguments,
         "weights": weights,
     }
-    assert model_card._licence(described) == licence
+    assert model_card._license(described) == license
 
 
 def test_another_network_does_not_take_the_place_of_one(

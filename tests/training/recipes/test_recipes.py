@@ -17,7 +17,7 @@ from training.run import distribution, optimizers, session
 from training.run.description import differences
 from training.run.network import (
     build_network,
-    colour_of_zero,
+    color_of_zero,
     preprocessing_of,
     training_form,
     with_blocks_dropped,
@@ -70,7 +70,7 @@ def kinds(recipe):
         **{name: bool(getattr(recipe, name)) for name in options.split()},
         **{name: getattr(recipe, name) for name in fields.split()},
         "drop_blocks": str(recipe.drop_blocks),
-        "colour": DATASETS[recipe.dataset].image_shape[2],
+        "color": DATASETS[recipe.dataset].image_shape[2],
     }.items()
 
 
@@ -490,7 +490,7 @@ def test_fine_tuning_keeps_all_but_the_classifier(tmp_path):
                 np.testing.assert_array_equal(a, b)
 
 
-def test_images_are_normalised_as_the_weights_had_them():
+def test_images_are_normalized_as_the_weights_had_them():
     digits = recipes.find("digits")
     assert preprocessing_of(digits, None, 1) == "digits"
     unknown = digits.replace(dataset="tf_flowers")
@@ -502,11 +502,11 @@ def test_images_are_normalised_as_the_weights_had_them():
         digits.builder, digits.arguments, 10, (8, 8, 1), "digits", source
     )
     np.testing.assert_allclose(
-        colour_of_zero(network), DATASETS["digits"].mean, rtol=1e-6
+        color_of_zero(network), DATASETS["digits"].mean, rtol=1e-6
     )
 
 
-def test_images_are_normalised_as_the_run_had_them(tmp_path):
+def test_images_are_normalized_as_the_run_had_them(tmp_path):
     """Also where that one was itself fine-tuned from something else."""
     run = session.prepare(
         recipes.find("digits").replace(
