@@ -349,8 +349,11 @@ def test_test_images_of_another_shape_are_refused(tmp_path):
 
 
 def prepared_for_three(folder, evaluate_every=1):
-    recipe = recipes.find("digits").replace(**SMALL).with_epochs(3)
-    return session.prepare(recipe, folder, evaluate_every=evaluate_every)
+    """A run of three epochs of five steps."""
+    recipe = recipes.find("digits").replace(**SMALL, batch_size=256)
+    return session.prepare(
+        recipe.with_epochs(3), folder, evaluate_every=evaluate_every
+    )
 
 
 def note_saves(run, monkeypatch):
@@ -381,12 +384,12 @@ def test_evaluations_some_epochs_apart(tmp_path, monkeypatch):
     rows, kept = often.train(verbose=0), seldom.train(verbose=0)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["epoch"] for row in kept] == [2, 3]
-    assert saved == [2 * 22, 3 * 22]
+    assert saved == [2 * 5, 3 * 5]
     for row, same in zip(rows[1:], kept, strict=True):
         assert same["val_loss"] == row["val_loss"]
         assert same["loss"] == row["loss"]
-    # A look at each of 22 steps and at the end; the row is of two epochs.
-    assert [row["seconds"] for row in kept] == [2 * 23, 23]
+    # A look at each of 5 steps and at the end; the row is of two epochs.
+    assert [row["seconds"] for row in kept] == [2 * 6, 6]
     for one, other in zip(often.state(), seldom.state(), strict=True):
         np.testing.assert_array_equal(other, one)
 
