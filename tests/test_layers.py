@@ -117,7 +117,7 @@ def plain_net_moments(depth, modulation, training):
         log_probabilities = keras.ops.log_softmax(x)
         return -keras.ops.mean(log_probabilities[:, 3])
 
-    found = gradients(loss, probes, jit=True)
+    found = gradients(loss, probes)
     return np.array([np.mean(g.astype("float64") ** 2) for g in found])
 
 

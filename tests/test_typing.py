@@ -31,28 +31,31 @@ def test_the_stub_is_that_of_the_signatures():
     assert ast.dump(ast.parse(written)) == ast.dump(ast.parse(made))
 
 
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        ("", None),
-        ("keras_resfam.DMRNet(deph=14)", "deph"),
-        ('keras_resfam.DMRNet(depth="14")', "depth"),
-        ("keras_resfam.WideResNet51_2()", "WideResNet51_2"),
-    ],
-)
-def test_a_users_program_is_checked(line, complaint, tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp()
-    program = folder / "program.py"
-    program.write_text(f"{USER}{line}\n")
-    cache = folder / "mypy"  # the first case fills it for the others
+MISTAKES = {
+    "deph": "keras_resfam.DMRNet(deph=14)",
+    "depth": 'keras_resfam.DMRNet(depth="14")',
+    "WideResNet51_2": "keras_resfam.WideResNet51_2()",
+}
+
+
+def test_users_programs_are_checked(tmp_path):
+    """One without a mistake, and one with each, in a run of mypy."""
+    for name, line in {"right": "", **MISTAKES}.items():
+        (tmp_path / f"program_{name}.py").write_text(f"{USER}{line}\n")
+    programs = sorted(map(str, tmp_path.glob("program_*.py")))
     checked = subprocess.run(
-        [sys.executable, "-m", "mypy", f"--cache-dir={cache}", str(program)],
+        [
+            *(sys.executable, "-m", "mypy", "--no-error-summary"),
+            *(f"--cache-dir={tmp_path / 'mypy'}", *programs),
+        ],
         cwd=write_stub.PACKAGE.parent,
         capture_output=True,
         text=True,
     )
-    if complaint is None:
-        assert checked.returncode == 0, checked.stdout
-    else:
-        assert checked.returncode == 1
-        assert complaint in checked.stdout.splitlines()[0]
+    assert checked.returncode == 1, checked.stderr
+    errors = [x for x in checked.stdout.splitlines() if ": error: " in x]
+    assert len(errors) == len(MISTAKES), checked.stdout
+    last = len(USER.splitlines()) + 1
+    for name in MISTAKES:
+        (error,) = (x for x in errors if f"program_{name}.py:{last}:" in x)
+        assert name in error.partition(": error: ")[2]

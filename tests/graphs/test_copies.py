@@ -19,13 +19,14 @@ sys.modules["keras_resfam"] = None  # importing it fails
 import keras
 import numpy as np
 
-model = keras.saving.load_model("model.keras")
-np.save("outputs.npy", keras.ops.convert_to_numpy(model(np.load("x.npy"))))
+for name in "plain", "folded":
+    model = keras.saving.load_model(f"{name}.keras")
+    outputs = keras.ops.convert_to_numpy(model(np.load("x.npy")))
+    np.save(f"{name}.npy", outputs)
 """
 
 
-@pytest.mark.parametrize("folded", [False, True])
-def test_keras_alone_loads_it(folded, tmp_path):
+def test_keras_alone_loads_it(tmp_path):
     backbone = keras_resfam.WideResNet(
         depth=10,
         width=1,
@@ -37,12 +38,16 @@ def test_keras_alone_loads_it(folded, tmp_path):
     model = keras.Sequential([backbone, keras.layers.Dense(2, "softmax")])
     randomize(model)
     x = images(shape=(8, 8, 3)).astype("float32")
-    given = keras_resfam.fold_batch_norm(model) if folded else model
-    keras_resfam.to_stock_layers(given).save(tmp_path / "model.keras")
+    given = {"plain": model, "folded": keras_resfam.fold_batch_norm(model)}
+    for name, network in given.items():
+        stock = keras_resfam.to_stock_layers(network)
+        stock.save(tmp_path / f"{name}.keras")
     np.save(tmp_path / "x.npy", x)
     subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, check=True)
-    found = np.load(tmp_path / "outputs.npy")
-    np.testing.assert_allclose(found, predict(model, x), rtol=1e-4, atol=1e-5)
+    expected = predict(model, x)
+    for name in given:
+        found = np.load(tmp_path / f"{name}.npy")
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["int8", "float8"])

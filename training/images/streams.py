@@ -53,6 +53,9 @@ class Stream:
         draws = augmentation.draw(rng, self.examples, self.recipe.mixup)
         size = self.batch_size
         start = skip * size
+        # TensorFlow mixes it into the seed of every order, and keeps what
+        # whoever else is in the process has set.
+        tf.random.set_seed(self.seed)
 
         def cut(position, example):
             image = random_crop(

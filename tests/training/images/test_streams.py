@@ -74,7 +74,9 @@ def test_skip_goes_on_where_the_epoch_was(builder):
 
 def test_epoch_and_seed_set_the_order_and_the_crops(builder):
     stream = streams.Stream(builder, RECIPE, seed=0)
-    first, again, other = (batches(stream, e) for e in (0, 0, 1))
+    first = batches(stream, 0)
+    tf.random.set_seed(5)  # as another part of the process may
+    again, other = (batches(stream, epoch) for epoch in (0, 1))
     keras.tree.map_structure(np.testing.assert_array_equal, first, again)
     assert (labels_of(first) != labels_of(other)).any()
     seeded = batches(streams.Stream(builder, RECIPE, seed=1), 0)
