@@ -135,6 +135,8 @@ def test_models_train_in_float16(kind):
         assert (model.get_weights()[0] != start).any()
     finally:
         keras.config.set_floatx(before)
+        # Keras makes the policy from floatx when the first layer asks for it.
+        keras.config.set_dtype_policy(before)
 
 
 @ALL
