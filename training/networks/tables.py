@@ -145,7 +145,8 @@ def _in_bold(text, published, error):
 
 def _training_row(network, old):
     """A row of weights/README.md: how a network was trained."""
-    name, log = network.name, reports.read(_folder(network))
+    name = network.name
+    log = reports.read(_folder(network), ("accuracy", "seconds"))
     minutes = sum(row["seconds"] for row in log) / 60
     return (
         f"[{name}]({name})",

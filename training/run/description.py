@@ -48,8 +48,8 @@ def read(path):
 
     Returns:
         Dict. It has what `pretrained.recipe.parse` promises, "classes",
-        "preprocessing" and the `NEEDED` fields of a recipe. All fields of a
-        recipe in it have their types.
+        "preprocessing", "seed" and the `NEEDED` fields of a recipe. All
+        fields of a recipe in it have their types.
 
     Raises:
         ValueError: If it does not; the text names the file and the field.
@@ -58,6 +58,7 @@ def read(path):
         description = parse(path.read_bytes())
         for field in ("classes", "preprocessing", *NEEDED):
             check(description, field, lambda value: True, "given")
+        check(description, "seed", lambda v: type(v) is int, "an integer")
         for field in dataclasses.fields(Recipe):
             if field.name in description:
                 value = description[field.name]
@@ -98,6 +99,23 @@ def environment(recipe):
     }
 
 
+def fields(description):
+    """Returns what the weights of a run depend on, besides its seed.
+
+    A field that is newer than the file has its default.
+
+    Args:
+        description: Dict, as in recipe.json.
+    """
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    names |= {"training_data", "evaluation_data"}
+    return {
+        name: value
+        for name, value in _with_defaults(description).items()
+        if name in names - FREE
+    }
+
+
 def differences(begun, now):
     """Compares two recipe.json, by the fields in which one run may not differ.
 
@@ -109,19 +127,22 @@ def differences(begun, now):
     Returns:
         Dict from the names of the fields that differ to pairs of values.
     """
+    begun, now = _with_defaults(begun), _with_defaults(now)
+    return {
+        name: (begun[name], now[name])
+        for name in sorted((begun.keys() & now.keys()) - FREE)
+        if begun[name] != now[name]
+    }
+
+
+def _with_defaults(description):
     defaults = {
         field.name: field.default
         for field in dataclasses.fields(Recipe)
         if field.default is not dataclasses.MISSING
     }
     # As JSON has them: tuples become lists.
-    defaults = json.loads(json.dumps(defaults))
-    begun, now = defaults | begun, defaults | now
-    return {
-        name: (begun[name], now[name])
-        for name in sorted((begun.keys() & now.keys()) - FREE)
-        if begun[name] != now[name]
-    }
+    return json.loads(json.dumps(defaults)) | description
 
 
 def check_same_run(folder, description):

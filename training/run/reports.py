@@ -24,8 +24,12 @@ def write(folder, rows):
         draw_curves(folder / run_folder.CURVES, rows)
 
 
-def read(folder):
+def read(folder, fields=("epoch", "val_accuracy")):
     """Returns the rows of a run's `log.csv`.
+
+    Args:
+        folder: Path.
+        fields: Tuple of strings. Columns that it has to have.
 
     Raises:
         CheckpointError: If it is not as train.py wrote it.
@@ -37,11 +41,11 @@ def read(folder):
                 {name: float(value) for name, value in row.items()}
                 for row in csv.DictReader(file)
             ]
-        rows[-1]["epoch"], rows[-1]["val_accuracy"]
+        [rows[-1][field] for field in fields]
     except (ValueError, TypeError, LookupError, csv.Error) as error:
         raise CheckpointError(
             f"{path} should be as train.py wrote it: a line of names, among "
-            f"them epoch and val_accuracy, and lines of numbers. "
+            f"them {', '.join(fields)}, and lines of numbers. "
             f"Received: {error!r}"
         ) from error
     return rows

@@ -57,6 +57,8 @@ def test_it_is_read_as_it_is(told, tmp_path):
         ("image_size", [32]),
         ("weights", 3),
         ("compiled", 1),
+        ("seed", "0"),
+        ("seed", None),
     ],
 )
 def test_a_field_that_is_something_else(told, tmp_path, field, value):

@@ -1,0 +1,190 @@
+"""Complete runs side by side, with those of one setting in one row."""
+
+import csv
+import dataclasses
+import pathlib
+import statistics
+
+from keras_resfam._files import replacing
+from keras_resfam.models import families
+from keras_resfam.pretrained.files import RECIPE
+from training.run import description, reports, run_folder
+
+# Of the log.
+_COLUMNS = "accuracy", "val_accuracy", "seconds"
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """What a complete run was, and what came of it.
+
+    Args:
+        folder: Path.
+        settings: Dict. The fields of its recipe that the result depends on,
+            and `arguments.<name>` for each argument of its builder.
+        seed: Integer.
+        error: Float. Percent, of the last epoch, by the run's own evaluation.
+        training_error: Float. Percent, of the last epoch's training images.
+        minutes: Float.
+    """
+
+    folder: pathlib.Path
+    settings: dict
+    seed: int
+    error: float
+    training_error: float
+    minutes: float
+
+
+def read(folders):
+    """Reads the complete runs among some folders.
+
+    Args:
+        folders: List of paths, of runs or of folders of `weights/`.
+
+    Returns:
+        A pair: a list of `FinishedRun`, and a list of strings that say which
+        folders are left out, and why.
+
+    Raises:
+        ValueError: If a folder is no run, or a file in it is damaged.
+    """
+    runs, left_out = [], []
+    for folder in map(pathlib.Path, folders):
+        if not (folder / RECIPE).is_file():
+            raise ValueError(
+                f"each of `runs` should be a folder with a {RECIPE}, as "
+                f"train.py writes it. Received: {folder}"
+            )
+        if not run_folder.is_complete(folder):
+            left_out.append(f"{folder} is not complete")
+            continue
+        run = _read(folder)
+        same = [x.folder for x in runs if _key(x) == _key(run)]
+        if same:
+            left_out.append(f"{folder} repeats {same[0]}, seed {run.seed}")
+        else:
+            runs.append(run)
+    return runs, left_out
+
+
+def _read(folder):
+    recipe = description.read(folder / RECIPE)
+    log = reports.read(folder, _COLUMNS)
+    last = log[-1]
+    return FinishedRun(
+        folder,
+        _settings(recipe),
+        recipe["seed"],
+        error=100 * (1 - last["val_accuracy"]),
+        training_error=100 * (1 - last["accuracy"]),
+        minutes=sum(row["seconds"] for row in log) / 60,
+    )
+
+
+def _settings(recipe):
+    fields = description.fields(recipe)
+    arguments = families.defaults(recipe["builder"]) | fields.pop("arguments")
+    return {
+        **fields,
+        **{f"arguments.{name}": value for name, value in arguments.items()},
+    }
+
+
+def _key(run):
+    return run.settings, run.seed
+
+
+def table(runs):
+    """Returns a table in Markdown, a row for each setting.
+
+    Args:
+        runs: List of `FinishedRun`.
+    """
+    groups = _groups(runs)
+    names = _columns([group[0].settings for group in groups])
+    kinds = {_images(run) for run in runs}
+    error = f"{kinds.pop()} error" if len(kinds) == 1 else "error"
+    header = [*names, "seeds", error, "training error", "minutes"]
+    lines = [header, ["---"] * len(header)]
+    for group in groups:
+        lines.append(
+            [
+                *(str(group[0].settings.get(name, "–")) for name in names),
+                ", ".join(str(run.seed) for run in group),
+                _spread([run.error for run in group]),
+                _spread([run.training_error for run in group]),
+                f"{statistics.fmean(run.minutes for run in group):.0f}",
+            ]
+        )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _groups(runs):
+    """The runs of each setting, in the order of the first of each."""
+    groups = []
+    for run in runs:
+        for group in groups:
+            if group[0].settings == run.settings:
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    return groups
+
+
+def _columns(settings):
+    """The names of the settings that tell the rows apart.
+
+    They are the recipe's name, where there are several, and what differs
+    between the rows of one recipe. The differences between two recipes would
+    be too many, and are in their modules.
+    """
+    recipes = {}
+    for setting in settings:
+        recipes.setdefault(setting["name"], []).append(setting)
+    columns = ["name"] if len(recipes) > 1 else []
+    for rows in recipes.values():
+        for name, value in rows[0].items():
+            differs = any(row.get(name) != value for row in rows)
+            if differs and name not in columns:
+                columns.append(name)
+    return columns
+
+
+def _images(run):
+    """What the error was measured on."""
+    if run.settings["validation"]:
+        return "held-out"
+    return run.settings["test_split"]
+
+
+def _spread(errors):
+    """The mean in percent, with the deviation of a sample of several."""
+    text = f"{statistics.fmean(errors):.2f}"
+    if len(errors) > 1:
+        text += f" ± {statistics.stdev(errors):.2f}"
+    return f"{text} %"
+
+
+def write(path, runs):
+    """Writes a row for each run to a CSV file.
+
+    Args:
+        path: Path.
+        runs: List of `FinishedRun`.
+    """
+    names = _columns([run.settings for run in runs])
+    with replacing(path) as partial, open(partial, "w", newline="") as file:
+        writer = csv.writer(file)
+        results = "error", "training_error", "minutes"
+        writer.writerow(["folder", *names, "seed", *results])
+        for run in runs:
+            writer.writerow(
+                [
+                    run.folder,
+                    *(run.settings.get(name) for name in names),
+                    run.seed,
+                    *(getattr(run, name) for name in results),
+                ]
+            )
