@@ -96,6 +96,21 @@ def test_other_data_are_another_row(make, capsys):
     assert [row[0] for row in body] == ["1f", "2e"]
 
 
+def test_the_ratio_of_moments_where_all_have_it(make, tmp_path, capsys):
+    runs = [make("a", [9]), make("b", [8], seed=1)]
+    for folder, ratio in (("a", 4.0), ("b", 0.25)):
+        log = tmp_path / folder / "log.csv"
+        log.write_text(
+            "epoch,accuracy,val_accuracy,seconds,moment_ratio\n"
+            f"1,0.9,0.9,60,{ratio}"
+        )
+    compare.main(runs)
+    header, _, row = rows(capsys.readouterr().out)
+    assert (header[-1], row[-1]) == ("moment ratio", "1")
+    compare.main([*runs, make("c", [7], seed=2)])
+    assert "moment ratio" not in capsys.readouterr().out
+
+
 def test_held_out_images_are_called_so(make, capsys):
     compare.main([make("one", [9], validation=5000, train_split="train")])
     assert rows(capsys.readouterr().out)[0][1] == "held-out error"

@@ -10,8 +10,9 @@ from keras_resfam.models import families
 from keras_resfam.pretrained.files import RECIPE
 from training.run import description, reports, run_folder
 
-# Of the log.
+# What a log has to have, and what is taken from it.
 _COLUMNS = "accuracy", "val_accuracy", "seconds"
+_RESULTS = "error", "training_error", "minutes", "moment_ratio"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class FinishedRun:
         error: Float. Percent, of the last epoch, by the run's own evaluation.
         training_error: Float. Percent, of the last epoch's training images.
         minutes: Float.
+        moment_ratio: Float or `None`. At the last epoch, by `log_moments`.
     """
 
     folder: pathlib.Path
@@ -34,6 +36,7 @@ class FinishedRun:
     error: float
     training_error: float
     minutes: float
+    moment_ratio: float | None
 
 
 def read(folders):
@@ -79,6 +82,7 @@ def _read(folder):
         error=100 * (1 - last["val_accuracy"]),
         training_error=100 * (1 - last["accuracy"]),
         minutes=sum(row["seconds"] for row in log) / 60,
+        moment_ratio=last.get("moment_ratio"),
     )
 
 
@@ -103,21 +107,31 @@ def table(runs):
     """
     groups = _groups(runs)
     names = _columns([group[0].settings for group in groups])
-    kinds = {_images(run) for run in runs}
-    error = f"{kinds.pop()} error" if len(kinds) == 1 else "error"
-    header = [*names, "seeds", error, "training error", "minutes"]
+    moments = all(run.moment_ratio is not None for run in runs)
+    header = [*names, "seeds", f"{_images(runs)}error", "training error"]
+    header += ["minutes", *["moment ratio"] * moments]
     lines = [header, ["---"] * len(header)]
-    for group in groups:
-        lines.append(
-            [
-                *(str(group[0].settings.get(name, "–")) for name in names),
-                ", ".join(str(run.seed) for run in group),
-                _spread([run.error for run in group]),
-                _spread([run.training_error for run in group]),
-                f"{statistics.fmean(run.minutes for run in group):.0f}",
-            ]
-        )
+    lines += [_row(group, names, moments) for group in groups]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _row(runs, names, moments):
+    """The cells of the runs of one setting."""
+    columns = {
+        field: [getattr(run, field) for run in runs] for field in _RESULTS
+    }
+    cells = [str(runs[0].settings.get(name, "–")) for name in names]
+    cells += [
+        ", ".join(str(run.seed) for run in runs),
+        _spread(columns["error"]),
+        _spread(columns["training_error"]),
+        f"{statistics.fmean(columns['minutes']):.0f}",
+    ]
+    if moments:
+        cells.append(
+            f"{statistics.geometric_mean(columns['moment_ratio']):.2g}"
+        )
+    return cells
 
 
 def _groups(runs):
@@ -152,11 +166,12 @@ def _columns(settings):
     return columns
 
 
-def _images(run):
-    """What the error was measured on."""
-    if run.settings["validation"]:
-        return "held-out"
-    return run.settings["test_split"]
+def _images(runs):
+    """What the errors of all runs were measured on, if it has one name."""
+    names = {
+        "held-out " if run.settings["validation"] else "test " for run in runs
+    }
+    return names.pop() if len(names) == 1 else ""
 
 
 def _spread(errors):
@@ -177,14 +192,13 @@ def write(path, runs):
     names = _columns([run.settings for run in runs])
     with replacing(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.writer(file)
-        results = "error", "training_error", "minutes"
-        writer.writerow(["folder", *names, "seed", *results])
+        writer.writerow(["folder", *names, "seed", *_RESULTS])
         for run in runs:
             writer.writerow(
                 [
                     run.folder,
                     *(run.settings.get(name) for name in names),
                     run.seed,
-                    *(getattr(run, name) for name in results),
+                    *(getattr(run, field) for field in _RESULTS),
                 ]
             )
