@@ -89,7 +89,7 @@ def OrthoPlainNet(
     depth: int = 44,
     width: float = 1,
     orthonormality: float = 0.0001,
-    modulation: bool = True,
+    modulation: bool | float = True,
     modulation_at: str = "relu",
     regularizer: str = "orthonormal",
     initializer: str | None = None,
@@ -106,7 +106,7 @@ def OrthoPlainNet(
 ) -> keras.Model: ...
 def OrthoPlainNet101(
     orthonormality: float = 0.0001,
-    modulation: bool = True,
+    modulation: bool | float = True,
     include_top: bool = True,
     weights: str | PathLike | None = None,
     input_tensor: Any = None,
@@ -119,7 +119,7 @@ def OrthoPlainNet101(
 ) -> keras.Model: ...
 def OrthoPlainNet34(
     orthonormality: float = 0.0001,
-    modulation: bool = True,
+    modulation: bool | float = True,
     include_top: bool = True,
     weights: str | PathLike | None = None,
     input_tensor: Any = None,
@@ -226,7 +226,7 @@ def WideResNet(
     depth: int = 28,
     width: float = 10,
     block: Sequence[int] = (3, 3),
-    blocks: Sequence[int] | None = None,
+    blocks: int | None = None,
     dropout: float = 0.0,
     include_top: bool = True,
     weights: str | PathLike | None = None,

@@ -52,7 +52,7 @@ def OrthoPlainNet(
     depth: int = 44,
     width: float = 1,
     orthonormality: float = 1e-4,
-    modulation: bool = True,
+    modulation: bool | float = True,
     modulation_at: str = "relu",
     regularizer: str = "orthonormal",
     initializer: str | None = None,
@@ -107,7 +107,9 @@ def OrthoPlainNet(
 
 
 @image_classifier("imagenet2012")
-def OrthoPlainNet34(x, orthonormality: float = 1e-4, modulation: bool = True):
+def OrthoPlainNet34(
+    x, orthonormality: float = 1e-4, modulation: bool | float = True
+):
     """Plain network of 34 layers for ImageNet, with orthonormal kernels.
 
     This is ResNet-34 without its shortcuts: stages of 6, 8, 12 and 6
@@ -129,7 +131,9 @@ def OrthoPlainNet34(x, orthonormality: float = 1e-4, modulation: bool = True):
 
 
 @image_classifier("imagenet2012")
-def OrthoPlainNet101(x, orthonormality: float = 1e-4, modulation: bool = True):
+def OrthoPlainNet101(
+    x, orthonormality: float = 1e-4, modulation: bool | float = True
+):
     """Plain network of 101 layers for ImageNet, with orthonormal kernels.
 
     This is ResNet-101 without its shortcuts: stages of 3, 4, 23 and 3 times

@@ -32,7 +32,7 @@ def WideResNet(
     depth: int = 28,
     width: float = 10,
     block: Sequence[int] = (3, 3),
-    blocks: Sequence[int] | None = None,
+    blocks: int | None = None,
     dropout: float = 0.0,
 ):
     """Wide residual network for small images, WRN-depth-width.
