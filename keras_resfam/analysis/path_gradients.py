@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import numbers
 
 import keras
 import numpy as np
@@ -13,6 +12,7 @@ from keras_resfam._checks import (
     are_probabilities,
     check_choice,
     check_integer,
+    check_number,
     is_integer,
     is_iterable,
 )
@@ -269,10 +269,7 @@ def effective_lengths(result, mass=0.95):
         ValueError: If `mass` is not allowed, or if `result` has no gradient,
             or gaps between its lengths.
     """
-    if not isinstance(mass, numbers.Real) or not 0 < mass <= 1:
-        raise ValueError(
-            f"`mass` should be above 0 and at most 1. Received: mass={mass!r}"
-        )
+    check_number("mass", mass, above=0, maximum=1)
     check_columns("result", result, ("length", "share"))
     lengths, total = result["length"], np.cumsum([0, *result["share"]])
     if np.any(np.diff(lengths) != 1):

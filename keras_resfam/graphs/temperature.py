@@ -1,11 +1,9 @@
 """Probabilities that are as high as the share of right answers."""
 
-import math
-import numbers
-
 import keras
 
 from keras_resfam import graphs
+from keras_resfam._checks import check_number
 from keras_resfam.graphs import copies
 
 
@@ -44,7 +42,7 @@ def with_temperature(model, temperature):
     calibrated = keras_resfam.with_temperature(model, 0.9)
     ```
     """
-    _check_temperature(temperature)
+    check_number("temperature", temperature, above=0)
     last = _last_dense(graphs.read(copies.checked(model)))
 
     def clone(layer):
@@ -58,18 +56,6 @@ def with_temperature(model, temperature):
         return copies.copy(part, graphs.read(part), clone, weights, copy)
 
     return copy(model)
-
-
-def _check_temperature(temperature):
-    if (
-        not isinstance(temperature, numbers.Real)
-        or isinstance(temperature, bool)
-        or not 0 < temperature < math.inf
-    ):
-        raise ValueError(
-            "`temperature` should be a positive finite number. "
-            f"Received: temperature={temperature!r}"
-        )
 
 
 def _last_dense(graph):

@@ -40,7 +40,7 @@ CHECKOUT = Path(__file__).parents[2]
 """The checkout of this project, if the package is imported from one."""
 
 _BUNDLED = Path(__file__).parents[1] / "weights"
-"""The folder with the small networks that a wheel has (see setup.py)."""
+"""The folder of the small networks in a wheel (training/networks/wheel.py)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,11 +239,11 @@ def find(weights, family, arguments):
         raise _weights_error(weights, family)
     text = os.path.expanduser(weights)
     if text.startswith("hf://"):
-        repository, _, revision = text.removeprefix("hf://").partition("@")
-        files = _fetch_checkpoint(repository, revision or "main")
+        address = _hub_address(text)
+        files = _fetch_checkpoint(*address)
         if files is not None:
             return _foreign(repr(text), files, family, arguments)
-        files = _fetch(repository, revision or "main")
+        files = _fetch(*address)
     elif isinstance(weights, str) and weights in names():
         network = _choose(weights, family, arguments)
         if isinstance(network, registry.PublicNetwork):
@@ -292,19 +292,21 @@ def class_names(weights):
     """
     check_path("weights", weights)
     text = os.path.expanduser(weights)
-    files = _descriptions(text)
-    if files is not None and RECIPE not in files:
-        names = _names_of(foreign.class_names(repr(text), files))
-    elif files is not None:
-        names = _names_in(files[RECIPE], repr(text))
+    # As in `find`, a name takes precedence over a path.
+    if isinstance(weights, str) and weights in names():
+        found = _names_of(text) or _names_registered(text)
     else:
-        names = _names_of(text) or _names_registered(text)
-    if not names:
+        files = _descriptions(text)
+        if RECIPE in files:
+            found = _names_in(files[RECIPE], repr(text))
+        else:
+            found = _names_of(foreign.class_names(repr(text), files))
+    if not found:
         raise ValueError(
             "`weights` should be a data set's name, or weights that have the "
             f"names of their classes. Received: weights={weights!r}"
         )
-    return names
+    return found
 
 
 def _names_in(contents, where):
@@ -338,20 +340,25 @@ def _names_of(known):
 
 
 def _descriptions(text):
-    """Returns the files that describe weights, by name.
+    """Returns the files that describe weights, a dict from names to bytes.
 
-    `None` if `text` is the name of a data set or of a network.
+    It is empty if there are none.
     """
     if text.startswith("hf://"):
-        repository, _, revision = text.removeprefix("hf://").partition("@")
-        where = repository, revision or "main"
-        return _fetch_checkpoint(*where, weights=False) or _fetch(*where)
+        address = _hub_address(text)
+        return _fetch_checkpoint(*address, weights=False) or _fetch(*address)
     if foreign.is_checkpoint(text):
         return foreign.read_files(text, weights=False)
     for path in (Path(text, RECIPE), Path(text).parent / RECIPE):
         if os.path.exists(text) and path.is_file():
             return {RECIPE: path.read_bytes()}
-    return None
+    return {}
+
+
+def _hub_address(text):
+    """Splits `"hf://repository@revision"` into repository and revision."""
+    repository, _, revision = text.removeprefix("hf://").partition("@")
+    return repository, revision or "main"
 
 
 def _fetch(repository, revision, pins=None):
