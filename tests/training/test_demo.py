@@ -5,7 +5,7 @@ import pytest
 
 from keras_resfam.pretrained import sources
 from training import demo
-from training.page import runtime
+from training.page import runtime, site
 
 FOLDER = sources.CHECKOUT / "weights" / "dmrnet_8_digits"
 on_torch = pytest.mark.skipif(
@@ -18,6 +18,12 @@ def test_another_backend_is_refused(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="KERAS_BACKEND=jax"):
         demo.main([str(FOLDER), "--out", str(tmp_path / "site")])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_without_records_is_refused(tmp_path):
+    (tmp_path / "lesions.csv").touch()
+    with pytest.raises(ValueError, match="lesions.csv has no records"):
+        site.read_study(tmp_path, {"dataset": "digits"})
 
 
 @on_torch

@@ -566,6 +566,19 @@ def test_a_model_that_keras_has_saved_is_measured(end, tmp_path, capsys):
     assert found["nll"] == pytest.approx(card["nll"], abs=1e-3)
 
 
+@pytest.mark.parametrize("dataset", ["imagenet2012", "imagenet2012:5.1.0"])
+def test_the_images_of_imagenet_have_many_sizes(dataset, tmp_path):
+    image = keras.Input((224, 224, 3))
+    answer = keras.layers.GlobalAveragePooling2D()(image)
+    keras.Model(image, answer).save(tmp_path / "mine.keras")
+    options = evaluate.parse_arguments(
+        [str(tmp_path / "mine.keras"), "--dataset", dataset]
+    )
+    _, description = loading.load_network(options)
+    assert description["image_size"] == 224
+    assert description["test_split"] == "validation"
+
+
 @pytest.mark.parametrize(
     "end, message",
     [

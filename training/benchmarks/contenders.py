@@ -147,6 +147,7 @@ class Contender:
             with contextlib.suppress(OSError):  # it has ended by itself
                 self.connection.send(None)
         self.process.join()
+        self.connection.close()
 
     def median(self, task):
         return statistics.median(self.samples[task])

@@ -136,6 +136,7 @@ def measure(task, network, options, folder):
     finally:
         process.kill()
         process.join()
+        ours.close()
 
 
 def work(connection, task, network, options, folder):

@@ -129,7 +129,9 @@ def classes_in(option, folder):
 
 
 def files_in(option, folder):
-    """All files in a folder and its subfolders, sorted.
+    """Returns all files in a folder and its subfolders, sorted.
+
+    Hidden files, and those in hidden folders, are left out.
 
     Args:
         option: String. The option that names the folder.
@@ -138,7 +140,14 @@ def files_in(option, folder):
     Raises:
         ValueError: If there are none.
     """
-    files = [path for path in folder.rglob("[!.]*") if path.is_file()]
+    files = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(
+            part.startswith(".") for part in path.relative_to(folder).parts
+        )
+    ]
     if not files:
         raise ValueError(
             f"`{option}` should be a folder of images. Received: "

@@ -7,6 +7,7 @@ import keras
 
 import keras_resfam
 from keras_resfam import graphs
+from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
 from keras_resfam.pretrained import sources
 from keras_resfam.pretrained.files import RECIPE, WEIGHTS, describe
@@ -164,7 +165,7 @@ def _of_dataset(dataset, model):
     """What a description says of the data, where no recipe.json does."""
     shape, record = model.input_shape[1:], reading.record_of(dataset)
     of_that_size = record is not None and shape == record.image_shape
-    varied = dataset == "imagenet2012" or not of_that_size
+    varied = record is DATASETS["imagenet2012"] or not of_that_size
     transform = {}
     if graphs.image_moments(model) is not None:
         transform = keras_resfam.image_transform(model)

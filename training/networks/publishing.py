@@ -70,7 +70,7 @@ def plan(contents, repository):
         ValueError: If the repository has files of something else.
         HubError: If the Hub cannot be asked.
     """
-    api = _api()
+    api = client()
     with hub_errors(repository, BRANCH):
         try:
             info = api.model_info(
@@ -99,21 +99,21 @@ def plan(contents, repository):
     return Plan(repository, info.sha, info.private, send)
 
 
-def _api():
-    """The Hub's client, which gives up on a server that is silent.
+def client():
+    """Returns the Hub's client, which gives up on a server that is silent.
 
-    By itself it waits without end for the answer to what it sends.
+    By default, it waits forever for the answer to what it sends.
     """
     usual = get_session()
 
-    def client():
+    def factory():
         return type(usual)(
             event_hooks=usual.event_hooks,
             follow_redirects=True,
             timeout=PATIENCE,
         )
 
-    set_client_factory(client)
+    set_client_factory(factory)
     return HfApi()
 
 
@@ -143,7 +143,7 @@ def publish(contents, repository, name, private=False, tag=None):
         HubError: If the Hub does not take it; the repository is then as it
             was, or new and empty, or whole.
     """
-    api = _api()
+    api = client()
     wanted = plan(contents, repository)
     with hub_errors(repository, tag or BRANCH):
         if wanted.head is None:
@@ -173,7 +173,7 @@ def publish(contents, repository, name, private=False, tag=None):
 
 def put_tag(repository, tag, commit):
     """Gives a commit a tag, unless it has it."""
-    api = _api()
+    api = client()
     with hub_errors(repository, tag):
         if _tags(api, repository).get(tag) != commit:
             api.create_tag(repository, tag=tag, revision=commit)

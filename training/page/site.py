@@ -1,7 +1,6 @@
 """The folder of a page: the network, its images, its study, and the page."""
 
 import contextlib
-import csv
 import math
 import os
 import pathlib
@@ -22,6 +21,7 @@ from training.networks import loading
 from training.page import runtime
 from training.page.charts import charts
 from training.page.network import write_network
+from training.studies.records import number_columns, read_rows
 
 PAGE = pathlib.Path(__file__).parent
 NETWORK = "network.json"  # in each folder that this module has written
@@ -94,6 +94,11 @@ def read_study(folder, description):
         `None` where that was not measured).
     """
     records = analysis.read_records(folder / "lesions.csv")
+    if not records:
+        raise ValueError(
+            "`--study` should be a folder that analyse.py has written. "
+            f"Received: --study {folder}, whose lesions.csv has no records"
+        )
     lengths = _read_columns(folder / "path_lengths.csv")
     gradients = _read_columns(folder / "gradients.csv")
     # The authors' numbers are of a residual network.
@@ -107,15 +112,9 @@ def read_study(folder, description):
 
 
 def _read_columns(path):
-    """The columns of numbers of a table by their names, if there is one."""
-    if not path.exists():
-        return None
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if name not in ("weights", "data")]
-    return {
-        name: np.array([float(row[name]) for row in rows]) for name in names
-    }
+    """Returns the columns of numbers of a table, or `None` without rows."""
+    rows = read_rows(path, common={})
+    return number_columns(rows, ("weights", "data")) if rows else None
 
 
 def write_site(

@@ -3,11 +3,12 @@
 import json
 import pathlib
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from keras_resfam._files import read_json
 from keras_resfam.pretrained import registry
 from keras_resfam.pretrained.hub import hub_errors
+from training.networks.publishing import client
 from training.page.site import NETWORK
 
 # What the Hub puts into a new Space.
@@ -82,7 +83,7 @@ def publish(folder, space, private=False):
         ValueError: If the folder or the Space is of something else.
         HubError: If the Hub does not take it.
     """
-    api, files = HfApi(), contents(folder)
+    api, files = client(), contents(folder)
     with hub_errors(space, "main"):
         api.create_repo(
             space,

@@ -30,6 +30,7 @@ export class Visitor {
       const canvas = new OffscreenCanvas(width, height);
       const context = canvas.getContext("2d");
       context.drawImage(picture, 0, 0);
+      picture.close();
       const side = Math.min(width, height);
       const area = { left: (width - side) / 2, top: (height - side) / 2, width: side, height: side };
       const [rows, columns] = this.network.input;

@@ -24,10 +24,20 @@ def read_or_compute(path, common, compute):
             path, columns | {k: np.repeat(v, count) for k, v in common.items()}
         )
         rows = read_rows(path, common)
+    return number_columns(rows, common)
+
+
+def number_columns(rows, others):
+    """Returns the columns of numbers in the rows of a CSV file, by name.
+
+    Args:
+        rows: list of dicts, as `read_rows` returns them, not empty.
+        others: collection of the names of other columns.
+    """
     return {
         name: np.array([float(row[name]) for row in rows])
         for name in rows[0]
-        if name not in common
+        if name not in others
     }
 
 
