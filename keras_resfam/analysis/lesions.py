@@ -100,7 +100,7 @@ def lesion_study(
         A list of dicts with the keys `network`, `weights` and `data` (the
         start of their SHA-256), `study`, `count`, `trial`, `blocks` (names
         with spaces between; of swaps, pair by pair; of a branch, its block's
-        and its own), `_kendall_tau` (of the
+        and its own), `kendall_tau` (of the
         blocks' order against the network's own; 1.0 unless swapped), `error`
         (top-1, in percent), `examples` and `seed`.
 

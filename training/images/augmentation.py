@@ -83,7 +83,7 @@ def augment(
             between `1 - jitter` and `1 + jitter` each; of RGB images.
         lighting: Float. Deviation of the light's color, along the principal
             components of ImageNet's; of RGB images.
-        cutout: Integer. Side of the square filled with `fill`, centerd
+        cutout: Integer. Side of the square filled with `fill`, centered
             anywhere in the image; `0` for none.
 
     Returns:

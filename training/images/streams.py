@@ -1,7 +1,7 @@
 """Images of many sizes, or too many for memory, through tf.data.
 
 They are decoded and cut to one size when they are needed. The order and the
-crops are functions of the seed, the epoch and the position, as in `data`.
+crops are functions of the seed, the epoch and the position, as in `batches`.
 """
 
 import io
