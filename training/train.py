@@ -12,7 +12,7 @@ show the recipes of the papers, and run one. Its data come through TensorFlow
 Datasets, or from arrays that `--data-dir` names. A recipe's name ends in its
 data set; the suffix `_noaug` means no augmentation, and `_short` a shorter
 schedule by this project. Networks called `orthonormal_plain` are trained with
-the regulariser, `ortho_plain` also with gradient modulation, and `plain` with
+the regularizer, `ortho_plain` also with gradient modulation, and `plain` with
 neither.
 
 A run has a folder, by default runs/<recipe>. After Ctrl-C, a kill or a full

@@ -195,8 +195,8 @@ def _rescale_until_finite(gradient, batch, exponent):
         if most >= _SMALL:
             break
         # The largest norm shows how far to go, unless it was lost altogether.
-        upwards = -round(math.log2(most)) if most else (high - low) // 2
-        exponent = min(low + upwards, high - 1)
+        upward = -round(math.log2(most)) if most else (high - low) // 2
+        exponent = min(low + upward, high - 1)
     if found is None:
         raise ValueError(
             "The gradient of every image in `x` should be finite at some "

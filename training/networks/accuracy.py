@@ -42,13 +42,13 @@ def evaluate(model, batches, class_names=None):
     return metrics(log_softmax(logits), labels, class_names)
 
 
-def logits_of(model, batches, labelled=True):
+def logits_of(model, batches, labeled=True):
     """Runs a classifier.
 
     Args:
         model: `keras.Model` from raw images to logits.
         batches: Iterable of `(images, labels)`, as `evaluate` takes it.
-        labelled: Boolean. Whether the labels are the classifier's classes.
+        labeled: Boolean. Whether the labels are the classifier's classes.
 
     Returns:
         `(logits, labels)`: float64 array of shape `(examples, classes)` and
@@ -70,7 +70,7 @@ def logits_of(model, batches, labelled=True):
             "`model` should return logits, or end in a softmax that its graph "
             f"shows. Received: {model.name}, whose outputs are probabilities"
         )
-    if labelled:
+    if labeled:
         reading.check_labels("the data set", answers, outputs.shape[-1])
     return outputs, answers
 

@@ -89,7 +89,7 @@ def ask(options, model, description, dataset, split, logits, labels):
             images = evaluation.all_in_folder("--ood", other, model)
         else:
             images = batches(other, evaluation.test_split(other))
-        return accuracy.logits_of(model, images, labelled=False)[0]
+        return accuracy.logits_of(model, images, labeled=False)[0]
 
     found = {}
     if options.calibrate:

@@ -151,7 +151,7 @@ SRIP_SCHEDULE = ((20, 1e-3), (50, 1e-4), (70, 1e-6), (120, 0.0))
 # What may make plain networks train: changes of the orthonormal ones, without
 # augmentation. All log the ratio of figure 3. A coefficient of 1e-2 was ahead
 # of 1e-4 by 2.4 points of accuracy in a short trial of a network of 20 layers
-# that memorised 2,000 images, with two seeds; it is for `SEARCH` to confirm.
+# that memorized 2,000 images, with two seeds; it is for `SEARCH` to confirm.
 EXPERIMENTS = {
     "lambda_1e-2": {},
     "modulation_5_epochs": {"modulation": True, "modulation_epochs": 5},

@@ -163,7 +163,7 @@ class Trainer(keras.Model):
             average.assign(_copy(weight))
 
     def _update_averages(self):
-        """Moves the averages towards the weights that this step starts from.
+        """Moves the averages toward the weights that this step starts from.
 
         All weights take part, BatchNormalization's moments too: the moments
         of the current kernels do not fit averaged ones.
@@ -191,7 +191,7 @@ def _copy(variable):
 
 
 def move_averages(averages, weights, rate):
-    """Moves averages towards the weights: by `rate * (weight - average)`.
+    """Moves averages toward the weights: by `rate * (weight - average)`.
 
     Args:
         averages, weights: Lists of variables.

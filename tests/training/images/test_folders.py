@@ -63,7 +63,7 @@ def test_images_of_one_size_are_read_into_memory(tmp_path):
         np.testing.assert_array_equal(image, np.asarray(Image.open(path)))
 
 
-def test_grey_images_have_one_channel(tmp_path):
+def test_gray_images_have_one_channel(tmp_path):
     pixels = RNG.integers(0, 256, (2, 5, 5), dtype="uint8")
     paths = [save(tmp_path / f"{k}.png", x) for k, x in enumerate(pixels)]
     np.testing.assert_array_equal(folders.load(paths), pixels[..., None])
