@@ -36,7 +36,7 @@ def parse_arguments(arguments=None):
 
     def most(name, default, text):
         text = f"{text} (default: {default}; 0: none)"
-        add(name, type=int, default=default, help=text)
+        add(name, type=command_line.at_least(0), default=default, help=text)
 
     command_line.add_network(add)
     add(
@@ -61,7 +61,12 @@ def parse_arguments(arguments=None):
     most("--repetitions", 10, "run 1, 2, ... so many random blocks twice")
     count("--trials", 10, "random trials of each such number")
     count("--batch-size", 100, "images at a time")
-    add("--seed", type=int, default=0, help="of all draws (default: 0)")
+    add(
+        "--seed",
+        type=command_line.at_least(0),
+        default=0,
+        help="of all draws (default: 0)",
+    )
     command_line.add_backend(add)
     add("--benchmark", action="store_true", help="print costs and stop")
     options = parser.parse_args(arguments)
@@ -91,7 +96,7 @@ def main(arguments=None):
 
 
 def network_to_time(options):
-    """The network that is named, or an untrained one."""
+    """Returns the network that is named, or an untrained one."""
     from training.networks import loading
 
     if options.network != "untrained":

@@ -54,51 +54,35 @@ QUICK = {"precisions": ["float32"], "batch": 8, "rounds": 2, "seconds": 0.05}
 def parse_arguments(arguments=None):
     summary, _, rest = __doc__.partition("\n")
     parser = command_line.parser(summary, epilog=rest)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--networks",
         nargs="+",
         choices=contenders.NETWORKS,
         default=["wrn-16-4"],
         help="several take hours on a CPU (default: wrn-16-4)",
     )
-    parser.add_argument(
-        "--backends",
-        nargs="*",
-        choices=contenders.OURS,
-        default=[*contenders.OURS],
-    )
-    parser.add_argument(
-        "--peers",
-        nargs="*",
-        choices=contenders.PEERS,
-        default=[*contenders.PEERS],
-    )
-    parser.add_argument(
-        "--precisions", nargs="+", choices=("float32", "bfloat16")
-    )
-    parser.add_argument(
-        "--batch", type=command_line.positive, help="images a step"
-    )
-    parser.add_argument(
-        "--rounds", type=command_line.positive, help="samples of each figure"
-    )
-    parser.add_argument(
-        "--seconds", type=duration, help="least duration of a sample"
-    )
-    parser.add_argument(
+    for option, known in (
+        ("--backends", contenders.OURS),
+        ("--peers", contenders.PEERS),
+    ):
+        add(option, nargs="*", choices=known, default=[*known])
+    add("--precisions", nargs="+", choices=("float32", "bfloat16"))
+    add("--batch", type=command_line.positive, help="images a step")
+    add("--rounds", type=command_line.positive, help="samples of each figure")
+    add("--seconds", type=duration, help="least duration of a sample")
+    add(
         "--quick",
         action="store_true",
         help="a trial of the benchmark itself: shallow networks, few images",
     )
-    parser.add_argument(
+    add(
         "--profile",
         action="store_true",
         help="also print the operations that take the time of a step, for our "
         "own backends, on a CPU, and with JAX on a GPU",
     )
-    parser.add_argument(
-        "--csv", type=pathlib.Path, help="file to write all figures to"
-    )
+    add("--csv", type=pathlib.Path, help="file to write all figures to")
     options = parser.parse_args(arguments)
     for name, value in (QUICK if options.quick else DEFAULTS).items():
         if getattr(options, name) is None:
@@ -111,9 +95,9 @@ def parse_arguments(arguments=None):
 
 
 def duration(text):
-    """An argument's seconds, above 0."""
+    """The argument type of seconds, above 0."""
     if not float(text) > 0:
-        raise argparse.ArgumentTypeError(f"should be above 0, not {text}")
+        raise argparse.ArgumentTypeError(f"should be above 0. Received: {text}")
     return float(text)
 
 

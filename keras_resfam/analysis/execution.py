@@ -159,7 +159,7 @@ class BlockRunner:
 
         It is compiled unless one of the same kind is.
         """
-        sources, values = graphs.run_anew(steps, inputs)
+        sources, values = graphs.run_on_inputs(steps, inputs)
         results = [values[id(x)] for x in outputs]
         kept = {id(x) for x in sources}
         if all(id(x) in kept for x in results):

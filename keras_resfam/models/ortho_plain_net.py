@@ -1,9 +1,6 @@
 """Plain networks, which have no shortcuts, Xie et al. 2017."""
 
-from keras_resfam._checks import (
-    check_choice,
-    check_number,
-)
+from keras_resfam._checks import check_choice, check_number
 from keras_resfam.initializers import (
     DeltaOrthonormal,
     FanInNormal,
@@ -11,10 +8,7 @@ from keras_resfam.initializers import (
     Orthonormal,
 )
 from keras_resfam.layers import GradientModulation
-from keras_resfam.models.arguments import (
-    blocks_from_depth,
-    widened,
-)
+from keras_resfam.models.arguments import blocks_from_depth, widened
 from keras_resfam.models.blocks import (
     Layers,
     basic,

@@ -2,15 +2,8 @@
 
 from collections.abc import Sequence
 
-from keras_resfam._checks import (
-    check_integer,
-    check_number,
-    is_integer,
-)
-from keras_resfam.models.arguments import (
-    blocks_from_depth,
-    widened,
-)
+from keras_resfam._checks import check_integer, check_number, is_integer
+from keras_resfam.models.arguments import blocks_from_depth, widened
 from keras_resfam.models.blocks import (
     Layers,
     basic,

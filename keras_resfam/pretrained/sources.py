@@ -90,7 +90,7 @@ class Source:
         return self.layers["stem_conv"][0].shape[-2]
 
     def data_config(self, size, include_top):
-        """Returns what a `keras_resfam.layers.Rescaling` tells of images.
+        """Returns the `data_config` of a `keras_resfam.layers.Rescaling`.
 
         Args:
             size: tuple. `(height, width)` of the network's images.

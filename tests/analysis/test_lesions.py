@@ -499,7 +499,7 @@ def test_data_that_do_not_fit_are_refused(model):
         (None, "data=None"),
         ([{"image": x, "label": y}], "batches, of which one is a dict"),
         ({"image": x, "label": y}, "batches, of which one is a str"),
-        (list(zip(x, y, strict=True)), r"shapes \(5,\), \(\)"),
+        (list(zip(x, y, strict=True)), r"shapes \(5,\) and \(\)"),
         ((x, y.astype(str)), "a ndarray without numbers"),
         ([(x, y), (x[:, 1:], y)], r"of the shapes \[\(\(4,"),
     ):

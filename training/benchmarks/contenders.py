@@ -62,10 +62,10 @@ class Contender:
     """One implementation of one network.
 
     Args:
-        implementation: String. A key of `OURS` or `PEERS`.
-        variant: String. The network's name beside its `base`, whose own is
+        implementation: str. A key of `OURS` or `PEERS`.
+        variant: str. The network's name beside its `base`, whose own is
             empty.
-        network: Pair of a builder's name and arguments.
+        network: pair of a builder's name and arguments.
         base: `Contender` whose process this one shares: the memory of two
             processes lies better or worse, by a few percent of their time.
             Defaults to `None`, a process of its own.
@@ -161,7 +161,7 @@ class Contender:
 
 
 def line_up(name, options):
-    """The network in every implementation; its variants in our own."""
+    """Returns the network in every implementation; its variants in our own."""
     networks = {"": NETWORKS[name], **VARIANTS.get(name, {})}
     if options.quick:
         networks = {k: shallow(*network) for k, network in networks.items()}

@@ -183,7 +183,7 @@ def seconds_of(function):
 
 
 def later_calls(function):
-    """The median of three calls, after one that compiles."""
+    """Returns the median of three calls, after one that compiles."""
     function()
     return statistics.median(seconds_of(function) for _ in range(3))
 

@@ -58,6 +58,6 @@ def turns(contenders, rounds):
 
 
 def tasks(batch):
-    """The pairs `(mode, batch)` to measure, each once."""
+    """Returns the pairs `(mode, batch)` to measure, each once."""
     every = [("train", batch), ("infer", batch), ("infer", 1)]
     return list(dict.fromkeys(every))

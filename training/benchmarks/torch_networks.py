@@ -11,7 +11,7 @@ IMAGENET = {"ResNet50": "resnet50", "WideResNet50_2": "wide_resnet50_2"}
 
 
 def versions():
-    """The versions of the libraries of networks that are installed."""
+    """Returns the versions of the libraries of networks that are installed."""
     found = {}
     for name in ("pytorchcv", "torchvision", "timm"):
         try:

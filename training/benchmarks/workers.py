@@ -102,7 +102,7 @@ class Session:
         return time.perf_counter() - start
 
     def profile(self, mode, batch):
-        """The seconds that each operation takes in a step."""
+        """Returns the seconds that each operation takes in a step."""
         if mode == "train" and not self.implementation.trains:
             return {}
         on_gpu = self.implementation.device() is not None
@@ -287,7 +287,7 @@ def versions(*modules):
 
 
 def peak_resident():
-    """The largest memory that this process has had, in bytes."""
+    """Returns the largest memory that this process has had, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -298,7 +298,7 @@ def image_shape(arguments):
 
 
 def batch_of(size, shape):
-    """Random images of a shape, and labels."""
+    """Returns random images of a shape, and labels."""
     rng = np.random.default_rng(0)
     return (
         rng.normal(size=(size, *shape)).astype("float32"),

@@ -61,7 +61,7 @@ def main(arguments=None):
 
 
 def classes(data_dir):
-    """The names of the classes, which are those of the folders."""
+    """Returns the names of the classes, which are those of the folders."""
     from training.images import folders
 
     if not folders.is_root(data_dir):
@@ -130,7 +130,7 @@ def train_all(model, data, options):
 
 
 def accuracy(model, data):
-    """The share of images that are classified correctly, in percent."""
+    """Returns the share of images that are classified correctly, in percent."""
     answers = model.predict(data[0], batch_size=32, verbose=0).argmax(axis=1)
     return 100 * (answers == data[1]).mean()
 

@@ -59,7 +59,7 @@ def main(arguments=None):
 
 
 def read(options, model):
-    """The images, cut as the model takes them, and their labels."""
+    """Returns the images, cut as the model takes them, and their labels."""
     import keras_resfam
     from training.images import folders
 
@@ -93,7 +93,7 @@ def labels_of(names):
 
 
 def load(options):
-    """The network, which has to choose among ImageNet's classes."""
+    """Returns the network, which has to choose among ImageNet's classes."""
     from training.networks import loading
 
     model = loading.build(options)

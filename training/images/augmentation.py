@@ -40,8 +40,8 @@ def draw(rng, examples, mixup=0.0):
 
     Args:
         rng: `numpy.random.Generator`.
-        examples: Integer.
-        mixup: Float. Alpha of the mixing weight's Beta distribution; with
+        examples: int.
+        mixup: float. Alpha of the mixing weight's Beta distribution; with
             `0` the weight is 1. Defaults to `0.0`.
 
     Returns:
@@ -73,17 +73,17 @@ def augment(
     Args:
         images: Tensor of shape `(batch, height, width, channels)`.
         draws: Tensor of shape `(batch, 12)`, from `draw`.
-        flip: Boolean. Mirror where the draw is below one half.
-        crop: Integer. Shift by up to that many pixels each way: a random crop
+        flip: bool. Mirror where the draw is below one half.
+        crop: int. Shift by up to that many pixels each way: a random crop
             of the image padded by `crop` on each side.
         padding: "mean" fills what was shifted in with `fill`, "reflect"
             mirrors the image at its border pixel.
-        fill: Float, or one a channel.
-        jitter: Float. Brightness, contrast and saturation change by a factor
+        fill: float, or one a channel.
+        jitter: float. Brightness, contrast and saturation change by a factor
             between `1 - jitter` and `1 + jitter` each; of RGB images.
-        lighting: Float. Deviation of the light's color, along the principal
+        lighting: float. Deviation of the light's color, along the principal
             components of ImageNet's; of RGB images.
-        cutout: Integer. Side of the square filled with `fill`, centered
+        cutout: int. Side of the square filled with `fill`, centered
             anywhere in the image; `0` for none.
 
     Returns:
@@ -172,7 +172,7 @@ def _integer(draw, count):
 
 
 def _reflect(index, size):
-    """Positions outside of [0, size), mirrored at the border pixels."""
+    """Returns positions outside of [0, size), mirrored at the border pixels."""
     there_and_back = max(2 * (size - 1), 1)
     index = ops.abs(index) % there_and_back
     return ops.where(index >= size, there_and_back - index, index)

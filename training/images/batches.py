@@ -26,10 +26,10 @@ class Epochs:
     Args:
         images: uint8 array of shape `(examples, height, width, channels)`.
         labels: int32 array of shape `(examples,)`.
-        batch_size: Integer. Over all processes; a last partial batch is
+        batch_size: int. Over all processes; a last partial batch is
             dropped.
-        seed: Integer.
-        mixup: Float. See `augmentation.draw`. Defaults to `0.0`.
+        seed: int.
+        mixup: float. See `augmentation.draw`. Defaults to `0.0`.
         shard: `(index, count)`. This process takes the part `index` of each
             batch. Defaults to `(0, 1)`.
 
@@ -54,8 +54,8 @@ class Epochs:
         """Returns the batches of an epoch, for `fit`.
 
         Args:
-            epoch: Integer, from 0.
-            skip: Integer. Batches to leave out at the start.
+            epoch: int, from 0.
+            skip: int. Batches to leave out at the start.
         """
         batches = _Batches(self, epoch, skip)
         if keras.backend.backend() == "tensorflow":
@@ -66,14 +66,14 @@ class Epochs:
         """Returns the images at some positions in the order of an epoch.
 
         Args:
-            epoch: Integer.
-            rows: Slice of the positions.
+            epoch: int.
+            rows: slice of the positions.
         """
         order, _ = self.order_and_draws(epoch)
         return self.images[order[rows]]
 
     def order_and_draws(self, epoch):
-        """The order of an epoch's examples, and their random numbers.
+        """Returns the order of an epoch's examples, and their random numbers.
 
         Only one epoch's are kept: TensorFlow never releases its batches.
         """
@@ -137,10 +137,10 @@ class InOrder(keras.utils.PyDataset):
     Args:
         images: uint8 array of shape `(examples, height, width, channels)`.
         labels: int32 array of shape `(examples,)`.
-        batch_size: Integer. Over all processes. Defaults to `500`.
+        batch_size: int. Over all processes. Defaults to `500`.
         shard: `(index, count)`. This process takes the part `index` of each
             batch. Defaults to `(0, 1)`.
-        full: Boolean. Fill the last batch with examples of weight zero,
+        full: bool. Fill the last batch with examples of weight zero,
             for devices that must share a batch evenly; batches are then
             `(images, labels, weights)`. The weights are 1 on average, so that
             the mean over all examples is right however they fall among the

@@ -23,9 +23,9 @@ def corrupt(images, name, severity, seed=0):
 
     Args:
         images: uint8 array of shape `(examples, 32, 32, 3)`.
-        name: String. One of `CORRUPTIONS`.
-        severity: Integer from 1 to 5.
-        seed: Integer. The same seed gives the same images.
+        name: str. One of `CORRUPTIONS`.
+        severity: int from 1 to 5.
+        seed: int. The same seed gives the same images.
 
     Returns:
         A uint8 array of the same shape.
@@ -108,7 +108,7 @@ def _zoom_blur(x, last, rng):
 
 
 def _enlarged(x, factor):
-    """The middle of each image, enlarged to the size of the whole."""
+    """Returns the middle of each image, enlarged to the size of the whole."""
     side = x.shape[1]
     size = int(np.ceil(side / factor))
     first = (side - size) // 2
@@ -133,9 +133,9 @@ def _plasma(count, side, decay, rng):
     """Random clouds from 0 to 1, by the diamond-square algorithm on a torus.
 
     Args:
-        count: Integer.
-        side: Integer. A power of 2.
-        decay: Float. By what the noise is divided from scale to scale.
+        count: int.
+        side: int. A power of 2.
+        decay: float. By what the noise is divided from scale to scale.
         rng: `np.random.Generator`.
 
     Returns:

@@ -10,7 +10,7 @@ from training.images import folders, reading
 
 
 def test_split(dataset):
-    """The split of a data set that no network is trained on."""
+    """Returns the split of a data set that no network is trained on."""
     imagenet = reading.record_of(dataset) is DATASETS["imagenet2012"]
     return "validation" if imagenet else "test"
 
@@ -21,8 +21,8 @@ def own_split(description, dataset, data_dir):
     If the data set has none, the images that the run has held out.
 
     Args:
-        description: Dict. What `loading.load_network` says of the network.
-        dataset: String. The network's own, or another.
+        description: dict. What `loading.load_network` says of the network.
+        dataset: str. The network's own, or another.
         data_dir: See `reading.load`.
     """
     if dataset != description["dataset"]:
@@ -78,8 +78,8 @@ def check_classes(model, dataset, names):
 
     Args:
         model: `keras.Model`.
-        dataset: String.
-        names: Sequence of the classes' names, or `None`.
+        dataset: str.
+        names: sequence of the classes' names, or `None`.
     """
     classes = model.output_shape[-1]
     if names and len(names) != classes:
@@ -104,10 +104,10 @@ def all_in_folder(option, folder, model, size=100):
     """Yields all images of a folder in batches, cut for a network.
 
     Args:
-        option: String. The option that names the folder.
+        option: str. The option that names the folder.
         folder: Path.
         model: `keras.Model` from raw images.
-        size: Integer. Images in a batch. Defaults to `100`.
+        size: int. Images in a batch. Defaults to `100`.
 
     Yields:
         `(images, labels)`: as `load_data`, where all labels are 0.
@@ -122,7 +122,7 @@ def all_in_folder(option, folder, model, size=100):
 
 
 def first_examples(batches, examples=None):
-    """The arrays of the first examples, or of all."""
+    """Returns the arrays of the first examples, or of all."""
     chosen, count = [], 0
     for batch in batches:
         chosen.append(batch)

@@ -27,7 +27,7 @@ ATTEMPTS = 10  # random crops to try before the central one
 
 
 def is_root(path):
-    """Whether a path is a folder of photographs by split and class."""
+    """Returns whether a path is a folder of photographs by split and class."""
     names = (name for folders in SPLITS.values() for name in folders)
     return path is not None and any(
         _subfolders(pathlib.Path(path, name)) for name in names
@@ -35,7 +35,7 @@ def is_root(path):
 
 
 def has_split(root, split):
-    """Whether a folder of photographs has a split."""
+    """Returns whether a folder of photographs has a split."""
     return _split_folder(root, split) is not None
 
 
@@ -70,7 +70,7 @@ def files(root, split, names):
 
     Args:
         root: Path.
-        split: String.
+        split: str.
         names: The class folders' names, in the order of the labels.
 
     Returns:
@@ -113,7 +113,7 @@ def classes_in(option, folder):
     """Returns the names of the class folders in a folder, sorted.
 
     Args:
-        option: String. The option that names the folder.
+        option: str. The option that names the folder.
         folder: Path.
 
     Raises:
@@ -134,7 +134,7 @@ def files_in(option, folder):
     Hidden files, and those in hidden folders, are left out.
 
     Args:
-        option: String. The option that names the folder.
+        option: str. The option that names the folder.
         folder: Path.
 
     Raises:
@@ -164,7 +164,7 @@ class Photographs:
 
     Args:
         paths: Object array of paths.
-        size: Integer. The side of the crops.
+        size: int. The side of the crops.
         **transform: How central crops are taken: `crop` and `interpolation`,
             as `keras_resfam.load_images` takes them.
     """
@@ -184,9 +184,9 @@ class Photographs:
         """Takes random crops of images.
 
         Args:
-            rows: Integer array.
+            rows: int array.
             area: `(least, largest)` share of an image that a crop takes.
-            seeds: Sequence of seeds for `numpy.random.default_rng`, one for
+            seeds: sequence of seeds for `numpy.random.default_rng`, one for
                 each row.
 
         Returns:
@@ -217,7 +217,7 @@ class Epochs(batches.Epochs):
         photographs: `Photographs`.
         labels: int32 array of shape `(examples,)`.
         recipe: `Recipe`, with `crop_area`.
-        seed: Integer.
+        seed: int.
         shard: See `batches.Epochs`.
     """
 
@@ -238,7 +238,7 @@ def load(paths):
     """Reads images of one size into memory.
 
     Args:
-        paths: Sequence of paths.
+        paths: sequence of paths.
 
     Returns:
         uint8 array of shape `(images, height, width, channels)`, with one
@@ -311,5 +311,5 @@ def _subfolders(path):
 
 
 def _visible(folder):
-    """What is in a folder, sorted, without hidden files and folders."""
+    """Returns what is in a folder, sorted, without hidden files and folders."""
     return sorted(x for x in folder.iterdir() if not x.name.startswith("."))

@@ -22,10 +22,10 @@ PART = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")  # of a split
 
 
 def record_of(name):
-    """The `Dataset` that a name means, or `None` for one of others.
+    """Returns the `Dataset` that a name means, or `None` for one of others.
 
     Args:
-        name: String. As TensorFlow Datasets takes it, with a version or a
+        name: str. As TensorFlow Datasets takes it, with a version or a
             configuration behind it or not: "cifar10:3.0.2" is "cifar10".
     """
     return DATASETS.get(re.split("[:/]", name)[0])
@@ -35,9 +35,9 @@ def load(name, split, data_dir=None):
     """Reads a split into memory.
 
     Args:
-        name: String. "digits" (scikit-learn's, bundled), or a name in
+        name: str. "digits" (scikit-learn's, bundled), or a name in
             TensorFlow Datasets whose images have one size.
-        split: String. Parts joined by "+", such as "train+extra"; of each
+        split: str. Parts joined by "+", such as "train+extra"; of each
             there may be a slice of examples, as in "train[-500:]".
         data_dir: Path or `None`. A TensorFlow Datasets `data_dir`, or an
             `.npz` file of arrays `x_train`, `y_train`, `x_test`, `y_test`
@@ -92,7 +92,7 @@ def photographs(name, split, data_dir, size, **transform):
 
     Args:
         name, split, data_dir: See `load`.
-        size: Integer. The side to cut images to.
+        size: int. The side to cut images to.
         **transform: See `folders.Photographs`.
 
     Returns:
@@ -104,13 +104,13 @@ def photographs(name, split, data_dir, size, **transform):
 
 
 def _files(name, split, data_dir):
-    """The paths and labels of a split in folders."""
+    """Returns the paths and labels of a split in folders."""
     order = _class_folders(name, data_dir)
     return _joined(split, lambda part: folders.files(data_dir, part, order))
 
 
 def _class_folders(name, data_dir):
-    """The names of the class folders, in the order of the labels."""
+    """Returns the names of the class folders, in the order of the labels."""
     found, record = folders.classes(data_dir), record_of(name)
     if record is None:
         return found
@@ -128,7 +128,7 @@ def _class_folders(name, data_dir):
 
 
 def has_split(name, split, data_dir=None):
-    """Whether a data set has a split."""
+    """Returns whether a data set has a split."""
     parts = {part.partition("[")[0] for part in split.split("+")}
     if name == "digits":
         return parts <= {"train", "test"}
@@ -149,7 +149,7 @@ def in_memory(name, data_dir):
 
 
 def npz_path(name, data_dir):
-    """The file of arrays in `data_dir`, or `None` if it has none.
+    """Returns the file of arrays in `data_dir`, or `None` if it has none.
 
     Raises:
         ValueError: If `data_dir` does not exist. (An address, such as
@@ -169,11 +169,11 @@ def npz_path(name, data_dir):
 
 
 def _joined(split, read):
-    """The arrays of a split's parts, one part after another.
+    """Returns the arrays of a split's parts, one part after another.
 
     Args:
-        split: String.
-        read: Function from the name of a part to its images and labels.
+        split: str.
+        read: callable from the name of a part to its images and labels.
     """
     chosen = []
     for part in split.split("+"):
@@ -366,7 +366,7 @@ def check_features(name, features):
     """Refuses images and labels that are not such as an .npz file may hold.
 
     Args:
-        name: String. The data set's.
+        name: str. The data set's.
         features: dict of what TFDS says of them.
     """
     import tensorflow_datasets as tfds
@@ -386,13 +386,13 @@ def check_features(name, features):
 
 
 def classes_of(name, labels, data_dir=None):
-    """The number of classes of a data set in memory.
+    """Returns the number of classes of a data set in memory.
 
     The classes of arrays are counted by their labels.
 
     Args:
-        name: String.
-        labels: Integer array, the training labels.
+        name: str.
+        labels: int array, the training labels.
         data_dir: See `load`.
 
     Raises:
@@ -430,7 +430,7 @@ def check_every_class(name, labels, classes):
 
 
 def checksum(images, labels):
-    """A text that identifies the data, whatever their order."""
+    """Returns a text that identifies the data, whatever their order."""
     if isinstance(images, folders.Photographs):
         return images.checksum(labels)
     pairs = zip(images, labels.tolist(), strict=True)
@@ -438,7 +438,7 @@ def checksum(images, labels):
 
 
 def tfds_checksum(builder):
-    """The same for a TFDS data set, by its own description."""
+    """Returns the same for a TFDS data set, by its own description."""
     splits = sorted(builder.info.splits.items())
     sizes = [f"{name} of {split.num_bytes} bytes" for name, split in splits]
     return ", ".join([builder.info.full_name, *sizes])
@@ -467,8 +467,8 @@ def split_in_two(split, count):
     """The TFDS names of a split without its last examples, and of those.
 
     Args:
-        split: String. Parts joined by "+".
-        count: Integer. Examples to hold out; `0` gives `None` for them.
+        split: str. Parts joined by "+".
+        count: int. Examples to hold out; `0` gives `None` for them.
     """
     if not count:
         return split, None
@@ -483,7 +483,7 @@ def split_in_two(split, count):
 
 
 def class_names(name, data_dir=None):
-    """The names of a data set's classes, in the order of the labels.
+    """Returns the names of a data set's classes, in the order of the labels.
 
     Returns:
         Sequence of strings; `None` for arrays of a data set not known here.

@@ -27,7 +27,7 @@ class Stream:
     Args:
         builder: TFDS builder, prepared.
         recipe: `Recipe`, with `image_size`.
-        seed: Integer.
+        seed: int.
         shard: `(index, count)`. This process reads the part `index` of the
             split. Defaults to `(0, 1)`.
     """
@@ -115,12 +115,12 @@ def in_order(
 
     Args:
         builder: TFDS builder, prepared.
-        split: String.
-        size: Integer. Side of the crops.
+        split: str.
+        size: int. Side of the crops.
         devices: `distribution.Devices`, or `None` for one. On more than one,
             what a last batch lacks is filled up as in `batches.InOrder`.
-        batch_size: Integer. The approximate size over all devices.
-        transform: Dict. What else than the size `keras_resfam.load_images`
+        batch_size: int. The approximate size over all devices.
+        transform: dict. What else than the size `keras_resfam.load_images`
             takes, to cut images as it does. Defaults to `None`: TensorFlow
             cuts them, as in training.
     """

@@ -59,7 +59,7 @@ def _check_other(other, dataset, data_dir):
 
 
 def _is_folder(other):
-    """Whether `--ood` names a folder, and not a data set."""
+    """Returns whether `--ood` names a folder, and not a data set."""
     return reading.record_of(other) is None and pathlib.Path(other).is_dir()
 
 
@@ -69,14 +69,14 @@ def ask(options, model, description, dataset, split, logits, labels):
     Args:
         options: Namespace. What evaluate.py was given.
         model: `keras.Model` from raw images to logits.
-        description: Dict. What `loading.load_network` says of the network.
-        dataset: String. What is measured.
-        split: String. Of the data set.
+        description: dict. What `loading.load_network` says of the network.
+        dataset: str. What is measured.
+        split: str. Of the data set.
         logits: float64 array of shape `(examples, classes)`, of that split.
-        labels: Integer array of shape `(examples,)`.
+        labels: int array of shape `(examples,)`.
 
     Returns:
-        Dict. Of "calibration", "corruptions" and "out_of_distribution", those
+        A dict. Of "calibration", "corruptions" and "out_of_distribution", those
         that were asked for, as the functions of `trust` return them.
     """
 
@@ -119,7 +119,7 @@ def ask(options, model, description, dataset, split, logits, labels):
 
 
 def _held_out(description, dataset, split):
-    """The training images that a run has held out, if it has any."""
+    """Returns the training images that a run has held out, if it has any."""
     count = description.get("validation")
     if not count or dataset != description["dataset"]:
         return None
@@ -128,7 +128,7 @@ def _held_out(description, dataset, split):
 
 
 def _certainty(calibration, logits, labels):
-    """What the reliability diagram shows, by name."""
+    """Returns what the reliability diagram shows, by name."""
     if calibration is None:
         return {"as it is": trust.certainty(logits, labels)}
     name = f"temperature {calibration['temperature']:.3g}"

@@ -30,7 +30,7 @@ RUNTIMES = {
 
 
 def files():
-    """The names of the files that a page needs, in its folder."""
+    """Returns the names of the files that a page needs, in its folder."""
     return [
         name
         for files in RUNTIMES.values()
@@ -61,7 +61,7 @@ def write_runtime(folder):
 
 
 def package():
-    """The path of the package, which is brought if it is not there."""
+    """Returns the path of the package, which is brought if it is not there."""
     path = cache() / (PACKAGE.replace("@", "-") + ".tgz")
     if not path.exists() or integrity(path) != INTEGRITY:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,13 +105,13 @@ def _pack(folder, path):
 
 
 def cache():
-    """The user's folder of files that can be had again."""
+    """Returns the user's folder of files that can be had again."""
     folder = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(folder) / "keras_resfam"
 
 
 def integrity(path):
-    """A file's hash as npm writes it."""
+    """Returns a file's hash as npm writes it."""
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha512").digest()
     return "sha512-" + base64.b64encode(found).decode()

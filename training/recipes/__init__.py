@@ -47,7 +47,7 @@ def table(part=""):
     """Returns the recipes as lines of text: what `--list` prints.
 
     Args:
-        part: String. Only list the recipes with it in their names.
+        part: str. Only list the recipes with it in their names.
 
     Raises:
         ValueError: If there are none.

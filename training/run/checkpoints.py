@@ -32,7 +32,7 @@ def writing(what, folder):
     """Turns an error of the disk into one that says how to go on.
 
     Args:
-        what: String. The name of what is written.
+        what: str. The name of what is written.
         folder: Path.
 
     Raises:
@@ -55,8 +55,8 @@ def save(folder, step, arrays, state):
 
     Args:
         folder: Path; made if missing.
-        step: Integer. Later checkpoints have larger ones.
-        arrays: List of arrays.
+        step: int. Later checkpoints have larger ones.
+        arrays: list of arrays.
         state: What else to keep; anything that JSON can hold.
 
     Raises:
@@ -87,8 +87,8 @@ def load(folder, warn=print, mend=True):
 
     Args:
         folder: Path; need not exist.
-        warn: Function that is told, in a line, of a damaged checkpoint.
-        mend: Boolean. Put damaged ones aside, as one of several processes
+        warn: callable that is told, in a line, of a damaged checkpoint.
+        mend: bool. Put damaged ones aside, as one of several processes
             does. Defaults to `True`.
 
     Returns:
@@ -139,7 +139,7 @@ def clean(folder):
 
 
 def _newest_first(folder):
-    """What has the name of a checkpoint."""
+    """Returns what has the name of a checkpoint."""
     found = _named(folder, WHOLE)
     return sorted(
         found, key=lambda path: int(path.name.partition("-")[0]), reverse=True

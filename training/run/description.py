@@ -47,7 +47,7 @@ def read(path):
         path: Path.
 
     Returns:
-        Dict. It has what `pretrained.recipe.parse` promises, "classes",
+        A dict. It has what `pretrained.recipe.parse` promises, "classes",
         "preprocessing" and the `NEEDED` fields of a recipe. All fields of a
         recipe in it have their types.
 
@@ -74,7 +74,7 @@ def read(path):
 
 
 def _continued(description):
-    """The parts of a run that went on in another environment."""
+    """Returns the parts of a run that went on in another environment."""
     parts = description.get("continued", [])
     if not isinstance(parts, list) or not all(
         isinstance(part, dict)
@@ -89,7 +89,7 @@ def _continued(description):
 
 
 def environment(recipe):
-    """What a run is trained with; it may go on with something else."""
+    """Returns what a run is trained with; it may go on with something else."""
     return {
         "backend": keras.backend.backend(),
         "compiled": recipe.compiled,
@@ -107,7 +107,7 @@ def differences(begun, now):
         begun, now: Dicts, as in recipe.json.
 
     Returns:
-        Dict from the names of the fields that differ to pairs of values.
+        A dict from the names of the fields that differ to pairs of values.
     """
     defaults = {
         field.name: field.default

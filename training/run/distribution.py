@@ -19,9 +19,9 @@ class Devices:
     """The devices of a run.
 
     Attributes:
-        count: Integer. Devices, over all processes.
-        processes: Integer.
-        index: Integer. Of this process.
+        count: int. Devices, over all processes.
+        processes: int.
+        index: int. Of this process.
         strategy: The `tf.distribute.Strategy`, if there is one.
     """
 
@@ -41,17 +41,17 @@ class Devices:
         return self.index == 0
 
     def scope(self):
-        """The context in which to build what is trained."""
+        """Returns the context in which to build what is trained."""
         if self.strategy is None:
             return contextlib.nullcontext()
         return self.strategy.scope()
 
     def multiple(self, size):
-        """The least multiple of the devices that is `size` or more."""
+        """Returns the least multiple of the devices that is `size` or more."""
         return -(-size // self.count) * self.count
 
     def mean(self, number):
-        """The mean over all processes, which must all call this."""
+        """Returns the mean over all processes, which must all call this."""
         if self.processes == 1:
             return number
         if self.strategy is None:
@@ -69,7 +69,7 @@ class Devices:
 
         Args:
             dataset: `tf.data.Dataset` or PyDataset.
-            batch_size: Integer. Over all devices.
+            batch_size: int. Over all devices.
         """
         if self.processes == 1 or self.strategy is None:
             return dataset
@@ -85,7 +85,7 @@ def start(cpus=0):
     """Sets up all devices of all processes, before they are used.
 
     Args:
-        cpus: Integer. Split the processor into so many devices, to try things
+        cpus: int. Split the processor into so many devices, to try things
             on a machine without accelerators. Defaults to `0`: do not.
 
     Returns:
@@ -141,7 +141,7 @@ def _start_tensorflow(cpus):
 
 
 def _place(resolver):
-    """The number of TF_CONFIG's processes, and which of them this is.
+    """Returns the number of TF_CONFIG's processes, and which of them this is.
 
     A chief, if there is one, is the first.
     """

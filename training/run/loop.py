@@ -39,14 +39,14 @@ class Run:
         epochs: `batches.Epochs`, or an object with its `steps` and `epoch()`.
         evaluation: What `Trainer.evaluate` takes as data.
         devices: `distribution.Devices`.
-        choose: Boolean. Keep the best epoch's weights, for an evaluation set
+        choose: bool. Keep the best epoch's weights, for an evaluation set
             that is not the test set. Defaults to `False`.
-        save_every: Integer. Steps between checkpoints within an epoch, at the
+        save_every: int. Steps between checkpoints within an epoch, at the
             end of an execution. Defaults to `500`.
-        evaluate_every: Integer. Epochs between evaluations, and so between
+        evaluate_every: int. Epochs between evaluations, and so between
             rows of the log and the checkpoints that go with them. The last
             epoch is always evaluated. Defaults to `1`.
-        description: Dict. The contents of its `recipe.json`.
+        description: dict. The contents of its `recipe.json`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Run:
         return self.epoch * self.epochs.steps + self.batch
 
     def evaluates(self, epoch):
-        """Whether an epoch, counted from 0, ends in an evaluation."""
+        """Returns whether an epoch, counted from 0, ends in an evaluation."""
         recipe = self.trainer.recipe
         done = epoch + 1
         always = done == recipe.epochs or done in recipe.restarts
@@ -136,7 +136,7 @@ class Run:
         return self.rows
 
     def moment_ratio(self):
-        """The errors' moments at top and bottom, if the recipe asks."""
+        """Returns the errors' moments at top and bottom, if the recipe asks."""
         if not self.trainer.recipe.log_moments:
             return {}
         moments = error_moments(self.trainer.network, *self.first_batch)
@@ -278,7 +278,7 @@ class Run:
         )
 
     def asked_to_stop(self):
-        """Whether any of the processes has received a signal.
+        """Returns whether any of the processes has received a signal.
 
         All call this after each step, so that all stop at the same one.
         """

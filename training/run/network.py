@@ -35,8 +35,8 @@ def build_network(
 
     Args:
         builder, arguments: The recipe's.
-        classes: Integer.
-        input_shape: Tuple.
+        classes: int.
+        input_shape: tuple.
         preprocessing: What `preprocessing_of` has returned.
         source: `sources.Source` of weights to start from, all but the
             classifier. Defaults to `None`, random weights.
@@ -64,14 +64,14 @@ def build_network(
 
 
 def training_form(network, recipe, seed):
-    """The form of the network that is trained, on the same weights."""
+    """Returns the form of the network that is trained, on the same weights."""
     if recipe.drop_blocks is not None:
         network = with_blocks_dropped(network, recipe, seed)
     return compiled(network) if recipe.compiled else network
 
 
 def compiled(network):
-    """The network as one program, if one can train it."""
+    """Returns the network as one program, if one can train it."""
     for layer in network.layers:
         if getattr(layer, "seed_generator", None) is not None:
             raise ValueError(
@@ -83,7 +83,7 @@ def compiled(network):
 
 
 def with_blocks_dropped(network, recipe, seed):
-    """The network that trains on some of its blocks at a time."""
+    """Returns the network that trains on some of its blocks at a time."""
     unknown = recipe.drop_blocks.keys() - {"active", "survival", "scale"}
     if unknown:
         raise ValueError(

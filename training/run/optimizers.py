@@ -21,12 +21,12 @@ class SGD(keras.optimizers.Optimizer):
     after a drop of the rate still move at the old one.
 
     Args:
-        learning_rate: Float or schedule.
-        momentum: Float in [0, 1). Defaults to `0.9`.
-        nesterov: Boolean. Defaults to `True`.
-        coupled_decay: Float. The weight decay above; variables named in
+        learning_rate: float or schedule.
+        momentum: float in [0, 1). Defaults to `0.9`.
+        nesterov: bool. Defaults to `True`.
+        coupled_decay: float. The weight decay above; variables named in
             `exclude_from_weight_decay()` are spared. Defaults to `0.0`.
-        restarts: Sequence of integers. Steps at whose start the velocity is
+        restarts: sequence of ints. Steps at whose start the velocity is
             zeroed. Defaults to `()`.
         **kwargs: Of `keras.optimizers.Optimizer`, such as `global_clipnorm`.
     """
@@ -120,9 +120,9 @@ class Cosines(keras.optimizers.schedules.LearningRateSchedule):
     cycles whose lengths only grow by a factor.
 
     Args:
-        peak: Float.
-        bounds: List of integers: the steps between which each cosine falls.
-        warmup: Integer. Steps of linear growth that the first begins with.
+        peak: float.
+        bounds: list of ints: the steps between which each cosine falls.
+        warmup: int. Steps of linear growth that the first begins with.
     """
 
     def __init__(self, peak, bounds, warmup):
@@ -160,7 +160,7 @@ def learning_rate(recipe, steps):
 
     Args:
         recipe: `Recipe`.
-        steps: Integer. Steps an epoch.
+        steps: int. Steps an epoch.
     """
     peak = float(
         recipe.learning_rate
@@ -187,7 +187,7 @@ def build(recipe, steps):
 
     Args:
         recipe: `Recipe`.
-        steps: Integer. Steps an epoch.
+        steps: int. Steps an epoch.
     """
     optimizer = SGD(
         learning_rate(recipe, steps),
@@ -226,12 +226,12 @@ def fused_sgd(
     """Changes weights and their velocities as `torch.optim.SGD` does.
 
     Args:
-        weights, gradients, velocities: Lists of tensors.
+        weights, gradients, velocities: lists of tensors.
         rate: Scalar tensor. The learning rate.
-        momentum: Float.
-        nesterov: Boolean.
-        decay: Float. The weights times this are added to the gradients.
-        restart: Boolean. Whether the velocities are zeroed first.
+        momentum: float.
+        nesterov: bool.
+        decay: float. The weights times this are added to the gradients.
+        restart: bool. Whether the velocities are zeroed first.
     """
     import torch
     from torch.optim import sgd

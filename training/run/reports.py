@@ -15,7 +15,7 @@ def write(folder, rows):
 
     Args:
         folder: Path. The run's folder.
-        rows: List of dicts, one an evaluation; the last is new.
+        rows: list of dicts, one an evaluation; the last is new.
     """
     write_csv(folder / run_folder.LOG, rows)
     if importlib.util.find_spec("tensorboard"):

@@ -40,7 +40,7 @@ def is_run(folder):
 
 
 def is_complete(folder):
-    """Whether the run in a folder has come to its end."""
+    """Returns whether the run in a folder has come to its end."""
     return (folder / WEIGHTS).exists()
 
 

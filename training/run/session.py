@@ -7,11 +7,7 @@ import numpy as np
 
 from keras_resfam.pretrained import sources
 from training.run import distribution
-from training.run.description import (
-    check_same_run,
-    describe,
-    write_description,
-)
+from training.run.description import check_same_run, describe, write_description
 from training.run.loop import Run
 from training.run.network import (
     build_network,
@@ -38,13 +34,13 @@ def prepare(
     Args:
         recipe: `Recipe`.
         folder: Path. The run's folder; made if missing.
-        seed: Integer. Of the weights, the order and the augmentation.
+        seed: int. Of the weights, the order and the augmentation.
         data_dir: See `reading.load`.
         devices: `distribution.Devices`. Defaults to one device.
-        save_every: Integer. Steps between checkpoints within an epoch.
-        steps_per_execution: Integer. Steps that run one behind another,
+        save_every: int. Steps between checkpoints within an epoch.
+        steps_per_execution: int. Steps that run one behind another,
             without a look at the loss between. Defaults to `1`.
-        evaluate_every: Integer. Epochs from one evaluation to the next.
+        evaluate_every: int. Epochs from one evaluation to the next.
             Defaults to `1`.
 
     Returns:

@@ -57,7 +57,7 @@ def load_task(recipe, seed, data_dir, devices):
 
 
 def _read(recipe, split, data_dir):
-    """The images and labels of a split, in memory or in files."""
+    """Returns the images and labels of a split, in memory or in files."""
     name, size = recipe.dataset, recipe.image_size
     if size is None:
         return reading.load(name, split, data_dir)
@@ -65,7 +65,7 @@ def _read(recipe, split, data_dir):
 
 
 def _epochs(images, labels, recipe, seed, shard):
-    """The images to train on, in batches."""
+    """Returns the images to train on, in batches."""
     if recipe.image_size is not None:
         return folders.Epochs(images, labels, recipe, seed, shard)
     return batches.Epochs(
@@ -74,7 +74,7 @@ def _epochs(images, labels, recipe, seed, shard):
 
 
 def _in_order(images, labels, devices):
-    """The images to evaluate on, in batches."""
+    """Returns the images to evaluate on, in batches."""
     in_files = isinstance(images, folders.Photographs)
     size = devices.multiple(100 if in_files else 500)
     in_order = batches.InOrder(
@@ -115,8 +115,8 @@ def check_held_out(count, train, held_out):
     """Refuses to hold out all images of a class.
 
     Args:
-        count: Integer. The recipe's `validation`.
-        train, held_out: Integer arrays, the labels of the two parts.
+        count: int. The recipe's `validation`.
+        train, held_out: int arrays, the labels of the two parts.
     """
     untrained = sorted(set(held_out.tolist()) - set(train.tolist()))
     if untrained:

@@ -20,7 +20,7 @@ class Trainer(keras.Model):
     Args:
         network: `keras.Model` that returns logits.
         recipe: `Recipe`.
-        classes: Integer.
+        classes: int.
         fill: The color of padding and cutout, a float a channel.
         trained: `keras.Model` on the weights of `network`, to call in its
             place. Defaults to `network`.
@@ -43,7 +43,7 @@ class Trainer(keras.Model):
         Every variable but the network's is made here.
 
         Args:
-            steps: Integer. Steps an epoch.
+            steps: int. Steps an epoch.
             **kwargs: Of `compile`.
         """
         if self.recipe.average:
@@ -64,12 +64,12 @@ class Trainer(keras.Model):
         return [*loss.variables, *self.accuracy.variables]
 
     def learning_rate_at(self, step):
-        """The learning rate of a step, counted from 0."""
+        """Returns the learning rate of a step, counted from 0."""
         rate = self.schedule
         return float(rate if isinstance(rate, float) else rate(step))
 
     def averaged(self):
-        """Pairs of a moving average and the weight it follows."""
+        """Returns pairs of a moving average and the weight it follows."""
         return list(zip(self.averages, self.network.weights, strict=False))
 
     def call(self, inputs, training=False):
@@ -114,7 +114,7 @@ class Trainer(keras.Model):
         self.train_function = None  # `fit` makes it of the model as it is now
 
     def augment(self, images, draws):
-        """The recipe's changes to a batch of training images."""
+        """Returns the recipe's changes to a batch of training images."""
         recipe = self.recipe
         images = augmentation.augment(
             images,
@@ -181,7 +181,7 @@ class Trainer(keras.Model):
 
 
 def modulation_layers(network):
-    """The network's layers of `GradientModulation`."""
+    """Returns the network's layers of `GradientModulation`."""
     return [x for x in network.layers if isinstance(x, GradientModulation)]
 
 
@@ -194,8 +194,8 @@ def move_averages(averages, weights, rate):
     """Moves averages toward the weights: by `rate * (weight - average)`.
 
     Args:
-        averages, weights: Lists of variables.
-        rate: Float between 0 and 1.
+        averages, weights: lists of variables.
+        rate: float between 0 and 1.
     """
     alike = {v.dtype for v in (*averages, *weights)} == {"float32"}
     if keras.backend.backend() == "torch" and alike:

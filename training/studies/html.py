@@ -50,7 +50,7 @@ def page(title, lead, parts):
 
 
 def picture(svg, caption):
-    """An SVG file's bytes as a piece of HTML that holds them."""
+    """Returns an SVG file's bytes as a piece of HTML that holds them."""
     data = base64.b64encode(svg).decode()
     caption = html.escape(caption)
     return (
@@ -61,12 +61,12 @@ def picture(svg, caption):
 
 
 def note(text):
-    """A sentence or more as a piece of HTML."""
+    """Returns a sentence or more as a piece of HTML."""
     return f"<p>{html.escape(text)}</p>"
 
 
 def table(caption, header, rows):
-    """Rows of numbers and strings as a piece of HTML."""
+    """Returns rows of numbers and strings as a piece of HTML."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "\n".join(
         "<tr>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>"

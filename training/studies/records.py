@@ -12,9 +12,9 @@ def read_or_compute(path, common, compute):
 
     Args:
         path: Path of a CSV file.
-        common: Dict. What the columns were computed from. Every row has it,
+        common: dict. What the columns were computed from. Every row has it,
             and a file with another is refused.
-        compute: Callable that returns a dict of arrays.
+        compute: callable that returns a dict of arrays.
     """
     rows = read_rows(path, common)
     if not rows:

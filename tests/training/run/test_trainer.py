@@ -16,13 +16,7 @@ from keras_resfam.pretrained.files import WEIGHTS
 from torch_compiler import TORCH, with_compiler
 from training import recipes, train
 from training.images import augmentation
-from training.run import (
-    checkpoints,
-    description,
-    loop,
-    reports,
-    session,
-)
+from training.run import checkpoints, description, loop, reports, session
 from training.run.network import build_network
 from training.run.trainer import Trainer
 
