@@ -1,8 +1,8 @@
 """Photographs in folders: `<root>/<split>/<class>/<image>`.
 
-Pillow reads them, so they need no TensorFlow. They are decoded and cut to one
-size when they are needed; the order and the crops are functions of the seed,
-the epoch and the position, as in `batches`.
+They are read with Pillow and do not need TensorFlow. They are decoded and
+cropped to one size when they are needed. The order and the crops are functions
+of the seed, the epoch and the position, as in `batches`.
 """
 
 import concurrent.futures
@@ -78,7 +78,7 @@ def files(root, split, names):
 
     Raises:
         ValueError: If there is no such split, if a class has no images, or if
-            a file is not an image that can be decoded.
+            a file cannot be decoded.
     """
     folder = _split_folder(root, split)
     if folder is None:
@@ -102,7 +102,7 @@ def files(root, split, names):
             )
         paths += inside
         labels += [label] * len(inside)
-    # A damaged image is refused now, and not when an epoch has come to it.
+    # A damaged image is an error now, and not in the middle of an epoch.
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(lambda path: read_file(path, draft=True), paths))
     order = np.random.default_rng(0).permutation(len(paths))
@@ -157,16 +157,16 @@ def files_in(option, folder):
 
 
 class Photographs:
-    """Images in files, as an array that decodes what is taken from it.
+    """Images in files, which can be indexed like an array.
 
-    Taking rows gives the central crops of images, as a uint8 array of shape
-    `(rows, size, size, 3)`.
+    Indexing decodes images, and returns their central crops as a uint8 array of
+    shape `(rows, size, size, 3)`.
 
     Args:
         paths: Object array of paths.
         size: int. The side of the crops.
-        **transform: How central crops are taken: `crop` and `interpolation`,
-            as `keras_resfam.load_images` takes them.
+        **transform: `crop` and `interpolation` of central crops, as in
+            `keras_resfam.load_images`.
     """
 
     def __init__(self, paths, size, **transform):
@@ -190,7 +190,7 @@ class Photographs:
                 each row.
 
         Returns:
-            As taking rows does.
+            A uint8 array, as indexing does.
         """
 
         def crop(path, seed):
@@ -200,7 +200,7 @@ class Photographs:
             return np.stack(list(pool.map(crop, self.paths[rows], seeds)))
 
     def checksum(self, labels):
-        """A text that identifies the files' contents and their labels."""
+        """Returns a text that identifies the contents of files and labels."""
         with concurrent.futures.ThreadPoolExecutor() as pool:
             parts = pool.map(
                 lambda path, label: zlib.crc32(path.read_bytes(), label),
@@ -303,7 +303,7 @@ def _split_folder(root, split):
 
 
 def _subfolders(path):
-    """The names of the folders in a folder, sorted; none if it is none."""
+    """Returns the sorted names of subfolders, none if there is no folder."""
     path = pathlib.Path(path)
     if not path.is_dir():
         return []

@@ -154,7 +154,7 @@ class _Parts:
         }
 
     def _write_rest(self, k, unit):
-        """Writes what a deletion leaves, and returns the file or input indices."""
+        """Writes what a deletion leaves; returns the file, or input indices."""
         steps, values = unit.steps(()), {id(x): x for x in unit.entry}
         if all(step.operation is graphs.same for step in steps):
             graphs.run(steps, values)
