@@ -6,9 +6,9 @@ severities here are those of their `make_cifar_c.py`
 (https://github.com/hendrycks/robustness), and values are truncated to integers
 in the same way. The random numbers differ.
 
-Four of their 15 corruptions are left out: motion blur and snow need ImageMagick,
-frost needs photographs, and the elastic transformation needs OpenCV. A mean
-over the other 11 cannot be compared with the mean over all.
+Four of their 15 corruptions are left out: motion blur and snow need
+ImageMagick, frost needs photographs, and the elastic transformation needs
+OpenCV. A mean over the other 11 cannot be compared with the mean over all.
 """
 
 import io
