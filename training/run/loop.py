@@ -137,7 +137,7 @@ class Run:
         return self.rows
 
     def moment_ratio(self):
-        """Returns the column `moment_ratio` of the log, if the recipe has it."""
+        """Returns the column `moment_ratio` of the log, if it has one."""
         if not self.trainer.recipe.log_moments:
             return {}
         moments = error_moments(self.trainer.network, *self.first_batch)
@@ -215,9 +215,8 @@ class Run:
         found = checkpoints.load(folder, mend=self.devices.first)
         if found is not None:
             self._set_state(*found)
-            print(
-                f"Continuing from epoch {self.epoch + 1}, batch {self.batch}."
-            )
+            place = f"epoch {self.epoch + 1}, batch {self.batch}"
+            print(f"Continuing from {place}.")
         alone = self.devices.mean(self.step) != self.step
         if self.devices.mean(int(alone)):
             raise checkpoints.CheckpointError(

@@ -202,7 +202,7 @@ def build(recipe, steps):
     if recipe.decay == "kernels":
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     if recipe.precision == "mixed_float16":
-        # `compile` does this for float16 models only, and the Trainer is float32.
+        # `compile` does this for float16 models, but the Trainer is float32.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
 

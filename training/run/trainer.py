@@ -60,7 +60,7 @@ class Trainer(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def meters(self):
-        """Returns the variables of the running loss and accuracy of an epoch."""
+        """Returns the variables of an epoch's running loss and accuracy."""
         loss = self.metrics[0]
         return [*loss.variables, *self.accuracy.variables]
 
