@@ -348,7 +348,7 @@ def test_softmax_that_the_graph_does_not_show_is_refused():
     logits = model.get_layer("predictions").input
     powers = keras.ops.exp(logits)
     odd = powers / keras.ops.sum(powers, axis=-1, keepdims=True)
-    with pytest.raises(ValueError, match="`model`.*no softmax is found"):
+    with pytest.raises(ValueError, match="`model`.*graph has no softmax"):
         gradient_by_path_length(
             keras.Model(model.input, odd), *dense_nets.data(2), verbose=0
         )
