@@ -4,20 +4,20 @@
     python training/benchmark.py --networks dmrnet-56 --precisions bfloat16
     python training/benchmark.py --quick
 
-Training steps (`fit`, from NumPy arrays) and inference (`predict_on_batch` of
-the model with its batch normalizations folded, from NumPy to NumPy), on every
-backend that is installed, on torch also compiled (inference by `predictor`),
-and inference of the folded model exported to ONNX Runtime, against PyTorch
-(pytorchcv's networks, torchvision's and timm's ImageNet forms, and a plain
-rendering of DMRNet), ONNX Runtime and tf2cv.
-What is not installed, or has no such network, is reported as absent.
+It measures training steps (`fit`, from NumPy arrays) and inference
+(`predict_on_batch` of the folded model, from NumPy to NumPy) on each backend
+that is installed; on torch also compiled (inference by `predictor`); and
+inference of the folded model in ONNX Runtime. It compares them with PyTorch
+(pytorchcv's networks, torchvision's and timm's ImageNet forms, and an
+implementation of DMRNet), ONNX Runtime and tf2cv. Implementations that are not
+installed, or do not have the network, are reported as absent.
 
-Each implementation runs in a process of its own, with the network and its
-variants. The processes take turns, a sample each, while the others wait, so
-that other work of the machine slows all of them alike. Compilation and warm-up
-are not in the samples. A figure is the median of all rounds; behind it is the
-distance between the quartiles, in percent. Ctrl-C or SIGTERM ends the benchmark
-with what has been measured until then.
+Each implementation runs in its own process, with the network and its variants.
+The processes take turns, one sample each, while the others wait, so that other
+work of the machine slows all of them alike. Samples do not include compilation
+and warm-up. A figure is the median of all rounds, followed by the distance
+between the quartiles in percent. Ctrl-C or SIGTERM ends the benchmark with the
+figures measured so far.
 
     python -m training.benchmarks.input_pipeline --data-dir DIR
 

@@ -63,12 +63,12 @@ class Contender:
 
     Args:
         implementation: str. A key of `OURS` or `PEERS`.
-        variant: str. The network's name beside its `base`, whose own is
-            empty.
-        network: pair of a builder's name and arguments.
-        base: `Contender` whose process this one shares: the memory of two
-            processes lies better or worse, by a few percent of their time.
-            Defaults to `None`, a process of its own.
+        variant: str. The name of a variant of the network, empty for the
+            network itself.
+        network: pair. The name of a builder and its arguments.
+        base: `Contender` that shares its process with this one. The layout of
+            memory makes processes faster or slower by a few percent. Defaults
+            to `None`, a separate process.
     """
 
     def __init__(self, implementation, variant, network, base=None):
@@ -104,7 +104,7 @@ class Contender:
         theirs.close()
 
     def ask(self, *request):
-        """Sends a request, and waits for the answer of a living process."""
+        """Sends a request to the process, and returns its answer."""
         if not self.runs():
             return {}
         try:
@@ -144,7 +144,7 @@ class Contender:
         if at_once:
             self.process.kill()
         else:
-            with contextlib.suppress(OSError):  # it has ended by itself
+            with contextlib.suppress(OSError):  # it has ended already
                 self.connection.send(None)
         self.process.join()
         self.connection.close()

@@ -82,7 +82,7 @@ def time_both_kinds(run, steps, turns):
 
 
 def repeated(batch, times):
-    """One batch so many times, in the form that `Epochs.epoch` has."""
+    """Returns a batch repeatedly, in the form of `Epochs.epoch`."""
     import keras
 
     if keras.backend.backend() == "tensorflow":

@@ -163,7 +163,7 @@ def own_times(threads, operation):
     times = collections.Counter()
     for events in threads:
         callers = []
-        # Of two that start together the longer calls the other.
+        # If two start together, the longer one calls the other.
         for name, start, duration in sorted(
             events, key=lambda event: (event[1], -event[2])
         ):

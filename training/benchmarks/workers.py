@@ -82,7 +82,7 @@ class Session:
         return report | {"memory": self.implementation.peak_memory()}
 
     def sample(self, mode, batch, least):
-        """Seconds a step, over steps that last `least` seconds together."""
+        """Returns the seconds per step, over at least `least` seconds."""
         if mode == "train" and not self.implementation.trains:
             return {}
         if (mode, batch) not in self.steps:
@@ -135,7 +135,7 @@ class KerasResfam:
 
     def load(self):
         os.environ["KERAS_BACKEND"] = self.backend
-        if self.onednn:  # also where TensorFlow by itself does without
+        if self.onednn:  # even if it is not TensorFlow's default
             os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
         start = time.perf_counter()
         with quiet():
@@ -282,7 +282,7 @@ class Exported(KerasResfam):
 
 
 def versions(*modules):
-    """The modules' own: tensorflow may come from tensorflow-cpu, and so on."""
+    """Returns versions of modules, whose packages may have other names."""
     return {name: importlib.import_module(name).__version__ for name in modules}
 
 

@@ -137,18 +137,18 @@ def _load_weights(name, arguments, weights, dataset):
     source = sources.find(
         weights, name, {**families.defaults(name), **arguments}
     )
-    told = source.dataset or source.preprocessing
+    normalized = source.dataset or source.preprocessing
     dataset = source.dataset or dataset
     record = reading.record_of(dataset or "")
-    if dataset is None or not (told or record):
+    if dataset is None or not (normalized or record):
         raise ValueError(
-            "A file of weights should lie in the folder of its run, whose "
-            "recipe.json says how images were normalized, or `--dataset` "
-            "should name a data set of keras_resfam that it was trained on. "
+            "A file of weights should be in the folder of its run, whose "
+            "recipe.json states how images were normalized, or `--dataset` "
+            "should be a data set of keras_resfam that it was trained on. "
             f"Received: {weights}, --dataset {dataset}"
         )
     data = {}
-    if not told:
+    if not normalized:
         data["include_preprocessing"] = record.name
         data["input_shape"] = record.image_shape
     model = builder(

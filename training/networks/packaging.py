@@ -110,7 +110,7 @@ def published_description(run):
     if description.get("weights"):
         description["weights"] = without_local_path(description["weights"])
     record = reading.record_of(description["dataset"])
-    if record is not None:  # without the version that TFDS may be told
+    if record is not None:  # without a version of TFDS
         description["dataset"] = record.name
     return description
 
@@ -175,7 +175,7 @@ def update(folder, result):
         changed = pathlib.Path(parent) / folder.name
         shutil.copytree(folder, changed)
         published = result | {"command": shlex.join(words)}
-        if "out_of_distribution" in result:  # by folder, perhaps
+        if "out_of_distribution" in result:  # may have names of folders
             published["out_of_distribution"] = {
                 without_local_path(name): found
                 for name, found in result["out_of_distribution"].items()
@@ -267,8 +267,9 @@ def name_of(description, suffix=""):
     for argument, value in chosen.items():
         if value == usual[argument]:
             continue
-        told = argument in families.TRAINING_ARGUMENTS
-        if isinstance(value, bool) or (told and not isinstance(value, str)):
+        of_training = argument in families.TRAINING_ARGUMENTS
+        is_text = isinstance(value, str)
+        if isinstance(value, bool) or (of_training and not is_text):
             parts.append(argument if value else f"no_{argument}")
         else:
             parts += [argument, value]

@@ -1,4 +1,4 @@
-"""What evaluate.py can ask of a network beyond its error."""
+"""What evaluate.py measures in addition to the error."""
 
 import pathlib
 
@@ -7,7 +7,7 @@ from training.networks import accuracy, reliability, trust
 
 
 def check(options, model, dataset, split):
-    """Refuses options that have no answer, before any work."""
+    """Checks the options before anything is measured."""
     if options.fit_on is not None and not options.calibrate:
         raise ValueError(
             "`--fit-on` should come with `--calibrate`. "
@@ -34,7 +34,7 @@ def check(options, model, dataset, split):
 
 
 def _check_other(other, dataset, data_dir):
-    """Refuses images of `--ood` that are not others than those measured."""
+    """Checks that the images of `--ood` differ from those that are measured."""
     if other.partition(":")[0] == dataset.partition(":")[0]:
         raise ValueError(
             "`--ood` should be another data set than the one that is "
@@ -64,20 +64,20 @@ def _is_folder(other):
 
 
 def ask(options, model, description, dataset, split, logits, labels):
-    """Answers what the options ask.
+    """Measures what the options ask for.
 
     Args:
-        options: Namespace. What evaluate.py was given.
+        options: Namespace. The options of evaluate.py.
         model: `keras.Model` from raw images to logits.
         description: dict. What `loading.load_network` says of the network.
-        dataset: str. What is measured.
-        split: str. Of the data set.
+        dataset: str. The data set that is measured.
+        split: str. Its split.
         logits: float64 array of shape `(examples, classes)`, of that split.
         labels: int array of shape `(examples,)`.
 
     Returns:
-        A dict. Of "calibration", "corruptions" and "out_of_distribution", those
-        that were asked for, as the functions of `trust` return them.
+        A dict with "calibration", "corruptions" and "out_of_distribution", as
+        the functions of `trust` return them, if the options ask for them.
     """
 
     def batches(other, split):

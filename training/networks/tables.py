@@ -109,8 +109,8 @@ def _error_row(network, old):
         remark = old[0].partition(f"(weights/{network.name})")[2]
         footnote = "".join(re.findall(r" \(\d+\)$", old[2]))
         theirs = old[4].partition(" / ")[2]
-    told = re.search(r"in (\d+) epochs", recipe["note"])
-    theirs = told[1] if told else theirs
+    stated = re.search(r"in (\d+) epochs", recipe["note"])
+    theirs = stated[1] if stated else theirs
     return (
         link + remark,
         f"{_parameters(network):,}",

@@ -1,6 +1,6 @@
 """A trained network in the form that timm loads.
 
-It is published in a repository of its own. timm and Keras each read a
+It is published in a separate repository. timm and Keras each read a
 `config.json` at the root of a repository, and neither looks into a subfolder.
 """
 

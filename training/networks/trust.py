@@ -156,7 +156,7 @@ def out_of_distribution(inside, outside):
 
 
 def _largest_log_probability(logits):
-    # Of logarithms: probabilities near 1 are rounded to ties.
+    # Probabilities near 1 would be rounded to ties, but logarithms are not.
     return accuracy.log_softmax(logits).max(axis=1)
 
 

@@ -1,4 +1,4 @@
-"""What a study has measured, as charts that the page draws."""
+"""Prepares the results of a study as charts for the page."""
 
 import statistics
 
@@ -6,7 +6,7 @@ from keras_resfam.analysis import published as authors
 
 
 def charts(records, lengths, gradients, published):
-    """Returns the charts of a study; those that have no numbers are left out.
+    """Returns the charts of a study that have numbers.
 
     Args:
         records: list of dicts, as `lesion_study` returns them.

@@ -1,4 +1,4 @@
-"""onnxruntime-web: from npm, checked, and kept for the next page."""
+"""Downloads onnxruntime-web with npm, verifies and caches it."""
 
 import base64
 import hashlib
@@ -49,8 +49,7 @@ def write_runtime(folder):
         folder: Path of the page, in which `FOLDER` is made.
 
     Raises:
-        ValueError: If npm does not give the package, or another than is known
-            here.
+        ValueError: If npm does not deliver the package, or its hash differs.
     """
     with tarfile.open(package()) as archive:
         (folder / FOLDER).mkdir()

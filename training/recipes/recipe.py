@@ -1,4 +1,4 @@
-"""What a recipe is: every number of a training run, in one dataclass."""
+"""Recipes: all numbers of a training run, in one dataclass."""
 
 import ast
 import dataclasses
@@ -31,22 +31,21 @@ class Recipe:
     be changed from the command line with `--set field=value`.
 
     Args:
-        name: str. What `--recipe` asks for.
-        source: str. Where the numbers come from.
-        builder: str. A builder of `keras_resfam`.
+        name: str. The name for `--recipe`.
+        source: str. The source of the numbers.
+        builder: str. The name of a builder of `keras_resfam`.
         arguments: dict. The builder's architecture arguments.
-        weights: What to start from: `None` for random weights, or what the
-            builder takes as `weights`, of which all but the classifier is
-            taken.
+        weights: str or `None`. The initial weights, except for the classifier:
+            `None` for random ones, or the builder's argument `weights`.
         dataset: str. A name in `keras_resfam.datasets`, or any image
             classification data set of TensorFlow Datasets.
         train_split: str. TFDS split; parts are joined with "+".
         test_split: str. The split that the log's `val_` columns measure,
             unless `validation` is set.
-        validation: int. Examples held out from the end of the training
-            set, to choose by; `0` trains on everything.
-        image_size: int or `None`. Images are decoded and cut to this side
-            as they are needed; with `None` they have one size and are kept
+        validation: int. The number of examples at the end of the training set
+            that are held out, to select the best epoch. `0` trains on all.
+        image_size: int or `None`. Images are decoded and cropped to this side
+            when they are needed. With `None`, they have one size and are kept
             in memory.
         epochs: int.
         batch_size: int. Over all devices together.
@@ -56,16 +55,16 @@ class Recipe:
         drops: tuple of ints. Epochs completed at each drop.
         drop_factor: float.
         warmup: float. With "cosine": epochs of linear growth from zero.
-        restarts: tuple of ints. With "cosine": epochs completed when the
-            rate goes back to its peak (Loshchilov & Hutter 2017, SGDR); the
-            weights of those epochs are kept.
-        momentum, nesterov: SGD's.
-        restart_momentum: bool. Zero the momentum at each drop, as scripts
-            that build a new optimizer there do.
+        restarts: tuple of ints. With "cosine": epochs completed when the rate
+            returns to its peak (Loshchilov & Hutter 2017, SGDR). The weights of
+            those epochs are kept.
+        momentum, nesterov: The arguments of SGD.
+        restart_momentum: bool. Whether to zero the momentum at each drop, as
+            scripts do that create a new optimizer there.
         weight_decay: float. Coupled, as in Torch: added to the gradient.
         decay: "all" variables or "kernels" only.
-        clip_norm: float or `None`. Largest norm of the whole gradient.
-        flip: bool. Mirror half of the images.
+        clip_norm: float or `None`. The largest norm of the whole gradient.
+        flip: bool. Whether to mirror half of the images.
         crop: int. Padding on each side before a random crop.
         crop_area: tuple of two floats. With `image_size`: the least and the
             largest share of the image that a random crop takes, of an aspect
@@ -74,17 +73,17 @@ class Recipe:
             "reflect".
         jitter: float. Largest change of brightness, contrast and saturation,
             each by a factor.
-        lighting: float. Deviation of the light along ImageNet's principal
-            colors.
-        cutout: int. Side of the square that is blanked, `0` for none.
+        lighting: float. Standard deviation of the light along ImageNet's
+            principal colors.
+        cutout: int. The side of the square that is filled, `0` for none.
         mixup: float. Alpha of the Beta distribution, `0` for none.
         label_smoothing: float.
-        average: float. Decay a step of the moving average of the weights that
-            is evaluated and saved, `0` for the weights themselves.
+        average: float. The decay per step of the moving average of the weights
+            that is evaluated and saved, `0` for the weights themselves.
         drop_blocks: dict or `None`. Arguments of
             `keras_resfam.analysis.drop_blocks`.
-        modulation_epochs: int or `None`. Epochs after which the network's
-            `GradientModulation` ends; with `None` it does not.
+        modulation_epochs: int or `None`. The number of epochs after which
+            `GradientModulation` ends. With `None`, it does not end.
         penalty_schedule: tuple of pairs: epochs completed, and the factor of
             the penalties of the weights from then on.
         log_moments: bool. Log `moment_ratio`: the second moment of the
@@ -209,7 +208,7 @@ class Recipe:
         )
 
     def penalty_factor(self, epoch):
-        """Returns what the penalties of the weights are multiplied by.
+        """Returns the factor of the penalties of the weights.
 
         Args:
             epoch: int, from 0.
@@ -227,16 +226,17 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def with_epochs(self, epochs):
-        """Returns a copy of another length, its parts in proportion.
+        """Returns a copy with another number of epochs.
 
-        The moving average too: the share of the random weights in it stays.
+        The schedule is scaled in proportion. So is the decay of the moving
+        average, in which the share of the initial weights stays the same.
         """
 
         def moved(points):
             points = {round(point * epochs / self.epochs) for point in points}
             return tuple(sorted(p for p in points if 0 < p < epochs))
 
-        length = max(epochs, 1)  # less is refused by the field's own check
+        length = max(epochs, 1)  # smaller ones are an error in `replace`
         factors = {
             round(point * epochs / self.epochs): factor
             for point, factor in self.penalty_schedule
@@ -257,9 +257,10 @@ class Recipe:
         )
 
     def with_settings(self, settings):
-        """Returns a copy changed as `--set` asks.
+        """Returns a copy with the changes of `--set`.
 
-        No error was published for another network or data set.
+        If they change the network or the data set, the published error is
+        removed.
 
         Args:
             settings: list of pairs `(name, value)`. A name is a field, or
@@ -290,7 +291,7 @@ class Recipe:
 
 
 def parse_setting(text):
-    """Turns `name=value` into the pair, the value as Python or a word.
+    """Splits `name=value`, and parses the value as Python or a str.
 
     Raises:
         ValueError: If there is no `=`.
@@ -301,11 +302,11 @@ def parse_setting(text):
     try:
         return name, ast.literal_eval(value)
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
-        return name, value  # whose type is refused, unless it is to be a word
+        return name, value  # a str, which `check_type` may refuse
 
 
 def check_type(field, kind, value):
-    """Refuses a value of another type: `--set` takes any Python."""
+    """Checks the type of a value, which may come from `--set` or JSON."""
     allowed = kind
     if isinstance(1.0, allowed):
         allowed |= int

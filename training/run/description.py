@@ -83,7 +83,7 @@ def _continued(description):
     ):
         raise ValueError(
             "`continued` should be a list of objects with the epoch and the "
-            f"batch from which the run went on. Received: continued={parts!r}"
+            f"batch from which the run continued. Received: continued={parts!r}"
         )
     return parts
 
