@@ -52,7 +52,7 @@ def new_folder(path):
         folder.mkdir()
         yield folder
         if path.exists():
-            shutil.rmtree(path)
+            os.replace(path, pathlib.Path(partial) / "old")
         os.replace(folder, path)
 
 

@@ -5,7 +5,7 @@ import json
 
 import keras
 
-from keras_resfam._files import replacing, write_json
+from keras_resfam._files import write_json
 from keras_resfam.pretrained.files import RECIPE
 from keras_resfam.pretrained.recipe import check, is_text, parse
 from training.recipes.recipe import Recipe, check_type
@@ -166,8 +166,6 @@ def note_other_environment(run):
 
 
 def _write_description(folder, description):
-    path = folder / RECIPE
     with checkpoints.writing(RECIPE, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            write_json(partial, description)
+        write_json(folder / RECIPE, description)

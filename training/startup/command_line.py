@@ -12,8 +12,12 @@ from training.startup.backend import BACKENDS
 
 
 def parser(description, **options):
-    """Returns a parser that keeps the line breaks of its description."""
+    """Returns a parser that keeps the line breaks of its description.
+
+    It takes no abbreviated options, because commands are stored in files.
+    """
     return argparse.ArgumentParser(
+        allow_abbrev=False,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **options,
