@@ -24,12 +24,12 @@ from keras_resfam.graphs.temperature import with_temperature as with_temperature
 from keras_resfam.photographs import image_transform as image_transform
 from keras_resfam.photographs import load_images as load_images
 from keras_resfam.photographs import predict_images as predict_images
+from keras_resfam.pretrained.class_names import class_names as class_names
 from keras_resfam.pretrained.dialects import (
     to_torch_state_dict as to_torch_state_dict,
 )
 from keras_resfam.pretrained.errors import HubError as HubError
 from keras_resfam.pretrained.registry import list_weights as list_weights
-from keras_resfam.pretrained.sources import class_names as class_names
 
 __version__: str
 __all__: list[str]

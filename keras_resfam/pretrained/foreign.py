@@ -121,7 +121,7 @@ def contents(where, files, family, arguments):
         arguments: dict. The builder's architecture arguments.
 
     Returns:
-        A dict of attributes of a `pretrained.sources.Source`.
+        A dict of attributes of a `pretrained.weights.Source`.
 
     Raises:
         ValueError: If the checkpoint is invalid, or does not fit the network.

@@ -42,7 +42,8 @@ EFFECTIVE_PATHS = {"active": 23, "scale": "training"}
 
 # With a cosine, smoothed labels and an average of the weights, in a quarter of
 # the paper's epochs: two hours on two processor cores. Cutout has helped
-# WRN-40-1, which also classifies all training images correctly without it.
+# WRN-40-1, which also classifies nearly all training images correctly without
+# it.
 SHORT = CIFAR.replace(
     name="resnet_110_cifar10_short",
     source="this project",
