@@ -507,7 +507,7 @@ def test_a_file_alone_does_not_say_how_to_normalize(run, capsys):
     folder, _ = run
     (folder / "recipe.json").unlink()
     file = str(folder / "model.weights.h5")
-    with pytest.raises(SystemExit, match="recipe.json says.*Received"):
+    with pytest.raises(SystemExit, match="recipe.json states.*Received"):
         evaluate.main([file, "--builder", "DMRNet", "--set", "depth=8"])
     evaluate.main(
         [file, "--builder=ResNet", "--set=depth=8", "--dataset=digits"]
