@@ -42,10 +42,10 @@ from keras_resfam.photographs import (
     load_images,
     predict_images,
 )
+from keras_resfam.pretrained.class_names import class_names
 from keras_resfam.pretrained.dialects import to_torch_state_dict
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.registry import list_weights
-from keras_resfam.pretrained.sources import class_names
 
 __version__ = "0.2.0"
 

@@ -24,12 +24,12 @@ from keras_resfam.graphs.temperature import with_temperature as with_temperature
 from keras_resfam.photographs import image_transform as image_transform
 from keras_resfam.photographs import load_images as load_images
 from keras_resfam.photographs import predict_images as predict_images
+from keras_resfam.pretrained.class_names import class_names as class_names
 from keras_resfam.pretrained.dialects import (
     to_torch_state_dict as to_torch_state_dict,
 )
 from keras_resfam.pretrained.errors import HubError as HubError
 from keras_resfam.pretrained.registry import list_weights as list_weights
-from keras_resfam.pretrained.sources import class_names as class_names
 
 __version__: str
 __all__: list[str]
@@ -89,7 +89,7 @@ def OrthoPlainNet(
     depth: int = 44,
     width: float = 1,
     orthonormality: float = 0.0001,
-    modulation: bool = True,
+    modulation: bool | float = True,
     modulation_at: str = "relu",
     regularizer: str = "orthonormal",
     initializer: str | None = None,
@@ -106,7 +106,7 @@ def OrthoPlainNet(
 ) -> keras.Model: ...
 def OrthoPlainNet101(
     orthonormality: float = 0.0001,
-    modulation: bool = True,
+    modulation: bool | float = True,
     include_top: bool = True,
     weights: str | PathLike | None = None,
     input_tensor: Any = None,
@@ -119,7 +119,7 @@ def OrthoPlainNet101(
 ) -> keras.Model: ...
 def OrthoPlainNet34(
     orthonormality: float = 0.0001,
-    modulation: bool = True,
+    modulation: bool | float = True,
     include_top: bool = True,
     weights: str | PathLike | None = None,
     input_tensor: Any = None,
@@ -226,7 +226,7 @@ def WideResNet(
     depth: int = 28,
     width: float = 10,
     block: Sequence[int] = (3, 3),
-    blocks: Sequence[int] | None = None,
+    blocks: int | None = None,
     dropout: float = 0.0,
     include_top: bool = True,
     weights: str | PathLike | None = None,

@@ -41,6 +41,20 @@ def are_numbers(values):
     )
 
 
+def are_moments(value):
+    """Returns whether a value is a pair of means and standard deviations.
+
+    They are sequences of one number per channel, and the latter are above 0.
+    """
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(map(are_numbers, value))
+        and len(value[0]) == len(value[1])
+        and min(value[1]) > 0
+    )
+
+
 def check_integer(name, value, minimum=1):
     """Checks that a value is an integer of at least `minimum`."""
     if not is_integer(value, minimum):
@@ -209,15 +223,23 @@ def are_probabilities(outputs):
 
 
 def check_number(
-    name, value, minimum, maximum=math.inf, below=math.inf, others=""
+    name,
+    value,
+    minimum=-math.inf,
+    maximum=math.inf,
+    above=-math.inf,
+    below=math.inf,
+    others="",
 ):
     """Checks that a value is a finite real number, not a bool.
 
     Args:
         name: str. The argument's name.
         value: The argument's value.
-        minimum: number. The smallest value allowed.
+        minimum: number. The smallest value allowed. Defaults to minus
+            infinity.
         maximum: number. The largest value allowed. Defaults to infinity.
+        above: number. An exclusive lower bound. Defaults to minus infinity.
         below: number. An exclusive upper bound. Defaults to infinity.
         others: str. Other allowed values, which the message lists before.
             Defaults to `""`.
@@ -225,14 +247,21 @@ def check_number(
     if (
         not isinstance(value, numbers.Real)
         or isinstance(value, bool)
-        or not minimum <= value < below
-        or value > maximum
+        or not minimum <= value <= maximum
+        or not above < value < below
     ):
-        allowed = f"{others}a finite number of at least {minimum}"
-        if maximum < math.inf:
-            allowed += f" and at most {maximum}"
-        if below < math.inf:
-            allowed += f" and below {below}"
+        bounds = {
+            "of at least": minimum,
+            "above": above,
+            "at most": maximum,
+            "below": below,
+        }
+        allowed = " and ".join(
+            f"{words} {bound}"
+            for words, bound in bounds.items()
+            if math.isfinite(bound)
+        )
         raise ValueError(
-            f"`{name}` should be {allowed}. Received: {name}={value!r}"
+            f"`{name}` should be {others}a finite number {allowed}. "
+            f"Received: {name}={value!r}"
         )

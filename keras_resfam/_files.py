@@ -12,11 +12,16 @@ def replacing(path):
     It yields a temporary path in the same folder. When the context ends, that
     file replaces `path`. If anything fails, `path` is not changed. The name of
     the temporary file is unique to the process, and has the suffix of `path`,
-    by which some writers choose the format.
+    by which some writers choose the format. A device or a pipe is not replaced,
+    but yielded itself.
 
     Args:
         path: Path. The file to replace.
     """
+    path = path.resolve()  # a link stays, and its target is replaced
+    if path.exists() and not path.is_file():
+        yield path
+        return
     partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
     try:
         yield partial
@@ -30,8 +35,9 @@ def replacing(path):
 
 
 def write_json(path, contents):
-    """Writes a JSON file with indentation."""
-    path.write_text(json.dumps(contents, indent=2) + "\n")
+    """Writes a JSON file with indentation, atomically."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(contents, indent=2) + "\n")
 
 
 def read_json(path):

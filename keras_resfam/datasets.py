@@ -145,7 +145,7 @@ def decode_predictions(predictions, dataset, top=5):
 
     Raises:
         ValueError: If the shape does not fit the data set, if a score is NaN
-            or infinite, or if `top` is below 1.
+            or plus infinity, or if `top` is below 1.
 
     Example:
 
@@ -167,7 +167,7 @@ def decode_predictions(predictions, dataset, top=5):
     broken = np.count_nonzero(~(scores < np.inf).all(axis=1))
     if broken:
         raise ValueError(
-            "`predictions` should not have NaN or infinite values. "
+            "`predictions` should not have NaN or plus infinity. "
             f"Received: such values in the predictions of {broken} images"
         )
     check_integer("top", top)

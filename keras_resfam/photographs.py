@@ -1,4 +1,4 @@
-"""Photographs of any size, as networks take them, and what they show."""
+"""Reads photographs of any size, and classifies them."""
 
 import concurrent.futures
 import contextlib
@@ -30,33 +30,33 @@ def load_images(
     interpolation: str = "bilinear",
     channels: int = 3,
 ) -> np.ndarray:
-    """Reads images of any size as one array.
+    """Reads images of any size into one array.
 
-    An image is resized until its shorter side is `size / crop`, and the square
-    of `size` pixels in its center is cut out. This is the evaluation transform
-    of timm and torchvision, pixel by pixel. It needs Pillow.
+    An image is resized so that its shorter side is `size / crop`, and its
+    center of `size` pixels is cropped. This is the evaluation transform of timm
+    and torchvision, pixel by pixel. It requires Pillow.
 
     Args:
         images: path, `PIL.Image.Image` or uint8 array of shape
             `(height, width)` or `(height, width, channels)`, 0 to 255; or a
-            sequence of these. Photographs in files are rotated as their EXIF
-            data say.
-        size: int or pair of ints. Side of the images that are returned, in
-            pixels, or their height and width.
-        crop: float in `[0.01, 1]`. Share of the shorter side that is kept; `1`
-            keeps all of it. Defaults to `0.875`, 224 of 256 pixels.
+            sequence of these. Photographs in files are rotated according to
+            their EXIF data.
+        size: int or pair of ints. The side of the returned images in pixels,
+            or their height and width.
+        crop: float in `[0.01, 1]`. The share of the shorter side that is kept.
+            Defaults to `0.875`, 224 of 256 pixels.
         interpolation: str. A filter of Pillow: `"nearest"`, `"box"`,
             `"bilinear"`, `"hamming"`, `"bicubic"` or `"lanczos"`. Defaults to
             `"bilinear"`.
-        channels: int. 1 for gray images, 3 for RGB and 4 for RGBA. Images are
-            converted. Defaults to `3`.
+        channels: int. 1 for gray images, 3 for RGB and 4 for RGBA, to which
+            images are converted. Defaults to `3`.
 
     Returns:
-        uint8 array of shape `(images, height, width, channels)`, 0 to 255.
+        A uint8 array of shape `(images, height, width, channels)`, 0 to 255.
 
     Raises:
-        ValueError: If an argument is not allowed, or an image cannot be read,
-            or has more than 8 bits a channel.
+        ValueError: If an argument is invalid, or if an image cannot be read or
+            has more than 8 bits per channel.
 
     Example:
 
@@ -81,7 +81,7 @@ def load_images(
         image = _cut(image, size, crop, interpolation)
         return np.asarray(image).reshape(*size, channels)
 
-    # Pillow decodes and resizes in several threads.
+    # Pillow releases the GIL while it decodes and resizes.
     with concurrent.futures.ThreadPoolExecutor() as pool:
         return np.stack(list(pool.map(load, _listed(images))))
 
@@ -95,37 +95,37 @@ def predict_images(
     interpolation: str | None = None,
     batch_size: int = 32,
 ) -> list[list[tuple[str, float]]]:
-    """Classifies photographs: files or images in, names of classes out.
+    """Classifies photographs, and returns the names of the classes.
 
-    A network that a builder has built with trained weights knows the names of
-    its classes, and how the authors of the weights resize and crop images. It
-    still does after it was saved and loaded as a `.keras` file, but
-    `to_stock_layers` loses this, and so do the networks in `weights/` if Keras
-    alone loads them: give `names`, `crop` and `interpolation` then.
+    A network that was built with trained weights stores the names of its
+    classes, and how the authors of the weights resize and crop images. A
+    `.keras` file contains this information too. `to_stock_layers` loses it, and
+    so does a network in `weights/` that Keras alone has loaded. In these cases,
+    pass `names`, `crop` and `interpolation`.
 
     Args:
         model: `keras.Model` that takes raw images, 0 to 255, and returns
             probabilities, as builders return it by default.
         images: path, `PIL.Image.Image`, array, or a sequence of these. See
             `load_images`.
-        names: data set's name or sequence of str. The names of the classes.
-            Defaults to `None`, those that the model knows. If it knows none,
-            1,000 classes are taken to be ImageNet's.
-        top: int. How many classes to return for each image. Defaults to `5`.
+        names: str or sequence of str. The name of a data set, or the names of
+            the classes. Defaults to `None`, the names that the model stores. If
+            it stores none and has 1,000 classes, they are those of ImageNet.
+        top: int. The number of classes to return for each image. Defaults to
+            `5`.
         crop: float. See `load_images`. Defaults to `None`, that of
             `image_transform`.
         interpolation: str. See `load_images`. Defaults to `None`, that of
             `image_transform`.
-        batch_size: int. Images that are predicted at a time. Defaults to
-            `32`.
+        batch_size: int. Defaults to `32`.
 
     Returns:
-        A list with one entry for each image: a list of pairs
-        `(class name, probability)`, the likeliest first.
+        A list with one entry for each image, a list of
+        `(class name, probability)` pairs with the most likely class first.
 
     Raises:
-        ValueError: If an argument is not allowed, an image cannot be read,
-            nothing tells the names of the classes, or the model does not
+        ValueError: If an argument is invalid, if an image cannot be read, if
+            the names of the classes are unknown, or if the model does not
             normalize images itself or does not return probabilities.
 
     Example:
@@ -142,8 +142,8 @@ def predict_images(
     transform |= {k: v for k, v in given.items() if v is not None}
     if transform["channels"] not in _MODES:
         raise ValueError(
-            "`model` should take images of 1, 3 or 4 channels, as photographs "
-            f"have. Received: a model of {transform['channels']} channels"
+            "`model` should take images with 1, 3 or 4 channels. Received: a "
+            f"model for images with {transform['channels']} channels"
         )
     names = _class_names(model, names)
     images = _listed(images)
@@ -159,18 +159,18 @@ def predict_images(
 
 
 def image_transform(model: keras.Model) -> dict[str, Any]:
-    """Returns how photographs become the images that a model takes.
+    """Returns how `load_images` should prepare photographs for a model.
 
     Args:
         model: `keras.Model` that takes raw images, 0 to 255, as builders
             return it by default.
 
     Returns:
-        A dict of arguments of `load_images`: `"size"` and `"channels"` are
+        A dict of arguments of `load_images`. `"size"` and `"channels"` are
         those of the model's input. `"crop"` and `"interpolation"` are those
         that the authors of the trained weights state, for images of this size
-        if they distinguish sizes. If the model does not know them, they are
-        0.875 and `"bilinear"`; up to 64 pixels, `"crop"` is 1.
+        if they distinguish sizes. If the model does not store them, they are
+        0.875 and `"bilinear"`, and `"crop"` is 1 for images of up to 64 pixels.
 
     Raises:
         ValueError: If the model does not normalize images itself, or does not
@@ -196,11 +196,11 @@ def image_transform(model: keras.Model) -> dict[str, Any]:
 
 
 def _image_shape(model):
-    """Height, width and channels of the images of a model."""
+    """Returns the height, width and channels of a model's images."""
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
         raise ValueError(
-            "`model` should be a model of images of one size; build it with "
+            "`model` should take images of one size: build it with "
             f"`input_shape`. Received: a model with input_shape={shape}"
         )
     if graphs.image_moments(model) is None:
@@ -216,10 +216,10 @@ def _image_shape(model):
 
 
 def _class_names(model, names):
-    """The names of a model's classes: those given, known, or ImageNet's."""
+    """Returns the names of a model's classes: given, stored, or ImageNet's."""
     classes = model.output_shape[-1]
     if names is None:
-        names = _known_names(model)
+        names = _stored_names(model)
     if names is None and classes == DATASETS["imagenet2012"].classes:
         names = "imagenet2012"
     if isinstance(names, str):
@@ -241,10 +241,11 @@ def _class_names(model, names):
     return names
 
 
-def _known_names(model):
-    """The names of the classes of the weights that a model was built with.
+def _stored_names(model):
+    """Returns the names of the classes that a model stores, or `None`.
 
-    They are those of the builder's classifier, and of no other.
+    They are those of the builder's classifier. If the user has added another
+    classifier, its classes are unknown.
     """
     weighted = [x for x in graphs.layers_within(model) if x.weights]
     top = [x for x in weighted if not graphs.is_graph(x)][-1:]
@@ -264,7 +265,7 @@ def _check_probabilities(predictions):
 
 
 def _listed(images):
-    """A list of images, of one image or several."""
+    """Returns a list of images, from one image or several."""
     one = isinstance(images, (str, os.PathLike)) or hasattr(images, "convert")
     if isinstance(images, np.ndarray):
         one = images.dtype != object and images.ndim < 4
@@ -283,7 +284,7 @@ def _listed(images):
 
 
 def _read(image):
-    """The `PIL.Image.Image` of a path, an image or an array."""
+    """Returns the `PIL.Image.Image` of a path, an image or an array."""
     if isinstance(image, (str, os.PathLike)):
         return read_file(image)
     Image, _ = _pillow()
@@ -291,30 +292,29 @@ def _read(image):
         return Image.fromarray(_checked_array(image))
     if not isinstance(image, Image.Image):
         raise ValueError(
-            "`images` should be paths, images of Pillow or arrays. "
+            "`images` should be paths, Pillow images or arrays. "
             f"Received: {image!r}"
         )
-    with _readable("an image of Pillow"):
+    with _readable("a Pillow image"):
         _check_depth(image)
-        image.load()  # it may be that of a damaged file
+        image.load()  # its file may be damaged
     return image
 
 
 def read_file(path, draft=False):
-    """Reads the image in a file, and turns it as its EXIF data say.
+    """Reads the image in a file, and rotates it according to its EXIF data.
 
     Args:
         path: str or path.
-        draft: bool. Whether JPEG images are decoded to an eighth of their
-            size, which is enough to find damage, and faster. Defaults to
-            `False`.
+        draft: bool. Whether to decode JPEG images at an eighth of their size,
+            which is faster, and enough to find damage. Defaults to `False`.
 
     Returns:
-        A `PIL.Image.Image` of 8 bits a channel.
+        A `PIL.Image.Image` with 8 bits per channel.
 
     Raises:
         ValueError: If Pillow is not installed or cannot read the file, or if
-            the image has more bits.
+            the image has more than 8 bits per channel.
     """
     Image, ImageOps = _pillow()
     with _readable(os.fspath(path)), Image.open(path) as image:
@@ -330,7 +330,7 @@ def _pillow():
         from PIL import Image, ImageOps
     except ImportError as error:
         raise ValueError(
-            "`images` are read with Pillow, which is not installed: "
+            "Pillow is needed to read `images`, but is not installed: "
             "pip install pillow"
         ) from error
     return Image, ImageOps
@@ -338,25 +338,25 @@ def _pillow():
 
 @contextlib.contextmanager
 def _readable(name):
-    """Turns what Pillow raises for an image into an error that names it."""
+    """Context manager that turns Pillow's errors into one with the name."""
     Image, _ = _pillow()
     errors = OSError, SyntaxError, ValueError, Image.DecompressionBombError
     try:
         yield
     except errors as error:
         raise ValueError(
-            "`images` should be images of 8 bits a channel that can be read. "
+            "`images` should be readable images with 8 bits per channel. "
             f"Received: {name}: {error}"
         ) from error
 
 
 def _check_depth(image):
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"it has more than 8 bits a channel ({image.mode})")
+        raise ValueError(f"it has more than 8 bits per channel ({image.mode})")
 
 
 def _checked_array(array):
-    """An array that Pillow takes: gray images have no axis of channels."""
+    """Returns an array that Pillow takes, without the channel axis if gray."""
     channels = array.shape[2:]
     if (
         array.dtype != np.uint8
@@ -366,18 +366,18 @@ def _checked_array(array):
     ):
         raise ValueError(
             "An array in `images` should be uint8, 0 to 255, of shape (height, "
-            "width) or (height, width, channels) with 1, 3 or 4 channels. "
+            "width) or (height, width, channels), with 1, 3 or 4 channels. "
             f"Received: {array.dtype} of shape {array.shape}"
         )
     return array[..., 0] if channels == (1,) else array
 
 
 def _cut(image, size, crop, interpolation):
-    """Resizes an image by its shorter side, and cuts out its center."""
+    """Resizes an image so that its shorter side fits, and crops its center."""
     from PIL import Image
 
     height, width = (math.floor(side / crop) for side in size)
-    # What torchvision does to the longer side: the fraction is dropped.
+    # As in torchvision, the longer side is rounded down.
     if height * image.width >= width * image.height:
         width = int(height * image.width / image.height)
     else:

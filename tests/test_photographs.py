@@ -294,7 +294,7 @@ def encoded(image, format):
         ),
         (
             encoded(Image.fromarray(np.zeros((9, 9), "uint16")), "png"),
-            "8 bits a channel",
+            "8 bits per channel",
         ),
     ],
 )
@@ -303,7 +303,7 @@ def test_files_that_cannot_be_read(contents, complaint, tmp_path):
     path.write_bytes(contents)
     with pytest.raises(ValueError, match=complaint):
         keras_resfam.load_images(path, 16)
-    with pytest.raises(ValueError, match="that can be read"):
+    with pytest.raises(ValueError, match="readable images"):
         keras_resfam.load_images(tmp_path, 16)
 
 

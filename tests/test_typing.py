@@ -22,6 +22,8 @@ fast = keras_resfam.compiled(keras_resfam.fold_batch_norm(model))
 names = keras_resfam.decode_predictions(model.predict([]), "cifar10", top=1)
 lengths = analysis.path_lengths(model)
 trained = keras_resfam.list_weights("DMRNet")
+triple = keras_resfam.WideResNet(40, 2, block=(3, 3, 3), blocks=4)
+plain = keras_resfam.OrthoPlainNet(modulation=2.0)
 """
 
 

@@ -1,15 +1,15 @@
-"""The commands that train, measure and publish networks, and their rooms.
+"""The commands that train, measure and publish networks.
 
 Each command runs as `python training/train.py` or `python -m training.train`
-from the project's root. What the commands share is in the rooms:
+from the project's root. Their code is in these packages:
 
-    startup     options, backend and machine: what a command begins with
-    recipes     the papers' numbers
-    images      data sets, batches, augmentation
+    startup     options, the backend and the machine
+    recipes     the numbers of the papers
+    images      data sets, batches and augmentation
     run         a training run in its folder
-    networks    what evaluate, analyse and package load and describe
-    benchmarks  what benchmark measures
-    studies     what analyse runs, and the page on which it shows it
-    page        the page that demo makes, on which a network is taken apart
-    examples    short programs that show what the package is for
+    networks    trained networks: loading, measuring, packaging, publishing
+    benchmarks  the measurements of benchmark.py
+    studies     the studies of analyse.py, and its HTML page
+    page        the page of demo.py, in the browser
+    examples    short programs that use the package
 """

@@ -2,9 +2,9 @@
 
     python training/analyse.py weights/<name> --out analysis/<name>
 
-writes lesions.csv, path_lengths.csv, gradients.csv, the pictures as SVG, and
-index.html, which shows them all. A run that was stopped goes on where it was.
-The network can be any residual Keras model:
+writes lesions.csv, path_lengths.csv, gradients.csv, charts as SVG, and
+index.html, which shows all of them. An interrupted run can be continued by the
+same command. The network can be any residual Keras model:
 
     python training/analyse.py mine.keras --dataset flowers \\
         --data-dir flowers --out analysis/mine
@@ -12,8 +12,8 @@ The network can be any residual Keras model:
     python training/analyse.py untrained --builder ResNet --set depth=110 \\
         --benchmark
 
-prints only the cost of all single deletions, for which neither the weights
-nor the images matter.
+only prints the cost of all single deletions, which depends neither on the
+weights nor on the images.
 """
 
 import importlib.util
@@ -36,7 +36,7 @@ def parse_arguments(arguments=None):
 
     def most(name, default, text):
         text = f"{text} (default: {default}; 0: none)"
-        add(name, type=int, default=default, help=text)
+        add(name, type=command_line.at_least(0), default=default, help=text)
 
     command_line.add_network(add)
     add(
@@ -50,18 +50,21 @@ def parse_arguments(arguments=None):
     add(
         "--examples",
         type=command_line.positive,
-        help="use only so many images, the first ones (default: all)",
+        help="the number of images, the first ones (default: all)",
     )
-    count(
-        "--gradient-examples", 100, "images whose gradients are split by length"
-    )
-    count("--gradient-samples", 10, "draws of paths for each of those images")
-    most("--deletions", 20, "delete 1, 2, ... so many random blocks at once")
-    most("--swaps", 10, "swap 1, 2, ... so many random pairs of blocks")
-    most("--repetitions", 10, "run 1, 2, ... so many random blocks twice")
-    count("--trials", 10, "random trials of each such number")
+    count("--gradient-examples", 100, "images for the gradients by path length")
+    count("--gradient-samples", 10, "draws of paths for each of these images")
+    most("--deletions", 20, "most random blocks to delete at once")
+    most("--swaps", 10, "most random pairs of blocks to swap")
+    most("--repetitions", 10, "most random blocks to run twice")
+    count("--trials", 10, "random trials of each number up to these")
     count("--batch-size", 100, "images at a time")
-    add("--seed", type=int, default=0, help="of all draws (default: 0)")
+    add(
+        "--seed",
+        type=command_line.at_least(0),
+        default=0,
+        help="of all draws (default: 0)",
+    )
     command_line.add_backend(add)
     add("--benchmark", action="store_true", help="print costs and stop")
     options = parser.parse_args(arguments)
@@ -76,8 +79,8 @@ def main(arguments=None):
     options = parse_arguments(arguments)
     if not (options.benchmark or importlib.util.find_spec("matplotlib")):
         sys.exit(
-            "analyse.py: the pictures are drawn by matplotlib, which is not "
-            'installed: pip install -e ".[plots]"'
+            "analyse.py: charts need matplotlib, which is not installed: "
+            'pip install -e ".[plots]"'
         )
     with command_line.exit_on_error("analyse.py"):
         backend.start(options.backend)
@@ -91,7 +94,7 @@ def main(arguments=None):
 
 
 def network_to_time(options):
-    """The network that is named, or an untrained one."""
+    """Returns the network that is named, or an untrained one."""
     from training.networks import loading
 
     if options.network != "untrained":

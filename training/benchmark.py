@@ -4,20 +4,20 @@
     python training/benchmark.py --networks dmrnet-56 --precisions bfloat16
     python training/benchmark.py --quick
 
-Training steps (`fit`, from NumPy arrays) and inference (`predict_on_batch` of
-the model with its batch normalizations folded, from NumPy to NumPy), on every
-backend that is installed, on torch also compiled (inference by `predictor`),
-and inference of the folded model exported to ONNX Runtime, against PyTorch
-(pytorchcv's networks, torchvision's and timm's ImageNet forms, and a plain
-rendering of DMRNet), ONNX Runtime and tf2cv.
-What is not installed, or has no such network, is reported as absent.
+It measures training steps (`fit`, from NumPy arrays) and inference
+(`predict_on_batch` of the folded model, from NumPy to NumPy) on each backend
+that is installed; on torch also compiled (inference by `predictor`); and
+inference of the folded model in ONNX Runtime. It compares them with PyTorch
+(pytorchcv's networks, torchvision's and timm's ImageNet forms, and an
+implementation of DMRNet), ONNX Runtime and tf2cv. Implementations that are not
+installed, or do not have the network, are reported as absent.
 
-Each implementation runs in a process of its own, with the network and its
-variants. The processes take turns, a sample each, while the others wait, so
-that other work of the machine slows all of them alike. Compilation and warm-up
-are not in the samples. A figure is the median of all rounds; behind it is the
-distance between the quartiles, in percent. Ctrl-C or SIGTERM ends the benchmark
-with what has been measured until then.
+Each implementation runs in its own process, with the network and its variants.
+The processes take turns, one sample each, while the others wait, so that other
+work of the machine slows all of them alike. Samples do not include compilation
+and warm-up. A figure is the median of all rounds, followed by the distance
+between the quartiles in percent. Ctrl-C or SIGTERM ends the benchmark with the
+figures measured so far.
 
     python -m training.benchmarks.input_pipeline --data-dir DIR
 
@@ -54,51 +54,35 @@ QUICK = {"precisions": ["float32"], "batch": 8, "rounds": 2, "seconds": 0.05}
 def parse_arguments(arguments=None):
     summary, _, rest = __doc__.partition("\n")
     parser = command_line.parser(summary, epilog=rest)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--networks",
         nargs="+",
         choices=contenders.NETWORKS,
         default=["wrn-16-4"],
         help="several take hours on a CPU (default: wrn-16-4)",
     )
-    parser.add_argument(
-        "--backends",
-        nargs="*",
-        choices=contenders.OURS,
-        default=[*contenders.OURS],
-    )
-    parser.add_argument(
-        "--peers",
-        nargs="*",
-        choices=contenders.PEERS,
-        default=[*contenders.PEERS],
-    )
-    parser.add_argument(
-        "--precisions", nargs="+", choices=("float32", "bfloat16")
-    )
-    parser.add_argument(
-        "--batch", type=command_line.positive, help="images a step"
-    )
-    parser.add_argument(
-        "--rounds", type=command_line.positive, help="samples of each figure"
-    )
-    parser.add_argument(
-        "--seconds", type=duration, help="least duration of a sample"
-    )
-    parser.add_argument(
+    for option, known in (
+        ("--backends", contenders.OURS),
+        ("--peers", contenders.PEERS),
+    ):
+        add(option, nargs="*", choices=known, default=[*known])
+    add("--precisions", nargs="+", choices=("float32", "bfloat16"))
+    add("--batch", type=command_line.positive, help="images a step")
+    add("--rounds", type=command_line.positive, help="samples of each figure")
+    add("--seconds", type=duration, help="least duration of a sample")
+    add(
         "--quick",
         action="store_true",
         help="a trial of the benchmark itself: shallow networks, few images",
     )
-    parser.add_argument(
+    add(
         "--profile",
         action="store_true",
         help="also print the operations that take the time of a step, for our "
         "own backends, on a CPU, and with JAX on a GPU",
     )
-    parser.add_argument(
-        "--csv", type=pathlib.Path, help="file to write all figures to"
-    )
+    add("--csv", type=pathlib.Path, help="file to write all figures to")
     options = parser.parse_args(arguments)
     for name, value in (QUICK if options.quick else DEFAULTS).items():
         if getattr(options, name) is None:
@@ -111,9 +95,9 @@ def parse_arguments(arguments=None):
 
 
 def duration(text):
-    """An argument's seconds, above 0."""
+    """The argument type of seconds, above 0."""
     if not float(text) > 0:
-        raise argparse.ArgumentTypeError(f"should be above 0, not {text}")
+        raise argparse.ArgumentTypeError(f"should be above 0. Received: {text}")
     return float(text)
 
 

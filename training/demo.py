@@ -1,15 +1,15 @@
-"""Makes a page on which anyone takes a trained network apart.
+"""Writes a web page on which visitors take a trained network apart.
 
     python training/demo.py weights/<name> --out site
     python -m http.server --directory site
 
 writes a folder of static files. The page runs the network in the visitor's
-browser: blocks are clicked away or swapped, and the error moves. Any web
-server or file host serves it; `publish.py --space` makes it a Space.
+browser: a click deletes or swaps blocks, and the error changes. Any web server
+can host it, and `publish.py --space` publishes it as a Space.
 
-The sample images are scikit-learn's digits for networks of these; for others
-they come from `--data-dir`, and without it visitors bring their own. With
-`--study` the page shows the charts of a folder that analyse.py has written.
+Networks for scikit-learn's digits have these as sample images. For others, they
+come from `--data-dir`. Without it, the page has only the visitor's images. With
+`--study`, the page shows the charts of a folder that analyse.py has written.
 """
 
 import os
@@ -40,7 +40,7 @@ def parse_arguments(arguments=None):
         "--examples",
         type=command_line.positive,
         default=200,
-        help="use only so many images, the first ones (default: 200)",
+        help="the number of images, the first ones (default: 200)",
     )
     add(
         "--study",
@@ -63,18 +63,18 @@ def main(arguments=None):
 
 
 def start_torch():
-    """Imports Keras with PyTorch, which exports the network."""
+    """Imports Keras with PyTorch, which is needed to export the network."""
     chosen = os.environ.get("KERAS_BACKEND", "torch")
     if chosen != "torch":
         raise ValueError(
-            "`KERAS_BACKEND` should be torch or not be set, as PyTorch writes "
-            f"the network for the browser. Received: KERAS_BACKEND={chosen}"
+            "`KERAS_BACKEND` should be torch or unset, because PyTorch exports "
+            f"the network. Received: KERAS_BACKEND={chosen}"
         )
     missing = [name for name in ("torch", "onnx") if not find_spec(name)]
     if missing:
         raise ValueError(
-            f"{' and '.join(missing)}, which write the network for the "
-            'browser, should be installed: pip install -e ".[demo]"'
+            f"{' and '.join(missing)} should be installed to export the "
+            'network: pip install -e ".[demo]"'
         )
     backend.start("torch")
 

@@ -8,8 +8,8 @@
 
 The network is a training run, a file of its weights, a folder of `weights/`, a
 model that Keras has saved, or what a builder takes as `weights`. The numbers of
-a run are also written to its result.json. The model card of a folder shows the
-numbers of its network; `--update` measures them anew:
+a run are also written to its result.json. The model card of a folder has the
+numbers of its network, which `--update` replaces:
 
     python training/evaluate.py weights/dmrnet_14_cifar10_short --calibrate \
         --corruptions --examples 1000 --ood cifar100 --update
@@ -37,51 +37,51 @@ def parse_arguments(arguments=None):
         "--output",
         type=pathlib.Path,
         metavar="PATH",
-        help="a file for the numbers (default: the run's result.json, if a "
-        "run is measured on its test split)",
+        help="a file for the numbers (default: the run's result.json, if it is "
+        "measured on its test split)",
     )
     add_questions(add)
     add(
         "--update",
         action="store_true",
-        help="puts the numbers into the network's folder of weights/, its "
+        help="write the numbers into the network's folder of weights/, its "
         "card and the registry",
     )
     return parser.parse_args(arguments)
 
 
 def add_questions(add):
-    """Adds the options that ask for more than the error."""
+    """Adds the options that measure more than the error."""
     add(
         "--calibrate",
         action="store_true",
-        help="fits a temperature on images that the run has held out, or, "
-        "without any, on every second image, and measures it on the others",
+        help="fit a temperature on images that the run has held out, or else "
+        "on every second image, and measure it on the others",
     )
     add(
         "--fit-on",
         metavar="SPLIT",
-        help="the images on which --calibrate fits",
+        help="the images for --calibrate",
     )
     add(
         "--corruptions",
         action="store_true",
-        help="measures the error on images with noise, blur, fog and others "
-        "of CIFAR-10-C, for images of 32 x 32 pixels",
+        help="measure the error with noise, blur, fog and others of "
+        "CIFAR-10-C, for images of 32 x 32 pixels",
     )
     add(
         "--examples",
         type=command_line.positive,
-        help="how many images are corrupted, the first ones (default: all)",
+        help="the number of corrupted images, the first ones (default: all)",
     )
     add(
         "--ood",
         action="append",
         default=[],
         metavar="DATASET",
-        help="measures how well the network's certainty tells its images "
-        "from those of a data set of other classes, or of a folder of images; "
-        "may be repeated",
+        help="measure how well the network's confidence separates its images "
+        "from those of a data set of other classes, or in a folder; may be "
+        "repeated",
     )
     add(
         "--reliability",

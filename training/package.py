@@ -1,18 +1,18 @@
-"""Makes the folder that is published of a training run.
+"""Writes the folder that publishes a training run.
 
     python training/package.py runs/digits
 
 The folder, `weights/<name>/`, has exactly the files of its Hub repository, and
-the registry of keras_resfam lists it. The network is measured as it is
-published, its kernels rounded to float16, on the test split of its data set.
-Nothing in the folder is typed by hand: the same run on the same machine, with
-the same versions and backend, gives the same folder, byte for byte. (Its date
-is that of the run's file of weights.)
+is added to the registry of keras_resfam. The network is measured in its
+published form, with kernels rounded to float16, on the test split of its data
+set. Nothing in the folder is written by hand: the same run on the same machine,
+with the same versions and backend, gives the same folder, byte for byte. (Its
+date is that of the run's file of weights.)
 
     python training/package.py --table
 
-writes the tables of trained networks in README.md and weights/README.md anew,
-from the folders.
+updates the tables of trained networks in README.md and weights/README.md from
+the folders.
 """
 
 import pathlib
@@ -32,12 +32,12 @@ def parse_arguments(arguments=None):
     parser.add_argument(
         "--table",
         action="store_true",
-        help="writes the documents' tables, of all networks",
+        help="update the tables of all networks in the documents",
     )
     parser.add_argument(
         "--suffix",
         default="",
-        help="to name a variant of a network that is already in weights/",
+        help="the end of the name, for a variant of a network in weights/",
     )
     command_line.add_data_dir(parser.add_argument)
     command_line.add_backend(parser.add_argument)
@@ -49,7 +49,7 @@ def main(arguments=None):
     with command_line.exit_on_error("Not packaged"):
         if options.run is None and not options.table:
             raise ValueError(
-                "There should be a run's folder, or `--table`. Received: none"
+                "The folder of a run, or `--table`, is required. Received: none"
             )
         backend.start(options.backend)
         from keras_resfam.pretrained import registry

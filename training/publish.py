@@ -6,11 +6,11 @@
     python training/publish.py --space ORG/NAME site
 
 The command needs a token that may write (`hf auth login`, or HF_TOKEN). It
-prints the commit, and pins it in the registry of keras_resfam. To publish the
-same bytes again changes nothing. With `--timm` it publishes the network in the
-form that timm loads, if timm has such a network, in a repository of its own
-that is not pinned. With `--space` it publishes a page that demo.py has written
-as a static Space. Both are likewise one commit.
+prints the commit, and pins it in the registry of keras_resfam. Publishing the
+same bytes again changes nothing. With `--timm`, it publishes the network in the
+form that timm loads, if timm has such a network, in a separate repository that
+is not pinned. With `--space`, it publishes a page that demo.py has written as a
+static Space. Each of these is one commit too.
 """
 
 import dataclasses
@@ -85,7 +85,7 @@ def publish_network(options):
         from keras_resfam.pretrained.files import describe
         from training.networks import packaging, publishing
 
-        # What is checked is what is sent, whatever becomes of the folder.
+        # The copy is what is checked and sent, even if the folder changes.
         folder = copied(options.folder.resolve(), pathlib.Path(parent))
         packaging.check(folder)
         repository, files = form(folder, options)
@@ -111,7 +111,7 @@ def publish_network(options):
 
 
 def form(folder, options):
-    """The repository of a network and its files, as Keras or timm has them."""
+    """Returns a network's repository and files, in Keras's or timm's form."""
     from keras_resfam.pretrained import registry
     from training.networks import publishing, timm_form
 
@@ -140,7 +140,7 @@ def copied(folder, parent):
     if not folder.is_dir():
         raise ValueError(
             "`folder` should be a folder of weights/. "
-            f"Received: {folder}, which is none"
+            f"Received: {folder}, which is not a folder"
         )
     return shutil.copytree(folder, parent / folder.name)
 

@@ -2,23 +2,23 @@
 
     python training/train.py
 
-trains a small DMRNet on scikit-learn's handwritten digits: real images,
-nothing downloaded, under a minute on two cores.
+trains a small DMRNet on scikit-learn's handwritten digits, which need no
+download, in under a minute on two cores.
 
     python training/train.py --list
     python training/train.py --recipe wrn_28_10_cifar10
 
-show the recipes of the papers, and run one. Its data come through TensorFlow
-Datasets, or from arrays that `--data-dir` names. A recipe's name ends in its
-data set; the suffix `_noaug` means no augmentation, and `_short` a shorter
-schedule by this project. Networks called `orthonormal_plain` are trained with
-the regulariser, `ortho_plain` also with gradient modulation, and `plain` with
-neither.
+list the recipes of the papers, and run one. The data come from TensorFlow
+Datasets, or from the arrays or images in `--data-dir`. The name of a recipe
+ends in its data set. The suffix `_noaug` means no augmentation, and `_short` a
+shorter schedule by this project. Networks called `orthonormal_plain` are
+trained with the regularizer, `ortho_plain` also with gradient modulation, and
+`plain` with neither.
 
 A run has a folder, by default runs/<recipe>. After Ctrl-C, a kill or a full
-disk, the same command goes on from the last checkpoint, and gives the result
-of an uninterrupted run. A complete run is never changed: the default folder
-is then runs/<recipe>-2.
+disk, the same command continues from the last checkpoint, and the result is
+that of an uninterrupted run. A complete run is never changed: the default
+folder is then runs/<recipe>-2.
 """
 
 import pathlib
@@ -32,12 +32,12 @@ from training import recipes
 from training.startup import backend, command_line, hardware
 
 EXAMPLES = """\
-any number of a recipe can be changed:
+Any field of a recipe can be changed:
 
     python training/train.py --recipe dmrnet_56_cifar10 \\
         --set arguments.branches=4 --set mixup=0.2 --run-dir runs/four
 
-images to choose the best epoch by are held out of the training set:
+Training images can be held out to select the best epoch:
 
     python training/train.py --recipe wrn_16_8_cifar10 --set validation=5000
 """
@@ -46,6 +46,16 @@ images to choose the best epoch by are held out of the training set:
 def parse_arguments(arguments=None):
     parser = command_line.parser(__doc__, epilog=EXAMPLES)
     add = parser.add_argument
+    add_recipe(add)
+    command_line.add_data_dir(add)
+    command_line.add_backend(add)
+    add_run(add)
+    add_execution(add)
+    return parser.parse_args(arguments)
+
+
+def add_recipe(add):
+    """Adds the options that choose a recipe and change it."""
     add("--recipe", default="digits", help="what to train (default: digits)")
     add(
         "--list",
@@ -54,14 +64,6 @@ def parse_arguments(arguments=None):
         metavar="PART",
         help="print the recipes, or those with PART in their names, and stop",
     )
-    command_line.add_data_dir(add)
-    add(
-        "--run-dir",
-        type=pathlib.Path,
-        metavar="PATH",
-        help="the run's folder (default: runs/<recipe>)",
-    )
-    command_line.add_backend(add)
     add(
         "--epochs",
         type=int,
@@ -84,63 +86,64 @@ def parse_arguments(arguments=None):
         help="change any field of the recipe, or arguments.<name> of its "
         "builder; may be repeated",
     )
+
+
+def add_run(add):
+    """Adds the options of the run and its folder."""
+    add(
+        "--run-dir",
+        type=pathlib.Path,
+        metavar="PATH",
+        help="the run's folder (default: runs/<recipe>)",
+    )
     add(
         "--seed",
-        type=int,
+        type=command_line.at_least(0),
         default=0,
         help="of the weights, the order and the augmentation (default: 0)",
     )
     add(
         "--save-every",
-        type=int,
+        type=command_line.positive,
         default=500,
         metavar="STEPS",
         help="steps between checkpoints within an epoch (default: 500)",
     )
     add(
         "--evaluate-every",
-        type=int,
+        type=command_line.positive,
         default=1,
         metavar="EPOCHS",
         help="epochs between evaluations, and so between rows of the log; more "
-        "than 1 saves time where epochs are short (default: 1)",
-    )
-    add(
-        "--steps-per-execution",
-        type=int,
-        default=1,
-        metavar="STEPS",
-        help="steps that run together, with jax or tensorflow, so that a GPU "
-        "need not wait for Python where steps are short. The loss, signals "
-        "and checkpoints are handled after them (default: 1)",
-    )
-    add(
-        "--distribute",
-        nargs="?",
-        type=int,
-        const=0,
-        metavar="N",
-        help="train on all devices, with jax or tensorflow; N splits the "
-        "processor into N devices, to try it without accelerators",
+        "than 1 saves time if epochs are short (default: 1)",
     )
     add(
         "--quiet",
         action="store_true",
         help="print a line for each epoch instead of a progress bar",
     )
-    options = parser.parse_args(arguments)
-    for flag, value, least in (
-        ("--seed", options.seed, 0),
-        ("--save-every", options.save_every, 1),
-        ("--evaluate-every", options.evaluate_every, 1),
-        ("--steps-per-execution", options.steps_per_execution, 1),
-        ("--distribute", options.distribute, 0),
-    ):
-        if value is not None and value < least:
-            parser.error(
-                f"{flag} should be at least {least}. Received: {flag} {value}"
-            )
-    return options
+
+
+def add_execution(add):
+    """Adds the options that say how steps are executed."""
+    add(
+        "--steps-per-execution",
+        type=command_line.positive,
+        default=1,
+        metavar="STEPS",
+        help="steps that run together, with jax or tensorflow, so that a GPU "
+        "does not wait for Python if steps are short. The loss, signals and "
+        "checkpoints are handled after them (default: 1)",
+    )
+    add(
+        "--distribute",
+        nargs="?",
+        type=command_line.at_least(0),
+        const=0,
+        metavar="N",
+        help="train on all devices, with jax or tensorflow; N splits the "
+        "processor into N devices, to try it without accelerators",
+    )
 
 
 def main(arguments=None):
@@ -163,7 +166,7 @@ def main(arguments=None):
 
 
 def chosen_recipe(options):
-    """The recipe with the options' changes."""
+    """Returns the recipe, changed as the options say."""
     recipe = recipes.find(options.recipe)
     if options.epochs is not None:
         recipe = recipe.with_epochs(options.epochs)
@@ -178,7 +181,7 @@ def chosen_recipe(options):
 
 
 def prepared_run(recipe, options):
-    """Builds the run, with Keras, which is imported by now."""
+    """Builds the run. Keras has to be imported before."""
     from training.run import distribution, run_folder, session
 
     devices = None
@@ -188,17 +191,17 @@ def prepared_run(recipe, options):
     return session.prepare(
         recipe,
         folder,
-        options.seed,
-        options.data_dir,
-        devices,
-        options.save_every,
-        options.steps_per_execution,
-        options.evaluate_every,
+        seed=options.seed,
+        data_dir=options.data_dir,
+        devices=devices,
+        save_every=options.save_every,
+        steps_per_execution=options.steps_per_execution,
+        evaluate_every=options.evaluate_every,
     )
 
 
 def note_precision(precision):
-    """Warns where bfloat16 costs time instead of saving it."""
+    """Warns if bfloat16 is slower than float32 on this machine."""
     import keras
 
     if (
@@ -214,7 +217,7 @@ def note_precision(precision):
 
 
 def train(run, verbose):
-    """Trains to the end; what may stop a run ends in a line."""
+    """Trains to the end. An error that stops the run is printed as a line."""
     from training.images import reading
     from training.run import loop, run_folder
     from training.run.description import (
@@ -222,12 +225,12 @@ def train(run, verbose):
         note_other_environment,
     )
 
-    # One of many processes writes, and keeps the folder for all of them.
+    # Only the first of several processes writes, and it locks the folder.
     first = run.devices.first
     try:
         with run_folder.lock_folder(run.folder) if first else nullcontext():
             with command_line.exit_on_error("train.py"):
-                if first:  # again: another may have begun here meanwhile
+                if first:  # another process may have started a run here
                     check_same_run(run.folder, run.description)
                 run.restore()
                 if first:

@@ -1,4 +1,4 @@
-"""Training with residual blocks switched on and off for every mini-batch."""
+"""Training with random residual blocks dropped in each mini-batch."""
 
 import numbers
 
@@ -14,34 +14,59 @@ from keras_resfam._checks import (
     is_iterable,
     plain,
 )
-from keras_resfam.analysis.finding import check_blocks, residual_chain, without
+from keras_resfam.analysis.chain import check_blocks, without
+from keras_resfam.analysis.finding import residual_chain
 from keras_resfam.backends.conditions import run_if
 
 _SCALINGS = (None, "training", "inference")
 
 
 def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
-    """Switches whole residual blocks on and off, anew for each mini-batch.
+    """Drops random residual blocks in training, new ones in each mini-batch.
 
-    With `active`, exactly that many blocks work in each batch (Veit et al.
-    2016, section 5: 23 of 54, so that a path's length is about that of the
-    effective paths). With `survival`, each block works with a probability of
-    its own: stochastic depth (Huang et al. 2016, whose survival falls linearly
-    with depth from 1 to 0.5; see `linear_survival`). Shortcuts always stay, so
-    blocks that change the shape are dropped like all others.
+    With `active`, exactly that many blocks are active in each mini-batch. In
+    Veit et al. 2016, section 5, these are 23 of 54, so that paths are about as
+    long as the effective paths. With `survival`, each block is active with its
+    own probability. This is stochastic depth (Huang et al. 2016), where the
+    probability falls linearly with depth from 1 to 0.5 (`linear_survival`).
+    Shortcuts always stay, so blocks that change the shape can be dropped too.
 
-    Only training is switched. At inference all blocks work; with `scale` of
-    `None` or `"training"` it is bit for bit the model's own, so the weights
-    can be used without this function. Stochastic depth as published scales
-    each branch by its survival at inference (`scale="inference"`). Of the rule
-    in Veit's retraining nothing is said that we know of.
+    In inference, all blocks are active. If `scale` is `None` or `"training"`,
+    the outputs are exactly those of `model`, so its weights can be used without
+    this function. The published stochastic depth multiplies each branch by its
+    survival probability in inference (`scale="inference"`). Veit et al. do not
+    state how they scale branches.
 
-    A dropped branch is not computed, and its moving statistics stay as they
-    are. Layers of it that something else reads or calls too are computed
-    always, and so is what leads to them. Dropping saves time on PyTorch and
-    TensorFlow; on JAX, on several devices of TensorFlow, and where a model
-    leaves the size of its images open, branches are computed and left out. On
-    processors XLA is slow here: leave `jit_compile` alone.
+    A dropped branch is not computed, and its moving statistics do not change.
+    Layers of a branch that are also used elsewhere are always computed, and so
+    are those before them. Dropping saves time on PyTorch and TensorFlow. On
+    JAX, on several devices with TensorFlow, and if the model's input has sizes
+    of `None`, dropped branches are computed and ignored. XLA is slow here on
+    CPUs, so `jit_compile` should keep its default.
+
+    Args:
+        model: functional `keras.Model` with residual blocks. It is not
+            changed.
+        active: int, from 0 to the number of blocks. The number of active
+            blocks in a mini-batch. Exactly one of `active` and `survival` is
+            required. Defaults to `None`.
+        survival: sequence of floats in `[0, 1]`, one for each block. The
+            probability that a block is active. Defaults to `None`.
+        scale: `None`, `"training"` (active branches are divided by their
+            survival probability in training) or `"inference"` (branches are
+            multiplied by it in inference). With `active`, the probability is
+            `active / blocks`. Defaults to `None`.
+        seed: int, or `None` for a random one. Defaults to `None`.
+
+    Returns:
+        A `keras.Model` that shares the layers of `model`. The layers of a
+        branch are inside one layer, `<branch>_switch`. To find or freeze them,
+        use `model`.
+
+    Raises:
+        ValueError: If an argument is invalid, or if `model` has no residual
+            blocks or drops blocks already. In training, if a layer of a branch
+            adds a loss (`activity_regularizer`).
 
     Example:
 
@@ -50,30 +75,8 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
     dropped = drop_blocks(model, active=23)
     dropped.compile("sgd", "sparse_categorical_crossentropy")
     dropped.fit(x_train, y_train)
-    model.save_weights("model.weights.h5")  # has learned with it
+    model.save_weights("model.weights.h5")  # the trained weights
     ```
-
-    Args:
-        model: functional `keras.Model` with residual blocks. Stays as it is.
-        active: int, from 0 to the number of blocks. How many blocks work in a
-            mini-batch.
-        survival: sequence of floats within 0 and 1, one for each block. Just
-            one of `active` and `survival` is given.
-        scale: `None`, `"training"` (working branches are divided by their
-            survival while training) or `"inference"` (branches are multiplied
-            by their survival otherwise). The survival is `active / blocks`
-            where `active` is given. Defaults to `None`.
-        seed: int, or `None` for a random one. Defaults to `None`.
-
-    Returns:
-        A `keras.Model` that shares the layers of `model`. Those of a branch
-        are within one layer, `<branch>_switch`: to find or freeze them, ask
-        `model`.
-
-    Raises:
-        ValueError: If an argument is not as above, or `model` has no residual
-            blocks, or drops some already. In training, if a layer of a branch
-            adds a loss of its own (`activity_regularizer`).
     """
     graph = graphs.read_single(model)
     if any(isinstance(step.operation, BlockSwitches) for step in graph.steps):
@@ -116,7 +119,10 @@ def drop_blocks(model, active=None, survival=None, scale=None, seed=None):
 
 
 def _with_gates(steps, join, gates):
-    """Has a join read gates, and it alone: others may read the branches."""
+    """Inserts gates between branches and a join.
+
+    Other steps that read the branches do not read the gates.
+    """
     pairs = zip(join.branches, gates, strict=True)
     gated = {id(x): gate.outputs[0] for x, gate in pairs}
     place = steps.index(join.step)
@@ -125,15 +131,15 @@ def _with_gates(steps, join, gates):
 
 
 def linear_survival(blocks, last=0.5):
-    """Survival probabilities that fall linearly with depth.
+    """Returns survival probabilities that fall linearly with depth.
 
-    `p_k = 1 - k / blocks * (1 - last)` for `k = 1 ... blocks`, as in Huang et
-    al. 2016, section 3.
+    They are `p_k = 1 - k / blocks * (1 - last)` for `k = 1 ... blocks`, as in
+    Huang et al. 2016, section 3.
 
     Args:
         blocks: int. The number of residual blocks.
-        last: float within 0 and 1. The last block's survival. Defaults to
-            `0.5`.
+        last: float in `[0, 1]`. The survival probability of the last block.
+            Defaults to `0.5`.
 
     Returns:
         A list of floats.
@@ -146,14 +152,14 @@ def linear_survival(blocks, last=0.5):
 def _checked_survival(blocks, active, survival, scale):
     if (active is None) == (survival is None):
         raise ValueError(
-            "Just one of `active` and `survival` should be given. "
+            "Exactly one of `active` and `survival` should be given. "
             f"Received: active={active}, survival={survival}"
         )
     check_choice("scale", scale, _SCALINGS)
     if active is not None:
         if not is_integer(active, 0) or active > blocks:
             raise ValueError(
-                f"`active` should be an integer within 0 and {blocks}, the "
+                f"`active` should be an integer from 0 to {blocks}, the "
                 f"number of blocks. Received: active={active!r}"
             )
         return [active / blocks] * blocks
@@ -174,10 +180,11 @@ class BlockSwitches(keras.layers.Layer):
     """Draws the factors of all blocks for a mini-batch.
 
     Args:
-        survival: list of floats. The probability of each block to work.
-        active: int or `None`. How many work in a mini-batch, if that is fixed.
-        scale: `None`, `"training"` or `"inference"`; see `drop_blocks`.
-        seed: int or `None`.
+        survival: list of floats. The probability that each block is active.
+        active: int or `None`. The number of active blocks, if it is fixed.
+            Defaults to `None`.
+        scale: See `drop_blocks`. Defaults to `None`.
+        seed: int or `None`. Defaults to `None`.
     """
 
     def __init__(self, survival, active=None, scale=None, seed=None, **kwargs):
@@ -220,22 +227,21 @@ class BlockSwitches(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_resfam")
 class BlockGate(keras.layers.Layer):
-    """A residual branch that is computed where its block works.
+    """A residual branch that is computed if its block is active.
 
     Args:
-        branch: `keras.Model`. Of one output.
-        block: int. The position of its factor.
-        scale: as of `BlockSwitches`. Inference is left alone unless it is
-            `"inference"`.
+        branch: `keras.Model` with one output.
+        block: int. The index of the block's factor.
+        scale: See `drop_blocks`. Defaults to `None`.
 
     Call arguments:
-        inputs: list of tensors: what the branch takes, and the factors of all
-            blocks.
+        inputs: list of tensors. The inputs of the branch, and the factors of
+            all blocks.
         training: bool. Defaults to `False`.
     """
 
     def __init__(self, branch, block, scale=None, **kwargs):
-        # A factor in half precision would be off by a part of all branches.
+        # In half precision, a factor would be rounded.
         super().__init__(autocast=False, **kwargs)
         self.branch = branch
         self.block = block
@@ -243,7 +249,7 @@ class BlockGate(keras.layers.Layer):
 
     def call(self, inputs, training=False):
         *given, factors = inputs
-        given, factor = self._given(given), factors[self.block]
+        given, factor = _unpacked(given), factors[self.block]
         if training:
             outputs = run_if(factor > 0, self.branch, given)
         else:
@@ -253,11 +259,7 @@ class BlockGate(keras.layers.Layer):
         return ops.cast(ops.multiply(outputs, factor), outputs.dtype)
 
     def compute_output_shape(self, input_shape):
-        return self.branch.compute_output_shape(self._given(input_shape[:-1]))
-
-    def _given(self, structure):
-        """As the branch takes it: by itself, where it is one."""
-        return structure[0] if len(structure) == 1 else structure
+        return self.branch.compute_output_shape(_unpacked(input_shape[:-1]))
 
     def get_config(self):
         config = {
@@ -271,3 +273,8 @@ class BlockGate(keras.layers.Layer):
     def from_config(cls, config):
         branch = keras.saving.deserialize_keras_object(config["branch"])
         return cls(**{**config, "branch": branch})
+
+
+def _unpacked(inputs):
+    """Returns a list of inputs, or the input if there is only one."""
+    return inputs[0] if len(inputs) == 1 else inputs

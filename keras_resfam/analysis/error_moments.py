@@ -1,12 +1,12 @@
-"""How large the error is on its way down (Xie et al. 2017, figure 3)."""
+"""The size of the backward error in each layer (Xie et al. 2017, figure 3)."""
 
 import keras
 from keras import ops
 
 from keras_resfam import graphs
 from keras_resfam._checks import as_array, check_flag
+from keras_resfam.analysis.chain import Chain
 from keras_resfam.analysis.data import check_classifier, images_and_labels
-from keras_resfam.analysis.finding import Chain
 from keras_resfam.analysis.path_gradients import check_floats, without_softmax
 from keras_resfam.backends.gradients import gradient, replace_gradient
 from keras_resfam.backends.moments import second_moment
@@ -21,9 +21,27 @@ _CONVOLUTIONS = (
 def error_moments(model, x, y, *, modulated=False):
     """Measures the error of one batch at the output of each convolution.
 
-    The error is the gradient of the mean cross-entropy, without penalties, as
-    in a step of training: batch normalization takes the moments of the batch.
-    The model stays as it is, its moving averages too.
+    The error is the gradient of the mean cross-entropy, without penalties, in
+    training mode: batch normalization uses the moments of the batch. The model
+    and its moving averages are not changed.
+
+    Args:
+        model: functional `keras.Model` with convolutions that returns softmax
+            probabilities or logits.
+        x: array of images.
+        y: array of labels: ints, or one-hot rows.
+        modulated: bool. Whether the `GradientModulation` layers of the model
+            act. Defaults to `False`.
+
+    Returns:
+        A dict from the names of the convolutions, the lowest first, to the
+        second moments (mean squares) of the errors, as floats. If a layer is
+        called several times, it is the sum over the calls.
+
+    Raises:
+        ValueError: If the model has no convolutions, is quantized, or returns
+            something other than softmax probabilities or logits; or if the
+            images or labels do not fit it.
 
     Example:
 
@@ -31,25 +49,6 @@ def error_moments(model, x, y, *, modulated=False):
     moments = list(error_moments(model, x_train[:128], y_train[:128]).values())
     moments[-1] / moments[0]  # the paper's figure 3
     ```
-
-    Args:
-        model: functional `keras.Model` with convolutions, whose output is
-            softmax probabilities or logits.
-        x: array of images.
-        y: array of labels: ints, or one-hot rows.
-        modulated: bool. Whether `GradientModulation` acts, where the model
-            has it; otherwise the errors are those of the network alone.
-            Defaults to `False`.
-
-    Returns:
-        A dict from the names of the convolutions, the lowest first, to the
-        second moments (mean squares) of the errors, as floats. Of a layer
-        that is called several times it is the sum.
-
-    Raises:
-        ValueError: If the model has no convolution, is quantized, or ends in
-            something else than a softmax or logits; or if the images or
-            labels do not fit it.
     """
     check_flag("modulated", modulated)
     graph = graphs.read_single(model, as_array("x", x).shape[1:])
@@ -59,7 +58,7 @@ def error_moments(model, x, y, *, modulated=False):
     images, labels = images_and_labels(x, y, model, chain)
     steps = [_in_training(step, modulated) for step in graph.steps]
     steps = without_softmax(steps)
-    # Each once, in the order of the first calls.
+    # Each name once, in the order of the first calls.
     names = dict.fromkeys(
         s.name for s in steps if isinstance(s.operation, _CONVOLUTIONS)
     )
@@ -99,7 +98,10 @@ def _in_training(step, modulated):
 
 
 def _probed(x, probe):
-    """`x`, whose error's second moment becomes the "gradient" of a scalar."""
+    """Returns `x`, and makes the error's second moment the gradient of `probe`.
+
+    `probe` is a scalar.
+    """
     return replace_gradient(
         lambda error, _: (error, second_moment(error)), x, probe
     )[0]

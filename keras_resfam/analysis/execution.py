@@ -1,10 +1,11 @@
-"""Runs a model block by block, compiled once however its blocks are laid out.
+"""Runs layouts of a model's blocks, which are compiled only once.
 
-Every lead, block and head becomes a small model of its own. Pieces of the same
-layers and shapes share one compiled function, which takes their weights as
-arguments: 54 blocks in three stages need five compilations or so. A swap or a
-repetition needs none, and a lesion only where something is left of a block: a
-projection, or the mean of several streams, once for blocks of a kind.
+The steps before each block, each block, and the head become small models.
+Pieces with the same layers and shapes share one compiled function, which takes
+their weights as arguments: 54 blocks in three stages need about five
+compilations. Swaps and repetitions need no others. A deletion needs one if it
+leaves layers, such as a projection or the mean of several streams, once for all
+blocks of the same kind.
 """
 
 import json
@@ -17,24 +18,24 @@ from keras_resfam.graphs.copies import for_inference
 
 
 def check_masks(graph):
-    """Refuses masks, which do not pass from one compiled piece to the next."""
+    """Checks that a graph has no masks, which pieces cannot pass on."""
     for step in graph.steps:
         masks = getattr(step.operation, "mask_zero", False)
         if masks or isinstance(step.operation, keras.layers.Masking):
             raise ValueError(
-                "`model` should make no masks, which would be lost between "
+                "`model` should not create masks, which are lost between "
                 f"its blocks. Received: model={graph.name} with the layer "
                 f"'{step.name}'"
             )
 
 
 def between_blocks(chain):
-    """What passes between the blocks of a chain.
+    """Finds the tensors that are passed on between the blocks of a chain.
 
     Returns:
-        Two lists, each with an entry for each block: the tensors that the
-        steps before it have to give, and the ids of those tensors that
-        something behind it reads.
+        A pair of lists with one entry per block: the tensors that the steps
+        before the block have to return, and the ids of the tensors that are
+        read after the block.
     """
     given, live = [], []
     following = [*chain.graph.outputs, *graphs.reads(chain.head)]
@@ -50,8 +51,11 @@ def between_blocks(chain):
 class BlockRunner:
     """Runs the layouts of a chain (see `surgery`) on batches.
 
+    Args:
+        chain: `Chain`.
+
     Attributes:
-        evaluations: int. How often a whole block has been run so far.
+        evaluations: int. The number of whole blocks that have been run.
     """
 
     def __init__(self, chain):
@@ -68,7 +72,7 @@ class BlockRunner:
         self._head = self._piece(chain.head, chain.graph.outputs)
 
     def predict(self, images, layout):
-        """The model's output for a batch, its blocks laid out anew."""
+        """Returns the output of a layout for a batch."""
         values = self._start(images)
         for place, blocks in enumerate(layout):
             values = self._run(self._leads[place], values)
@@ -76,16 +80,16 @@ class BlockRunner:
         return self._finish(values)
 
     def predict_single_deletions(self, images, lesions):
-        """The model's outputs for a batch, one lesion of one block at a time.
+        """Returns the outputs for a batch, with one lesion at a time.
 
-        The lesioned activations set out from the intact ones of their block
-        and walk on side by side: no block's intact input is made twice. For
-        `n` blocks that is `n (n + 1) / 2` evaluations of a block, against
-        `n (n - 1)` when each lesion starts from the images.
+        All lesions share the intact input of their block, which is computed
+        once. For `n` blocks, this takes `n (n + 1) / 2` evaluations of a block.
+        If each lesion started from the images, it would take `n (n - 1)`.
 
         Args:
             images: tensor.
-            lesions: list of `(position, kept branches)` pairs.
+            lesions: list of pairs, the position of a block and the names of
+                its branches that are kept.
 
         Returns:
             A list of outputs in the order of `lesions`.
@@ -116,7 +120,7 @@ class BlockRunner:
         return values[id(self.chain.graph.outputs[0])]
 
     def _place(self, place, blocks, values):
-        """Runs blocks where one stands; drops what nothing needs later."""
+        """Runs blocks at a place, and keeps the values that are read later."""
         unit = self.chain.units[place]
         state = [values[id(x)] for x in unit.entry]
         for k, kept in blocks:
@@ -151,8 +155,11 @@ class BlockRunner:
         return inputs, outputs, self._function(steps, inputs, outputs)
 
     def _function(self, steps, inputs, outputs):
-        """Steps as a function of a list, compiled if none of the kind is."""
-        sources, values = graphs.run_anew(steps, inputs)
+        """Returns the function that runs steps, from a list to a list.
+
+        It is compiled unless one of the same kind is.
+        """
+        sources, values = graphs.run_on_inputs(steps, inputs)
         results = [values[id(x)] for x in outputs]
         kept = {id(x) for x in sources}
         if all(id(x) in kept for x in results):
@@ -170,9 +177,9 @@ def _unique(tensors):
 
 
 def _signature(steps, inputs, outputs, model):
-    """What two pieces have in common if one compiled function serves both."""
+    """Returns what pieces have in common if they can share a function."""
     numbers = {id(x): k for k, x in enumerate(inputs)}
-    layers = {}  # which call is of which: one layer may run repeatedly
+    layers = {}  # numbers of the layers, which may be called repeatedly
     calls = []
 
     def number(x):
@@ -195,11 +202,11 @@ def _signature(steps, inputs, outputs, model):
 
 
 def _kind_of(operation):
-    """An operation's class and configuration, whatever its name.
+    """Returns the class and the configuration of an operation, without names.
 
-    Of a layer that is not Keras's own or ours the configuration may not say
-    everything; nor does it of functions, which it knows by name only, and of
-    what a layer has adapted to.
+    A configuration may not determine what a layer of another package computes.
+    It has only the names of functions, and not the state of `adapt`. In these
+    cases, the operation is of its own kind.
     """
     kind = type(operation)
     known = kind.__module__.partition(".")[0] in ("keras", "keras_resfam")

@@ -1,4 +1,4 @@
-"""Lesion studies: what a network can lose, swap or repeat (Veit, section 4)."""
+"""Lesion studies: the error of a network without some of its blocks."""
 
 import keras
 import numpy as np
@@ -42,83 +42,80 @@ def lesion_study(
     name=None,
     verbose=1,
 ):
-    """Measures a network's error with its blocks deleted, swapped, repeated.
+    """Measures a network's error with blocks deleted, swapped or repeated.
 
-    The protocols of Veit et al. 2016, section 4: no fine-tuning, statistics
-    untouched, shortcuts kept.
+    These are the experiments of Veit et al. 2016, section 4. Shortcuts stay,
+    the network is not fine-tuned, and its statistics are not changed.
 
     - `"intact"`: the network as it is.
-    - `"deletion"`: every block by itself (figure 3).
-    - `"branch"`: every branch of the blocks that have several, by itself.
-    - `"deletions"`: `count` random blocks at once (figure 5a, which leaves
-      out the trials that touch the first block of a stage).
-    - `"swaps"`: `count` random swaps, one after another, each of two blocks
-      of one stage (figure 5b). Neither the first block takes part nor those
-      that change the shape, as in the authors' code.
-    - `"repetitions"`: `count` random blocks of those run twice.
+    - `"deletion"`: each block deleted by itself (figure 3).
+    - `"branch"`: each branch of the blocks that have several, by itself.
+    - `"deletions"`: `count` random blocks deleted (figure 5a, which leaves out
+      the trials that touch the first block of a stage).
+    - `"swaps"`: `count` random swaps in sequence, each of two blocks of one
+      stage (figure 5b). As in the authors' code, neither the first block nor
+      blocks that change the shape are swapped.
+    - `"repetitions"`: `count` random blocks run twice, neither the first block
+      nor blocks that change the shape.
 
-    A plain network is studied by deleting, swapping and repeating its layers
-    (see `plain_layers`).
+    In a plain network, layers are deleted, swapped and repeated (see
+    `plain_layers`).
 
-    Blocks are compiled once, for all lesions; the single deletions start from
-    the intact inputs of their block. Every trial has a random generator of
-    its own, made from `seed`, the study, the count and the trial, so that a
-    study can be stopped, resumed and extended at will.
+    Blocks are compiled once for all lesions, and single deletions share the
+    intact inputs of their block. Each trial has its own random generator,
+    which depends on `seed`, the study, the count and the trial. A study can
+    therefore be interrupted, resumed and extended.
+
+    Args:
+        model: functional `keras.Model` with an output of shape
+            `(batch, classes)`.
+        data: pair of arrays `(images, labels)`, or an iterable of such
+            batches, which are concatenated in memory. Labels are ints, or
+            one-hot rows.
+        max_deletions: int. The largest number of random blocks to delete.
+            Each number from 1 is measured. With 0, the study is left out.
+            Defaults to `20`.
+        max_swaps: int. Likewise for swaps. Defaults to `10`.
+        max_repetitions: int. Likewise for repetitions. Defaults to `10`.
+        trials: int. The number of random trials for each count. Defaults to
+            `10`.
+        branches: bool. Whether single branches are deleted too. Defaults to
+            `False`.
+        batch_size: int. In a network of `n` blocks, the activations of
+            `n + 1` batches are in memory at a time. Defaults to `100`.
+        seed: int, at least 0. Defaults to `0`.
+        output: str or path of a CSV file. Each record is written to it as soon
+            as it is known. Records that it already has are not measured again.
+            Single deletions become known together. Until then, their counts
+            are in a file beside it. Defaults to `None`, no file.
+        name: str. The name of the network in the records. Defaults to `None`,
+            the model's name.
+        verbose: 0 or 1. Whether a progress bar is shown. Defaults to `1`.
+
+    Returns:
+        A list of dicts, the records. Their keys are `network`; `weights` and
+        `data` (the start of their SHA-256); `study`, `count` and `trial`;
+        `blocks` (names separated by spaces; for swaps, pair by pair; for a
+        branch, the names of the block and the branch); `kendall_tau` (of the
+        blocks' order, 1.0 without swaps); `error` (top-1, in percent);
+        `examples` and `seed`.
+
+    Raises:
+        ValueError: If an argument is invalid, or if `output` has records of
+            another network, other weights or data, or another seed.
 
     Example:
 
     ```python
     records = lesion_study(model, (x_test, y_test), output="lesions.csv")
     ```
-
-    Args:
-        model: functional `keras.Model` that classifies: its output is of
-            shape `(batch, classes)`.
-        data: tuple `(images, labels)` of arrays, or an iterable of such
-            batches, which are put together in memory. Labels are ints, or
-            one-hot rows.
-        max_deletions: int. Random deletions are made of 1, 2, ... blocks up
-            to this many. 0 leaves the study out. Defaults to `20`.
-        max_swaps: int, likewise. Defaults to `10`.
-        max_repetitions: int, likewise. Defaults to `10`.
-        trials: int. Random trials for each count. Defaults to `10`.
-        branches: bool. Whether single branches are deleted too. Defaults to
-            `False`.
-        batch_size: int. Memory for the activations of `n + 1` such batches
-            is needed in a network of `n` blocks. Defaults to `100`.
-        seed: int, at least 0. Defaults to `0`.
-        output: path or `None`. A CSV file that takes a row for each record
-            as soon as it is known. Rows that it already has are not measured
-            again. What has been counted of the single deletions, which become
-            known together, is in a file beside it until then. Defaults to
-            `None`.
-        name: str or `None`. What the records call the network. Defaults to
-            the model's name.
-        verbose: 0 or 1. Whether a progress bar is shown. Defaults to `1`.
-
-    Returns:
-        A list of dicts with the keys `network`, `weights` and `data` (the
-        start of their SHA-256), `study`, `count`, `trial`, `blocks` (names
-        with spaces between; of swaps, pair by pair; of a branch, its block's
-        and its own), `_kendall_tau` (of the
-        blocks' order against the network's own; 1.0 unless swapped), `error`
-        (top-1, in percent), `examples` and `seed`.
-
-    Raises:
-        ValueError: If an argument is not allowed, or if `output` holds records
-            of another network, other weights or data, or another seed.
     """
-    for argument, value, minimum in (
-        ("max_deletions", max_deletions, 0),
-        ("max_swaps", max_swaps, 0),
-        ("max_repetitions", max_repetitions, 0),
-        ("trials", trials, 1),
-        ("batch_size", batch_size, 1),
-        ("seed", seed, 0),
-    ):
-        check_integer(argument, value, minimum)
-    check_flag("branches", branches)
-    check_choice("verbose", verbose, (0, 1))
+    most = {
+        "deletions": max_deletions,
+        "swaps": max_swaps,
+        "repetitions": max_repetitions,
+    }
+    _check_arguments(most, trials, branches, batch_size, seed, verbose)
     if output is not None:
         check_file("output", output)
     if name is not None:
@@ -136,30 +133,30 @@ def lesion_study(
         "seed": seed,
     }
     done = resume(output, common, named=name is not None)
-    if done:  # goes by the name that the file has
+    if done:  # keeps the name in the file
         common["network"] = next(iter(done.values()))["network"]
-    asked = list(
-        _plans(
-            chain,
-            max_deletions=max_deletions,
-            max_swaps=max_swaps,
-            max_repetitions=max_repetitions,
-            trials=trials,
-            branches=branches,
-            seed=seed,
-        )
-    )
-    for plan in asked:
+    plans = list(_plans(chain, most, trials, branches, seed))
+    for plan in plans:
         _check_blocks(plan, done.get(key(plan), plan), output)
-    todo = [plan for plan in asked if key(plan) not in done]
+    todo = [plan for plan in plans if key(plan) not in done]
     scorer = _Scorer(chain, images, labels, batch_size)
     for row in _measure_plans(todo, scorer, common, output, verbose):
         done[key(row)] = row
-    return sorted((done[key(plan)] for plan in asked), key=_key_order)
+    return sorted((done[key(plan)] for plan in plans), key=_key_order)
+
+
+def _check_arguments(most, trials, branches, batch_size, seed, verbose):
+    for study, count in most.items():
+        check_integer(f"max_{study}", count, 0)
+    check_integer("trials", trials)
+    check_integer("batch_size", batch_size)
+    check_integer("seed", seed, 0)
+    check_flag("branches", branches)
+    check_choice("verbose", verbose, (0, 1))
 
 
 def _measure_plans(todo, scorer, common, output, verbose):
-    """Yields the record of each plan, which `output` has by then."""
+    """Yields the record of each plan, after writing it to `output`."""
     singles = [plan for plan in todo if "lesion" in plan]
     others = [plan for plan in todo if "layout" in plan]
     blocks = len(scorer.runner.chain.units)
@@ -189,8 +186,17 @@ def _record_of(plan, error, common):
     return {name: row[name] for name in TYPES}
 
 
-def _plans(chain, *, seed, trials, branches, **most):
-    """All that a study measures: dicts of what is done and how it is known."""
+def _plans(chain, most, trials, branches, seed):
+    """Yields what is measured, as dicts.
+
+    A plan has the columns of a record that identify it, and what to run: the
+    `"lesion"` of a single block, or else the `"layout"` of all blocks.
+
+    Args:
+        chain: `Chain`.
+        most: dict from the studies of random blocks to the largest counts.
+        trials, branches, seed: See `lesion_study`.
+    """
     units = chain.units
     yield _plan("intact", 0, 0, (), layout=surgery.intact(chain))
     for k, unit in enumerate(units):
@@ -202,8 +208,8 @@ def _plans(chain, *, seed, trials, branches, **most):
         ("swaps", _draw_swaps, _swappable(units)),
         ("repetitions", _draw_repetitions, _movable(units)),
     ):
-        limit = most[f"max_{study}"] if candidates else 0
-        if study != "swaps":
+        limit = most[study] if candidates else 0
+        if study != "swaps":  # which may repeat
             limit = min(limit, len(candidates))
         for count in range(1, limit + 1):
             for trial in range(trials):
@@ -225,6 +231,7 @@ def _plan(study, count, trial, blocks, tau=1.0, **work):
 
 
 def _single_branches(units):
+    """Yields the plans that delete one of several branches of a block."""
     trial = 0
     for k, unit in enumerate(units):
         names = list(unit.block.branches)
@@ -266,12 +273,12 @@ def _draw_swaps(chain, candidates, count, random):
 
 
 def _movable(units):
-    """The positions of all blocks that keep the shape but the first."""
+    """Returns the positions of blocks that keep the shape, except the first."""
     return [k for k, unit in enumerate(units) if k and unit.block.keeps_shape]
 
 
 def _swappable(units):
-    """Groups of the positions of blocks that could take each other's place."""
+    """Returns the positions of blocks in groups that can be swapped."""
     groups = {}
     for k in _movable(units):
         like = units[k].block.stage, units[k].block.input_shapes
@@ -280,7 +287,7 @@ def _swappable(units):
 
 
 def _kendall_tau(order):
-    """Kendall's rank correlation of a permutation with the sorted order."""
+    """Returns Kendall's rank correlation of a permutation with the identity."""
     order = np.asarray(order)
     later, earlier = np.tril_indices(len(order), -1)
     return float(np.mean(np.sign(order[later] - order[earlier])))
@@ -297,6 +304,7 @@ class _Scorer:
         self.batches = -(-len(labels) // self.batch_size)
 
     def error(self, plan, bar):
+        """Returns the error of a layout."""
         wrong = 0
         for images, labels in self:
             outputs = self.runner.predict(images, plan["layout"])
@@ -305,6 +313,7 @@ class _Scorer:
         return _percent(wrong, self.labels)
 
     def single_errors(self, plans, bar, tally):
+        """Returns the errors of lesions of single blocks."""
         lesions = [plan["lesion"] for plan in plans]
         done, wrong = tally.read()
         for number, (images, labels) in enumerate(self, start=1):
@@ -320,7 +329,7 @@ class _Scorer:
         return [_percent(count, self.labels) for count in wrong]
 
     def __iter__(self):
-        """Yields batches of one size: the last is filled up with copies."""
+        """Yields batches of one size. The last one is padded with copies."""
         for start in range(0, len(self.labels), self.batch_size):
             images = self.images[start : start + self.batch_size]
             labels = self.labels[start : start + self.batch_size]
@@ -332,7 +341,7 @@ class _Scorer:
 
 
 def _mistakes(outputs, labels, plan):
-    """How many outputs of a plan, a dict of `_plans`, are of another class."""
+    """Counts the outputs of a plan whose largest value is another class's."""
     outputs = keras.ops.convert_to_numpy(outputs)[: len(labels)]
     done = f"{plan['study']} {plan['blocks']}".rstrip()
     check_outputs(outputs, f"a network ({done})")
@@ -344,9 +353,10 @@ def _percent(wrong, labels):
 
 
 def _check_blocks(plan, row, output):
+    """Checks that a record is of the blocks that the plan has."""
     if row["blocks"] != plan["blocks"]:
         raise ValueError(
-            "`output` should hold records of the same blocks, "
+            "`output` should have records of the same blocks, "
             f"{plan['blocks']!r} for {key(plan)}. Received: output={output} "
             f"with {row['blocks']!r}"
         )

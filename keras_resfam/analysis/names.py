@@ -1,4 +1,4 @@
-"""What blocks are called: by what the names of their layers share."""
+"""Names blocks and branches after what the names of their layers share."""
 
 import collections
 import dataclasses
@@ -7,19 +7,27 @@ import re
 
 
 def natural(name):
-    """A sorting key by which "branch2" comes before "branch10"."""
+    """Returns a sorting key by which "branch2" comes before "branch10"."""
     words = re.split(r"(\d+)", name)
     return [int(word) if word.isdigit() else word for word in words]
 
 
 def common(names):
-    """The leading words that all names share."""
+    """Returns the leading words that all names share, joined by `_`."""
     words = os.path.commonprefix([name.split("_") for name in names])
     return "_".join(words)
 
 
 def named(branches, block):
-    """Names the branches of a block: as its layers are, or by number."""
+    """Names the branches of a block after their layers, or by number.
+
+    Args:
+        branches: list of the names of each branch's layers.
+        block: str. The name of the block.
+
+    Returns:
+        A dict from the names of the branches to those of their layers.
+    """
     if len(branches) == 1:
         return {block: branches[0]}
     names = [common(layers) for layers in branches]
@@ -30,10 +38,10 @@ def named(branches, block):
 
 
 def make_unique(units):
-    """Renames blocks of one name: by their additions, or by their turns.
+    """Renames blocks of the same name, after their additions or by number.
 
-    Layers with no telling names have telling additions; where layers run
-    repeatedly, their additions do too.
+    If the names of layers say nothing, those of the additions may. If layers
+    are called repeatedly, so are their additions, and the blocks are numbered.
     """
     alike = collections.defaultdict(list)
     for unit in units:

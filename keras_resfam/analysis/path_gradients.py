@@ -1,8 +1,7 @@
-"""Gradients by path length: which paths train the network (Veit, section 5)."""
+"""The gradient by path length (Veit et al. 2016, section 5)."""
 
 import itertools
 import math
-import numbers
 
 import keras
 import numpy as np
@@ -13,15 +12,17 @@ from keras_resfam._checks import (
     are_probabilities,
     check_choice,
     check_integer,
+    check_number,
     is_integer,
     is_iterable,
 )
+from keras_resfam.analysis.chain import check_blocks
 from keras_resfam.analysis.data import (
     check_classifier,
     check_columns,
     images_and_labels,
 )
-from keras_resfam.analysis.finding import check_blocks, residual_chain
+from keras_resfam.analysis.finding import residual_chain
 from keras_resfam.backends.inference import input_gradient
 
 
@@ -36,22 +37,51 @@ def gradient_by_path_length(
     seed=0,
     verbose=1,
 ):
-    """Measures how much gradient the paths of each length carry.
+    """Measures how much of the gradient the paths of each length carry.
 
-    The whole network runs forward, in inference. Backward, `k` blocks drawn at
-    random pass the error on through their residual branches only, all others
-    through their shortcuts only (Veit et al. 2016, section 5 and figure 6);
-    the norm of what arrives at the input is averaged over images and draws.
-    Each image has draws of its own. The number of such choices of `k` blocks
-    times that norm is the paths' contribution.
+    The whole network runs forward in inference mode. In the backward pass, `k`
+    random blocks pass the error on through their residual branches only, and
+    all others through their shortcuts only (Veit et al. 2016, section 5 and
+    figure 6). The norm of the gradient at the input is averaged over images
+    and draws, which are new for each image. The contribution of the paths is
+    this norm times the number of choices of `k` blocks.
 
-    The gradients are scaled by powers of two while they travel and the norms
-    kept as logarithms, so that no length underflows.
+    The gradients are scaled by powers of two in the backward pass, and norms
+    are stored as logarithms, so that no length underflows.
 
-    The loss is the cross-entropy of one image, from the logits before the
-    model's softmax, and the norm is the L2 norm of its gradient by the image
-    as the model takes it (by pixel values, if the model has its preprocessing
-    inside).
+    The loss is the cross-entropy of one image, computed from the logits. The
+    norm is the L2 norm of its gradient by the input of the model. If the model
+    normalizes images itself, the input has pixel values.
+
+    Args:
+        model: functional `keras.Model` with residual blocks that returns
+            softmax probabilities or logits.
+        x: array of images.
+        y: array of labels: ints, or one-hot rows.
+        lengths: int or sequence of ints, from 0 to the number of blocks.
+            Defaults to `None`, all of them.
+        samples: int or `"all"`. The number of draws for each image and length.
+            `"all"` takes each choice of `k` blocks, in small networks.
+            Defaults to `10`.
+        batch_size: int. Defaults to `50`.
+        seed: int, at least 0. The draws of a length depend on the seed and the
+            length only. Defaults to `0`.
+        verbose: 0 or 1. Whether a progress bar is shown. Defaults to `1`.
+
+    Returns:
+        A dict of arrays with one item per length: `length`, in blocks;
+        `log10_paths`, of the number of choices; `log10_gradient`, of the mean
+        norm (`-inf` without a gradient); `log10_contribution`, their sum; and
+        `share`, of the contribution of all these lengths. A path is a choice
+        of blocks here, even if a block joins several streams or is inside the
+        branch of another. A choice of the inner block without the outer one is
+        counted as a path, although no path of the network takes it
+        (`path_lengths` does not count it).
+
+    Raises:
+        ValueError: If an argument is invalid, if the model is quantized, if a
+            gradient is not finite at any scale, or if the model returns
+            probabilities that are not from a softmax.
 
     Example:
 
@@ -59,36 +89,6 @@ def gradient_by_path_length(
     result = gradient_by_path_length(model, x_test[:100], y_test[:100])
     effective_lengths(result)  # e.g. (5, 17)
     ```
-
-    Args:
-        model: functional `keras.Model` with residual blocks, whose output is
-            softmax probabilities or logits.
-        x: array of images.
-        y: array of labels: ints, or one-hot rows.
-        lengths: int or sequence of ints, from 0 to the number of blocks, or
-            `None` for all of them.
-        samples: int or `"all"`. Draws for each image and length; `"all"`
-            takes every choice of `k` blocks (in small networks). Defaults to
-            `10`.
-        batch_size: int. Defaults to `50`.
-        seed: int, at least 0. Every length has draws of its own by it.
-            Defaults to `0`.
-        verbose: 0 or 1. Whether a progress bar is shown. Defaults to `1`.
-
-    Returns:
-        A dict of arrays, one item for each length: `length`, in blocks;
-        `log10_paths`, of the number of choices; `log10_gradient`, of the mean
-        norm (`-inf` where no gradient arrives); `log10_contribution`, their
-        sum; and `share` of the contribution of all these lengths. A path here
-        is a choice of blocks, also where a block joins several streams, or
-        lies within the branch of another: a choice that has the inner block
-        without the outer counts both, though the path takes neither
-        (`path_lengths` counts such paths as what they are).
-
-    Raises:
-        ValueError: If an argument is not allowed, the model is quantized, a
-            gradient is not finite at any scale, or probabilities come out of
-            something else than a softmax.
     """
     check_integer("batch_size", batch_size)
     check_integer("seed", seed, 0)
@@ -101,37 +101,43 @@ def gradient_by_path_length(
         )
     gradient = PathGradient(model)
     images, labels = images_and_labels(x, y, model, gradient.chain)
-    gradient.check_logits(images[:2])  # two tell, and cost little
+    gradient.check_logits(images[:2])  # two are enough to see it
     n = gradient.blocks
-    lengths = range(n + 1) if lengths is None else lengths
-    lengths = list(lengths) if is_iterable(lengths) else [lengths]
-    if not lengths or not all(is_integer(k, 0) and k <= n for k in lengths):
-        raise ValueError(
-            f"`lengths` should be integers within 0 and {n}, the number of "
-            f"blocks. Received: lengths={lengths}"
-        )
-    lengths = sorted(set(lengths))
+    lengths = _checked_lengths(lengths, n)
     bar = keras.utils.Progbar(len(lengths), verbose=verbose)
     decay = _Decay()
     for k in lengths:
-        # By seed and length alone: a study of fewer lengths draws the same.
+        # By seed and length only, so a study of fewer lengths draws the same.
         masks = _masks(n, k, len(images), samples, [seed, k])
         expected = decay.expected(k)
         logs = _log2_norms(
             gradient, images, labels, masks, expected, batch_size
         )
-        # The mean of the norms, not of their logarithms: figure 6's.
+        # As in figure 6, the mean of the norms, not of their logarithms.
         decay.add(k, _log_mean(logs))
         bar.add(1)
     return _summary(n, lengths, [decay.known[k] for k in lengths])
 
 
-_SMALL = 2.0**-20  # of norms: far above what float32 loses
-_MOST_OF_A_GATE = 100  # largest exponent of the factor of one switch
+def _checked_lengths(lengths, blocks):
+    """Returns a sorted list of lengths, all of them for `None`."""
+    lengths = range(blocks + 1) if lengths is None else lengths
+    lengths = list(lengths) if is_iterable(lengths) else [lengths]
+    fits = all(is_integer(k, 0) and k <= blocks for k in lengths)
+    if not lengths or not fits:
+        raise ValueError(
+            f"`lengths` should be integers from 0 to {blocks}, the number of "
+            f"blocks. Received: lengths={lengths}"
+        )
+    return sorted(set(lengths))
+
+
+_SMALL = 2.0**-20  # a norm far above the smallest numbers of float32
+_MOST_OF_A_GATE = 100  # largest exponent of the factor of a gate
 
 
 class _Decay:
-    """The log2 norms measured so far, and what to expect of a length."""
+    """The log2 norms that were measured, and predictions of others."""
 
     def __init__(self):
         self.known = {}
@@ -140,7 +146,7 @@ class _Decay:
         self.known[length] = log2_norm
 
     def expected(self, length):
-        # A length without any gradient, -inf, tells nothing of the next.
+        # A length without a gradient, -inf, does not predict the next one.
         found = [(k, v) for k, v in self.known.items() if math.isfinite(v)]
         if not found:
             return 0.0
@@ -148,44 +154,44 @@ class _Decay:
         if len(found) == 1:
             return norm
         before, previous = found[-2]
-        # Norms fall about exponentially with the length (figure 6b).
+        # Norms decay about exponentially with the length (figure 6b).
         slope = (norm - previous) / (last - before)
         return norm + slope * (length - last)
 
 
 def _log2_norms(gradient, images, labels, masks, expected, batch_size):
-    """The log2 norms at the input, one for each image and mask.
+    """Returns the log2 norms at the input, one for each image and mask.
 
-    The scale is that at which the norm is expected near 1. Where the
-    expectation fails so far that a result is lost, it is moved.
+    The initial scale is that at which the expected norm is 1. It is changed if
+    a norm is too small or not finite.
     """
     logs, exponent = [], round(-expected)
     for image_masks in masks:
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             batch = images[part], labels[part], image_masks[part]
-            # The next batch begins with the scale at which this one showed.
+            # The next batch starts with the scale of this one.
             found, exponent = _rescale_until_finite(gradient, batch, exponent)
             logs.append(found)
     return np.concatenate(logs)
 
 
 def _rescale_until_finite(gradient, batch, exponent):
-    """Log2 norms of a batch, and the scale's exponent at which they show.
+    """Returns the log2 norms of a batch, and the exponent of their scale.
 
-    The scale is moved until the largest norm is not small: then what is lost
-    below float32's range does not matter to it. What is zero as far up as all
-    stays finite is zero.
+    The scale is changed until the largest norm is not small. Numbers below the
+    range of float32 do not affect it then. A norm is zero if it is zero at the
+    largest scale at which all are finite.
     """
-    # Each block on the path has a gate, and so has the loss; all masks of a
-    # batch have as many ones.
+    # Each block on the path has a gate, and so does the loss. All masks of a
+    # batch have the same number of ones.
     gates = 1 + np.count_nonzero(batch[-1][0])
     low, high = -_MOST_OF_A_GATE * gates, _MOST_OF_A_GATE * gates
     exponent, found = int(np.clip(exponent, low + 1, high - 1)), None
     while high - low > 1:
         norms = _norms(gradient(*batch, exponent))
-        # Bisection: what overflows bounds the scale from above, what is small
-        # from below.
+        # Bisection: a norm that overflows is an upper bound of the scale, and a
+        # small one a lower bound.
         if not np.all(np.isfinite(norms)):
             high = exponent
             exponent = (low + high) // 2
@@ -194,9 +200,9 @@ def _rescale_until_finite(gradient, batch, exponent):
         most = np.max(norms)
         if most >= _SMALL:
             break
-        # The largest norm shows how far to go, unless it was lost altogether.
-        upwards = -round(math.log2(most)) if most else (high - low) // 2
-        exponent = min(low + upwards, high - 1)
+        # The largest norm shows how far to go, unless it is zero.
+        upward = -round(math.log2(most)) if most else (high - low) // 2
+        exponent = min(low + upward, high - 1)
     if found is None:
         raise ValueError(
             "The gradient of every image in `x` should be finite at some "
@@ -214,8 +220,8 @@ def _norms(gradients):
 
 
 def _log_mean(logs):
-    """log2 of the mean of numbers given by their log2."""
-    # Relative to the largest, of which no power of two underflows.
+    """Returns the log2 of the mean of numbers that are given by their log2."""
+    # Relative to the largest, so that no power of two overflows.
     most = np.max(logs)
     if not np.isfinite(most):
         return float(most)
@@ -223,7 +229,7 @@ def _log_mean(logs):
 
 
 def _masks(n, k, images, samples, entropy):
-    """Yields masks of shape (images, n), `k` ones in each row."""
+    """Yields masks of shape `(images, n)` with `k` ones in each row."""
     if samples == "all":
         for chosen in itertools.combinations(range(n), k):
             mask = np.zeros((images, n), "float32")
@@ -231,15 +237,15 @@ def _masks(n, k, images, samples, entropy):
             yield mask
         return
     random = np.random.default_rng(entropy)
-    # There is one choice of no block, and one of all.
+    # There is only one choice of no block, and one of all blocks.
     for _ in range(samples if 0 < k < n else 1):
-        # The blocks of the k lowest ranks: each choice of k is as likely.
+        # The blocks of the k lowest ranks. All choices are equally likely.
         ranks = random.random((images, n)).argsort(-1).argsort(-1)
         yield (ranks < k).astype("float32")
 
 
 def _summary(n, lengths, log2_norms):
-    # Python's integers and their logarithm have no largest number.
+    # Python's integers do not overflow.
     paths = np.array([math.log10(math.comb(n, k)) for k in lengths])
     gradients = np.array(log2_norms) * math.log10(2)
     contributions = paths + gradients
@@ -255,29 +261,26 @@ def _summary(n, lengths, log2_norms):
 
 
 def effective_lengths(result, mass=0.95):
-    """The shortest range of path lengths that carries most of the gradient.
+    """Returns the shortest range of path lengths with most of the gradient.
 
     Args:
         result: dict, as `gradient_by_path_length` returns it.
-        mass: float, above 0, at most 1. The share of the contribution that
-            the range has at least. Defaults to `0.95`.
+        mass: float in `(0, 1]`. The least share of the contribution that the
+            range has. Defaults to `0.95`.
 
     Returns:
         A tuple `(first, last)` of lengths in blocks.
 
     Raises:
-        ValueError: If `mass` is not allowed, or if `result` has no gradient,
-            or gaps between its lengths.
+        ValueError: If `mass` is invalid, or if `result` has no gradient, or
+            gaps between its lengths.
     """
-    if not isinstance(mass, numbers.Real) or not 0 < mass <= 1:
-        raise ValueError(
-            f"`mass` should be above 0 and at most 1. Received: mass={mass!r}"
-        )
+    check_number("mass", mass, above=0, maximum=1)
     check_columns("result", result, ("length", "share"))
     lengths, total = result["length"], np.cumsum([0, *result["share"]])
     if np.any(np.diff(lengths) != 1):
         raise ValueError(
-            "`result` should be of lengths without gaps. "
+            "`result` should have lengths without gaps. "
             f"Received: lengths={list(lengths)}"
         )
     if not 0 < total[-1] < math.inf:
@@ -296,14 +299,14 @@ def effective_lengths(result, mass=0.95):
 
 
 class PathGradient:
-    """The gradient by the input that travels back through chosen blocks.
+    """The gradient by the input, on the paths through chosen blocks.
 
-    Called with images, integer labels and masks of shape `(images, blocks)`,
-    it returns an array of the images' shape. Where a mask is 0 a block passes
-    the error on through its shortcut, where it is 1 through its residual
-    branches. Each image has its own loss. The result is multiplied by two to
-    the power of `exponent`, of which the loss and all that comes out of each
-    of those blocks' places take a share.
+    It is called with images, integer labels and masks of shape
+    `(images, blocks)`, and returns an array of the images' shape. If a mask is
+    0, the block passes the error on through its shortcut only, and if it is 1,
+    through its residual branches only. Each image has its own loss. The result
+    is multiplied by `2**exponent`. The loss and the gates after the chosen
+    blocks have equal shares of this factor.
 
     Args:
         model: functional `keras.Model`.
@@ -335,7 +338,7 @@ class PathGradient:
         ]
 
     def check_logits(self, images):
-        """Refuses a model whose softmax the graph does not show."""
+        """Checks that a model without a softmax in its graph returns logits."""
         if self._softmax_found:
             return
         masks = _scaled_masks(np.zeros((len(images), self.blocks)), 0)
@@ -343,14 +346,14 @@ class PathGradient:
         outputs = ops.convert_to_numpy(outputs)
         if are_probabilities(outputs):
             raise ValueError(
-                "`model` should end in a softmax layer, or in logits: its "
-                "outputs are probabilities, and no softmax is found in its "
-                f"graph. Received: model with the outputs {outputs}"
+                "`model` should end in a softmax layer or return logits. Its "
+                "outputs are probabilities, but its graph has no softmax. "
+                f"Received: model with the outputs {outputs}"
             )
 
 
 def check_floats(graph):
-    """Refuses a quantized model: no error travels through integers."""
+    """Checks that a model is not quantized: integers have no gradients."""
     quantized = [
         step.operation.name
         for step in graph.steps
@@ -364,9 +367,9 @@ def check_floats(graph):
 
 
 def _scaled_masks(masks, exponent):
-    """Masks with a last column for the loss, times powers of two.
+    """Returns masks times powers of two, with a last column for the loss.
 
-    The exponents of a row add up to `exponent`, evenly shared.
+    The exponents in a row are about equal, and their sum is `exponent`.
     """
     masks = np.asarray(masks, "float64")
     gates = np.concatenate([masks, np.ones((len(masks), 1))], axis=1)
@@ -377,7 +380,7 @@ def _scaled_masks(masks, exponent):
 
 
 def _cross_entropy(logits, labels):
-    """Summed over the images, so that each has a gradient of its own."""
+    """Returns the sum over images, so each has the gradient of its own loss."""
     return ops.sum(
         keras.losses.sparse_categorical_crossentropy(
             labels, logits, from_logits=True
@@ -386,23 +389,25 @@ def _cross_entropy(logits, labels):
 
 
 def _with_path_switches(chain):
-    """The chain's logits, with switches at additions and gates behind blocks.
+    """Builds a model of the logits, with switches and gates.
 
-    They are a second input: a column for each block, and one for the loss. A
-    gate multiplies the error of whatever is read behind its block, so that
-    each path meets it once, also one that goes round the block's addition.
+    Residual additions are replaced by switches, and gates follow the blocks.
+    The masks are a second input, with one column for each block and one for the
+    loss. A gate multiplies the error of all tensors that are read after its
+    block, so that each path goes through it once, even one that bypasses the
+    addition of the block.
 
     Returns:
-        A `keras.Model`, and whether a softmax was found and taken away.
+        A pair: the `keras.Model`, and whether a softmax was removed.
     """
     (source,) = chain.graph.inputs
-    # No gradient goes back to integers, such as uint8 images.
+    # Integers, such as uint8 images, have no gradients.
     floats = "float" in source.dtype
     images = keras.Input(
         batch_shape=source.shape,
         dtype=source.dtype if floats else keras.config.floatx(),
     )
-    # A float16 would not hold the powers of two.
+    # The powers of two exceed the range of float16.
     masks = keras.Input((len(chain.units) + 1,), dtype="float32")
     switches = {}
     for k, unit in enumerate(chain.units):
@@ -411,7 +416,7 @@ def _with_path_switches(chain):
             switch = _PathSwitch(
                 k, len(skips), dtype=join.step.outputs[0].dtype
             )
-            # Shortcuts first, where the switch looks for them.
+            # The switch takes the shortcuts first.
             tensors = [*skips, *join.added(join.branches), masks]
             switches[id(join.step)] = graphs.Step(
                 switch, (tensors,), {}, join.step.outputs
@@ -426,7 +431,7 @@ def _with_path_switches(chain):
         now, rest = steps[done - len(piece) : done], steps[done:]
         graphs.run([switches.get(id(step), step) for step in now], values)
         for x in [*graphs.reads(rest), *chain.graph.outputs]:
-            # What has no row for each image, such as switches, carries none.
+            # Tensors without a batch axis, such as links, carry no error.
             carries = x.shape[:1] == source.shape[:1] and "float" in x.dtype
             if carries and id(x) in values:
                 gate = _Gate(k, dtype=x.dtype)
@@ -436,7 +441,7 @@ def _with_path_switches(chain):
 
 
 def without_softmax(steps):
-    """The steps of a classifier, its softmax taken away."""
+    """Returns the steps of a classifier without its softmax."""
     k = graphs.softmax_step(steps)
     if k is None:
         return steps
@@ -444,7 +449,7 @@ def without_softmax(steps):
 
 
 def _before_softmax(step):
-    """The softmax of a classifier, replaced by what gives its logits."""
+    """Returns a step that computes the inputs of a step's softmax."""
     layer = step.operation
     if graphs.is_softmax(layer):
         return graphs.alias(step.inputs[0], step.outputs[0])
@@ -466,11 +471,11 @@ class _Logits(keras.layers.Layer):
 
 
 class _PathSwitch(keras.layers.Layer):
-    """An addition whose error goes back one way only.
+    """An addition that passes the error on to shortcuts or branches only.
 
     Args:
         block: int. The column of the masks.
-        shortcuts: int. How many of the tensors, the first ones, are shortcuts.
+        shortcuts: int. The number of shortcuts, the first of the tensors.
     """
 
     def __init__(self, block, shortcuts, **kwargs):
@@ -481,7 +486,7 @@ class _PathSwitch(keras.layers.Layer):
     def call(self, inputs):
         *tensors, masks = inputs
         tensors = [ops.cast(x, self.compute_dtype) for x in tensors]
-        # The value is that of the whole block; only the error chooses a way.
+        # The value is that of the whole block. Only the error is switched.
         skip = _sum(tensors[: self.shortcuts])
         residual = _sum(tensors[self.shortcuts :])
         column = _column_of(masks, self.block, skip)
@@ -494,11 +499,11 @@ class _PathSwitch(keras.layers.Layer):
 
 
 class _Gate(keras.layers.Layer):
-    """The identity, whose error is multiplied.
+    """An identity that multiplies the error.
 
     Args:
-        column: int. The column of the masks that holds the factor; where it
-            is 0, the error passes as it is.
+        column: int. The column of the masks that has the factor. If it is 0,
+            the error passes unchanged.
     """
 
     def __init__(self, column, **kwargs):
@@ -508,7 +513,7 @@ class _Gate(keras.layers.Layer):
     def call(self, inputs):
         x, masks = inputs
         factor = _column_of(masks, self.column, x)
-        # Of a block that is passed by, the mask is 0 and the error stays.
+        # The mask is 0 if the path takes the shortcut of the block.
         factor = ops.where(factor == 0, ops.ones_like(factor), factor)
         factor = ops.cast(factor, x.dtype)
         return ops.stop_gradient(x) + factor * _gradient_only(x)
@@ -518,7 +523,7 @@ class _Gate(keras.layers.Layer):
 
 
 def _column_of(masks, column, x):
-    """A column of the masks, to be joined with a tensor image by image."""
+    """Returns a column of the masks, in a shape that broadcasts with `x`."""
     return ops.reshape(masks[:, column], [-1] + [1] * (len(x.shape) - 1))
 
 
@@ -530,5 +535,5 @@ def _sum(tensors):
 
 
 def _gradient_only(x):
-    """Zero, with the gradient of `x`."""
+    """Returns zeros that have the gradient of `x`."""
     return x - ops.stop_gradient(x)

@@ -7,29 +7,43 @@ import numpy as np
 
 from keras_resfam import graphs
 from keras_resfam._checks import check_choice
-from keras_resfam.analysis.finding import (
-    check_blocks,
-    passes_all,
-    residual_chain,
-)
+from keras_resfam.analysis.ancestry import passes_all
+from keras_resfam.analysis.chain import check_blocks
+from keras_resfam.analysis.finding import residual_chain
 
 
 def path_lengths(model, unit="blocks"):
-    """Counts a network's paths by their length, exactly.
+    """Counts the paths of a network by their length, exactly.
 
-    A path chooses, at each residual addition, one residual branch or the
-    shortcut. Two identity blocks have four paths, of 0, 1, 1 and 2 blocks; a
-    chain of `n` gives the binomial distribution (n, 1/2). Of an
-    inception-like block each branch is a choice of its own. The merge of a
-    merge-and-run block leads from each stream to each stream, as DMRNet's
-    paper counts: also in the first block, where all streams are equal, and in
-    the last, where they are summed.
+    At each residual addition, a path takes one residual branch or the shortcut.
+    Two identity blocks have four paths, of 0, 1, 1 and 2 blocks. A chain of `n`
+    blocks has the binomial distribution (n, 1/2). In an inception-like block,
+    each branch is a choice. As in the DMRNet paper, the merge of a
+    merge-and-run block connects each stream to each stream, including the
+    first block, where all streams are equal, and the last one, where they are
+    added.
 
-    The counts come out of the graph by dynamic programming over polynomials
-    with integer coefficients. Concatenated tensors each pass on their paths,
-    also where they are parts into which one tensor was split, but for those
-    that a Rescaling by zero made; elementwise products (the gates of squeeze
-    and excitation) pass on those of their longest factor.
+    The counts are computed from the graph by dynamic programming over
+    polynomials with integer coefficients. All inputs of a concatenation pass
+    their paths on, even if they are parts of one tensor that was split, except
+    for those that a `Rescaling` by zero returns. An elementwise product, such
+    as the gate of squeeze and excitation, passes on the paths of its longest
+    factor.
+
+    Args:
+        model: functional `keras.Model`.
+        unit: `"blocks"` or `"layers"`. Whether the length of a path is its
+            number of residual branches, or of layers with kernels. As in the
+            DMRNet paper, layers before and after the blocks are counted, and
+            projections on shortcuts are not. Defaults to `"blocks"`.
+
+    Returns:
+        A dict of two arrays: `length` (ints in ascending order) and
+        `probability` (the share of all paths).
+
+    Raises:
+        ValueError: If no residual block is found, as in plain networks, and
+            in those that join branches by other operations than additions.
 
     Example:
 
@@ -38,21 +52,6 @@ def path_lengths(model, unit="blocks"):
     # 3 of 9 blocks of two layers on average, and 2 layers outside of them.
     np.sum(lengths["length"] * lengths["probability"])  # 8.0
     ```
-
-    Args:
-        model: functional `keras.Model`.
-        unit: `"blocks"` or `"layers"`. Whether a path's length is its
-            residual branches, or its layers with kernels, those before and
-            after the blocks with them, the projections on shortcuts without,
-            as in DMRNet's paper. Defaults to `"blocks"`.
-
-    Returns:
-        A dict of two arrays: `length` (ints, ascending, those that occur)
-        and `probability` (floats, the share of all paths).
-
-    Raises:
-        ValueError: If no residual block is found, as in a plain network, or
-            where branches are joined by something else than additions.
     """
     counts = count_paths(model, unit)
     total = sum(counts.values())
@@ -64,7 +63,7 @@ def path_lengths(model, unit="blocks"):
 
 
 def count_paths(model, unit="blocks"):
-    """The number of paths of each length, as a dict of Python ints."""
+    """Returns a dict from the lengths of paths to their numbers."""
     check_choice("unit", unit, ("blocks", "layers"))
     chain = residual_chain(graphs.read_single(model))
     check_blocks(chain)
@@ -78,15 +77,16 @@ def count_paths(model, unit="blocks"):
 
 
 def follow(steps, paths, joins, unit="blocks", shortcuts=()):
-    """Follows the paths that arrive at some tensors through steps.
+    """Counts the paths to the outputs of steps from those to their inputs.
 
     Args:
         steps: list of `Step`.
-        paths: dict from the ids of tensors to their paths, a dict from
-            lengths to counts. What the steps make is added to it.
-        joins: dict from the ids of residual additions to their `_Join`s.
-        unit: as of `path_lengths`.
+        paths: dict from the ids of tensors to dicts from lengths to counts.
+            The outputs of the steps are added to it.
+        joins: dict from the ids of residual additions to `Join`s.
+        unit: See `path_lengths`. Defaults to `"blocks"`.
         shortcuts: collection of the names of layers that add no length.
+            Defaults to `()`.
     """
     for step in steps:
         arriving = [paths[id(x)] for x in step.inputs]
@@ -122,6 +122,7 @@ def _multiplies_by_zero(step):
 
 
 def summed(polynomials):
+    """Adds polynomials, which are dicts from exponents to coefficients."""
     total = collections.Counter()
     for polynomial in polynomials:
         total.update(polynomial)
@@ -129,6 +130,7 @@ def summed(polynomials):
 
 
 def shifted(polynomial, length):
+    """Multiplies a polynomial by a power of its variable."""
     return {k + length: count for k, count in polynomial.items()}
 
 

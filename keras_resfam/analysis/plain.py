@@ -1,30 +1,30 @@
-"""Plain networks, whose layers take the place of blocks."""
+"""Plain networks, in which layers take the place of blocks."""
 
 from keras_resfam import graphs
-from keras_resfam.analysis.finding import (
+from keras_resfam.analysis.chain import (
     Block,
     Chain,
     Unit,
     keeps_shape,
     number_stages,
-    residual_chain,
     shapes,
 )
+from keras_resfam.analysis.finding import residual_chain
 from keras_resfam.analysis.names import make_unique
 
 
 def plain_layers(model):
-    """Finds the layers of a plain network that can be taken out, in order.
+    """Finds the layers of a plain network that can be deleted, in order.
 
-    A layer here is one layer with a kernel and what follows it up to the next
-    one (normalization, activation, dropout), where all of that gives the
-    shape that it takes.
+    A layer here is a layer with a kernel and what follows it up to the next one
+    (normalization, activation, dropout). It can be deleted if its output has
+    the shape of its input.
 
     Args:
         model: functional or sequential `keras.Model`.
 
     Returns:
-        A list of `Block` with no additions.
+        A list of `Block` without additions.
 
     Raises:
         ValueError: If the model has residual blocks.
@@ -33,20 +33,24 @@ def plain_layers(model):
     blocks = residual_chain(graph).units
     if blocks:
         raise ValueError(
-            "`model` should be plain; `residual_blocks` finds what takes the "
-            f"layers' place. Received: model={graph.name} with {len(blocks)} "
-            "residual blocks"
+            "`model` should be a plain network. For residual networks, use "
+            f"`residual_blocks`. Received: model={graph.name} with "
+            f"{len(blocks)} residual blocks"
         )
     chain = _plain_chain(graph)
     return [unit.block for unit in chain.units]
 
 
 def chain_of(model, sizes=None):
-    """The model cut at its residual blocks, or at its layers if it is plain.
+    """Cuts a model at its residual blocks, or at its layers if it is plain.
 
     Args:
         model: functional or sequential `keras.Model`.
-        sizes: tuple. Of images, where the model leaves them open.
+        sizes: tuple. The shape of an image, which replaces sizes of `None` in
+            the model's input. Defaults to `None`.
+
+    Returns:
+        A `Chain`.
     """
     graph = graphs.read_single(model, sizes)
     chain = residual_chain(graph)
@@ -60,7 +64,7 @@ def chain_of(model, sizes=None):
 
 
 def _plain_chain(graph):
-    """The graph cut at the layers of a plain network that keep the shape."""
+    """Cuts a plain graph at the layers that keep the shape."""
     units, lead = [], []
     for layer in _plain_pieces(graph):
         entry, exits = graphs.reads(layer), layer[-1].outputs
@@ -88,10 +92,10 @@ def _plain_chain(graph):
 
 
 def _plain_pieces(graph):
-    """The steps in pieces of one layer, cut where one tensor carries all.
+    """Returns the steps in pieces of one layer each.
 
-    Scalars that run along, as between the layers of `GradientModulation`, do
-    not count.
+    A graph is cut where later steps read a single tensor. Scalars do not count,
+    such as the links between `GradientModulation` layers.
     """
     last_use = {id(x): len(graph.steps) for x in graph.outputs}
     for position, step in enumerate(graph.steps):

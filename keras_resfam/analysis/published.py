@@ -1,9 +1,10 @@
-"""What Veit's authors measured, to be set beside one's own.
+"""The measurements of Veit et al. 2016, to compare others with.
 
-Of a pre-activation ResNet-110 of 54 blocks on CIFAR-10: top-1 test error in
-percent, from the result files that they published with their code
-(https://github.com/gcr/fb.resnet.torch-lesion-study), of several trials the
-median; and lengths of paths in blocks, from the paper.
+They are those of a pre-activation ResNet-110 of 54 blocks on CIFAR-10. Errors
+are top-1 test errors in percent, from the result files that the authors
+published with their code (https://github.com/gcr/fb.resnet.torch-lesion-study).
+Where there are several trials, they are medians. Path lengths are in blocks,
+from the paper.
 """
 
 NETWORK = "Veit et al., ResNet-110"
@@ -53,7 +54,7 @@ SWAPS = {
     10: 46.2,
 }
 
-# By Kendall's tau, in bins of 0.01 known by their lower edge.
+# By Kendall's tau, in bins of 0.01. The keys are the lower edges.
 SWAPS_BY_TAU = {
     0.99: 6.2,
     0.98: 7.2,

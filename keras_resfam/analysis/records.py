@@ -1,4 +1,4 @@
-"""The records of lesion studies: rows of a CSV file, written one by one."""
+"""Reads and writes the records of lesion studies, rows of a CSV file."""
 
 import csv
 import json
@@ -27,14 +27,14 @@ def read_records(path):
     """Reads the records that `lesion_study` wrote to a CSV file.
 
     Args:
-        path: path of the file.
+        path: str or path. The file.
 
     Returns:
         A list of dicts, as `lesion_study` returns it.
 
     Raises:
-        ValueError: If the file has other columns, or other than records.
-        FileNotFoundError: If there is none.
+        ValueError: If the file has other columns, or a row is not a record.
+        FileNotFoundError: If the file does not exist.
     """
     check_path("path", path)
     if not pathlib.Path(path).is_file():
@@ -58,11 +58,11 @@ def read_records(path):
 
 
 def check_records(records, study):
-    """Refuses other than a list of records, and one without those of a study.
+    """Checks that an argument is a list of records, some of them of a study.
 
     Args:
-        records: what `lesion_study` should have returned.
-        study: str. One of its studies.
+        records: The argument.
+        study: str. The name of a study of `lesion_study`.
     """
     wanted = TYPES.keys()
     if not isinstance(records, list) or not all(
@@ -75,23 +75,31 @@ def check_records(records, study):
     studies = sorted({row["study"] for row in records})
     if study not in studies:
         raise ValueError(
-            f"`records` should have some of the study {study!r}. "
+            f"`records` should have records of the study {study!r}. "
             f"Received: records of the studies {studies}"
         )
 
 
 def key(row):
+    """Returns what identifies a record or a plan within a study."""
     return row["study"], row["count"], row["trial"]
 
 
 def resume(path, common, named=True):
-    """The records that a file already holds, by key.
+    """Reads the records that a file already has.
 
     Args:
-        path: path or `None`.
-        common: dict. What records of the study have in common.
-        named: bool. Whether the network's name is the user's: of one of
-            Keras's the number behind it does not count. Defaults to `True`.
+        path: str, path or `None`.
+        common: dict. The values that all records of the study have in common.
+        named: bool. Whether the user has named the network. Otherwise, the
+            number that Keras appends to a name is ignored. Defaults to `True`.
+
+    Returns:
+        A dict from keys to records, empty if there is no file.
+
+    Raises:
+        ValueError: If the records are of another network, weights, data or
+            seed.
     """
 
     def identity(row):
@@ -115,7 +123,7 @@ def resume(path, common, named=True):
 
 
 def _drop_half_line(path):
-    """Removes what a full disk or a power cut left of a record."""
+    """Removes the incomplete record that a power failure has left."""
     text, header = path.read_bytes(), ",".join(TYPES).encode()
     whole = text[: text.rfind(b"\n") + 1]
     if text != whole and (text.startswith(header) or header.startswith(text)):
@@ -123,12 +131,13 @@ def _drop_half_line(path):
 
 
 class Tally:
-    """Mistakes counted so far, in a file beside the records while it lasts.
+    """The mistakes that were counted so far, in a file beside the records.
 
     Args:
-        output: path of the records, or `None` for no file.
-        study: dict. What is measured: counts of another are of no use.
-        lesions: list. What the counts are of.
+        output: str or path of the records, or `None` for no file.
+        study: dict. Identifies the network and the data. Counts of another
+            study are ignored.
+        lesions: list. The lesions whose mistakes are counted.
     """
 
     def __init__(self, output, study, lesions):
@@ -138,7 +147,7 @@ class Tally:
         self.study = json.loads(study)
 
     def read(self):
-        """Returns how many batches were counted, and the counts."""
+        """Returns the number of batches that were counted, and the counts."""
         if self.path and self.path.exists():
             kept = json.loads(self.path.read_text())
             if kept["study"] == self.study:
@@ -157,7 +166,13 @@ class Tally:
 
 
 class Writer:
-    """Appends records to a CSV file, one by one, if there is a path."""
+    """Context manager that appends records to a CSV file, one at a time.
+
+    It yields a function that writes a record and returns it.
+
+    Args:
+        path: str, path or `None`, which writes nothing.
+    """
 
     def __init__(self, path):
         self.path = path and pathlib.Path(path)

@@ -1,27 +1,37 @@
 """Models with blocks deleted, in another order, or repeated.
 
-All three lay the blocks of a model out anew. A layout is a list with one entry
-for each place in the model: the blocks that run there, one after another, each
-as a pair of its position in the model and the names of the residual branches
-that are kept (`None` for all).
+Each of these models is a layout of the blocks of the original one. A layout is
+a list with one entry for each place in the model: the blocks that run there, in
+order. A block is a pair: its position in the original model, and the names of
+the residual branches that are kept (`None` for all).
 """
 
 import keras
 
 from keras_resfam import graphs
 from keras_resfam._checks import is_iterable
-from keras_resfam.analysis.finding import Block
+from keras_resfam.analysis.chain import Block
 from keras_resfam.analysis.plain import chain_of
 
 
 def delete_blocks(model, blocks):
-    """Takes residual blocks out of a model.
+    """Deletes residual blocks from a model.
 
-    The block's shortcut stays, with its projection or pooling where it has
-    one: `y = x + f(x)` becomes `y = x` (Veit et al. 2016, section 4.1).
-    Neither weights nor statistics are changed. Of a block with several
-    branches a single one can be deleted by its name. In a plain network the
-    layers of `plain_layers` are deleted.
+    The shortcut of a block stays, with its projection or pooling: `y = x +
+    f(x)` becomes `y = x` (Veit et al. 2016, section 4.1). Weights and
+    statistics are not changed. A single branch of several can be deleted by its
+    name. In a plain network, the layers of `plain_layers` are deleted.
+
+    Args:
+        model: functional `keras.Model`. It is not changed.
+        blocks: list of `Block`s, or of names of blocks or branches, in any
+            order.
+
+    Returns:
+        A `keras.Model` that shares the remaining layers with `model`.
+
+    Raises:
+        ValueError: If a block or branch is unknown.
 
     Example:
 
@@ -29,14 +39,6 @@ def delete_blocks(model, blocks):
     model = keras.applications.ResNet50V2()
     lesioned = delete_blocks(model, ["conv3_block2", "conv4_block5"])
     ```
-
-    Args:
-        model: functional `keras.Model`. Stays as it is.
-        blocks: list of `Block`s, or of names of blocks or branches, in any
-            order.
-
-    Returns:
-        A `keras.Model` of the other layers, shared with `model`.
     """
     _check_list("blocks", blocks)
     chain = chain_of(model)
@@ -46,16 +48,19 @@ def delete_blocks(model, blocks):
 def permute_blocks(model, order):
     """Puts the blocks of a model into another order.
 
+    Reference: Veit et al. 2016, section 4.3.
+
     Args:
-        model: functional `keras.Model`. Stays as it is.
-        order: list of all the model's `Block`s, or their names: which block
-            comes first, second, ... (Veit et al. 2016, section 4.3).
+        model: functional `keras.Model`. It is not changed.
+        order: list of all `Block`s of the model, or of their names, in the new
+            order.
 
     Returns:
-        A `keras.Model` of the same layers, shared with `model`.
+        A `keras.Model` that shares all layers with `model`.
 
     Raises:
-        ValueError: If a block does not take the shape that it would get.
+        ValueError: If the input of a block would have another shape than
+            before.
     """
     _check_list("order", order)
     chain = chain_of(model)
@@ -70,18 +75,18 @@ def permute_blocks(model, order):
 
 
 def duplicate_blocks(model, blocks):
-    """Lets blocks of a model run twice, each right after itself.
+    """Repeats blocks of a model, each directly after itself.
 
     Args:
-        model: functional `keras.Model`. Stays as it is.
-        blocks: list of `Block`s or their names. One that is named `n` times
-            runs `n + 1` times.
+        model: functional `keras.Model`. It is not changed.
+        blocks: list of `Block`s or of their names. A block that is in the list
+            `n` times runs `n + 1` times.
 
     Returns:
-        A `keras.Model` of the same layers, shared with `model`.
+        A `keras.Model` that shares all layers with `model`.
 
     Raises:
-        ValueError: If a block does not take the shape that it gives.
+        ValueError: If the output of a block has another shape than its input.
     """
     _check_list("blocks", blocks)
     chain = chain_of(model)
@@ -110,10 +115,12 @@ def _position(chain, block, argument):
 
 
 def intact(chain):
+    """Returns the layout of the model as it is."""
     return [[(k, None)] for k in range(len(chain.units))]
 
 
 def deletion(chain, blocks):
+    """Returns the layout without blocks, or without branches of them."""
     layout = intact(chain)
     lost = {}
     for block in blocks:
@@ -128,17 +135,19 @@ def deletion(chain, blocks):
 
 
 def permutation(positions):
+    """Returns the layout of whole blocks in a new order."""
     return [[(k, None)] for k in positions]
 
 
 def duplication(chain, positions):
+    """Returns the layout in which the blocks at some positions run again."""
     return [
         [(k, None)] * (1 + positions.count(k)) for k in range(len(chain.units))
     ]
 
 
 def _check(chain, layout):
-    """Raises ValueError where blocks that follow each other do not fit."""
+    """Checks that the shapes of consecutive blocks fit."""
     for place, blocks in zip(chain.units, layout, strict=True):
         name, shapes = "the model", place.block.input_shapes
         for k, _ in blocks:
@@ -146,20 +155,20 @@ def _check(chain, layout):
             if block.input_shapes != shapes:
                 raise ValueError(
                     f"Block `{block.name}` takes {block.input_shapes} and "
-                    f"cannot be joined to {name}, which gives {shapes} "
+                    f"cannot follow {name}, which returns {shapes} "
                     f"in the place of block `{place.block.name}`."
                 )
             name, shapes = f"block `{block.name}`", block.output_shapes
         if shapes != place.block.output_shapes:
             raise ValueError(
                 f"The model takes {place.block.output_shapes} from block "
-                f"`{place.block.name}` and cannot be joined to {name}, "
-                f"which gives {shapes}."
+                f"`{place.block.name}` and cannot follow {name}, "
+                f"which returns {shapes}."
             )
 
 
 def _build(chain, layout, name):
-    """The model that a layout describes, of the chain's own layers."""
+    """Builds the model of a layout from the layers of the chain."""
     _check(chain, layout)
     inputs, values = graphs.fresh_input(chain.graph)
     for place, blocks in zip(chain.units, layout, strict=True):
@@ -175,7 +184,10 @@ def _build(chain, layout, name):
 
 
 def _run_block(unit, kept, state, values):
-    """Runs one block on a state, in a room of its own."""
+    """Runs a block on its inputs, and returns its outputs.
+
+    A block may run more than once, so its tensors are not added to `values`.
+    """
     inner = {id(x): y for x, y in zip(unit.entry, state, strict=True)}
     graphs.run(unit.steps(kept), inner)
     return [inner[id(x)] for x in unit.exit]

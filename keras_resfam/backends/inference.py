@@ -50,7 +50,7 @@ def compiled_inference(model):
     """Compiles the inference of a model on TensorFlow and JAX.
 
     Args:
-        model: `keras.Model`. Its variables must not be replaced afterwards.
+        model: `keras.Model`. Its variables must not be replaced afterward.
 
     Returns:
         A callable that takes the inputs of the model and returns a list of

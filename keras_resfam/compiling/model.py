@@ -103,9 +103,7 @@ class Compiled(keras.Model):
         self.model = model
         self.input_spec = model.input_spec
         self.programs = Programs(model)
-        self.local = (
-            threading.local()
-        )  # losses of a thread's last training call
+        self.local = threading.local()  # losses of the last training call
         self.built = True
 
     def call(self, inputs, training=None):

@@ -68,8 +68,6 @@ def record(model, training, inputs):
     """
     import torch
 
-    from keras_resfam.compiling import norm_by_image, winograd
-
     trainable, state = (
         [variable.value for variable in variables]
         for variables in (
@@ -102,12 +100,7 @@ def record(model, training, inputs):
             f"{model}, for which torch.export fails: {first}"
         ) from error
     module = exported.module()
-    passes.leave_out_checks(module.graph)
-    passes.put_back_gradients(module.graph, backwards)
-    passes.take_pixels_first(module.graph)
-    passes.permute_first(module.graph)
-    norm_by_image.put_in(module.graph)
-    winograd.put_in(module.graph)
+    _run_passes(module.graph, backwards)
     module.recompile()
     # PyTorch's layout optimization assumes channels first. It would mistake the
     # rows of images with channels last for channels.
@@ -121,3 +114,15 @@ def record(model, training, inputs):
         return outputs, losses, total
 
     return call
+
+
+def _run_passes(graph, backwards):
+    """Makes a recorded graph faster, and inserts its custom gradients."""
+    from keras_resfam.compiling import norm_by_image, winograd
+
+    passes.leave_out_checks(graph)
+    passes.put_back_gradients(graph, backwards)
+    passes.take_pixels_first(graph)
+    passes.permute_first(graph)
+    norm_by_image.put_in(graph)
+    winograd.put_in(graph)

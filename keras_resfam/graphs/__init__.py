@@ -26,7 +26,7 @@ from keras_resfam.graphs.graph import (
     reads,
     renamed,
     run,
-    run_anew,
+    run_on_inputs,
     same,
     shell,
 )
@@ -57,7 +57,7 @@ __all__ = [
     "reads",
     "renamed",
     "run",
-    "run_anew",
+    "run_on_inputs",
     "same",
     "shell",
     "softmax_step",

@@ -50,7 +50,7 @@ def _tensors_in(structure):
 def readers(graph):
     """Counts how often each tensor is read, by `id`.
 
-    To be an output of the graph counts as a read.
+    An output of the graph counts as read once more.
     """
     read = [x for step in graph.steps for x in step.inputs]
     return collections.Counter(id(x) for x in [*graph.outputs, *read])
@@ -93,7 +93,7 @@ def _read(view, like):
 
 
 class _StandIn(keras.Operation):
-    """Is called in place of an operation, which would get a new node.
+    """Stands in for an operation, to which a call would add a node.
 
     Args:
         operation: layer or op of `keras.ops`.
@@ -176,7 +176,7 @@ def flat(graph):
 
 
 def _inputs_of_model(model, step):
-    """Returns the tensors that a step passes to a model, in its inputs' order.
+    """Returns the tensors that a step passes to a model, in the model's order.
 
     A model with a list of inputs also takes a dict from their names.
     """
@@ -330,7 +330,7 @@ def run(steps, values):
             values[id(tensor)] = output
 
 
-def run_anew(steps, tensors):
+def run_on_inputs(steps, tensors):
     """Runs steps on new inputs, which replace tensors.
 
     Returns:
@@ -396,7 +396,7 @@ def part(steps, tensor, name):
         A pair: the list of tensors that the steps read, and the `keras.Model`.
     """
     sources = reads(steps) or [tensor]
-    inputs, values = run_anew(steps, sources)
+    inputs, values = run_on_inputs(steps, sources)
     inputs = inputs[0] if len(inputs) == 1 else inputs
     return sources, keras.Model(inputs, values[id(tensor)], name=name)
 

@@ -1,4 +1,4 @@
-"""Finds what the first layer of a network tells about its images."""
+"""Reads what a network stores about images, such as their moments."""
 
 import keras
 import numpy as np
@@ -37,15 +37,15 @@ def image_moments(model):
 
 
 def data_config(model):
-    """Returns what is known of the images that a network was trained on.
+    """Returns what a network stores about the images that it was trained on.
 
     Args:
         model: functional or sequential `keras.Model`, which may have nested
             models.
 
     Returns:
-        The `data_config` of its `keras_resfam.layers.Rescaling`; an empty dict
-        if it has none, as stock networks and those with random weights.
+        The `data_config` of its `keras_resfam.layers.Rescaling`, a dict. It is
+        empty in stock networks, and in those with random weights.
     """
     return dict(getattr(_first_layer(model), "data_config", {}))
 

@@ -23,9 +23,9 @@ def to_stock_layers(model):
     needed, a layer that adds zeros or subsamples is inserted before a `Conv2D`.
     `GradientModulation`, and the initializers, regularizers and constraints of
     layers, are left out because they affect training only. Nested models are
-    converted too, if they are functional or sequential. What `Rescaling` tells
-    `predict_images` about the images is lost. Layers of other
-    packages are copied unchanged, as are layers inside other layers, such as
+    converted too, if they are functional or sequential. The `data_config` of
+    `Rescaling`, which `predict_images` needs, is lost. Layers of other packages
+    are copied unchanged, and so are layers inside other layers, such as
     `TimeDistributed`.
 
     Args:

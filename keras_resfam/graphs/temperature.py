@@ -1,41 +1,42 @@
-"""Probabilities that are as high as the share of right answers."""
-
-import math
-import numbers
+"""Calibrates classifiers by a temperature."""
 
 import keras
 
 from keras_resfam import graphs
+from keras_resfam._checks import check_number
 from keras_resfam.graphs import copies
 
 
 def with_temperature(model, temperature):
-    """Returns a copy of a classifier whose logits are divided by a number.
+    """Returns a copy of a classifier with its logits divided by a temperature.
 
-    Temperature scaling ([Guo et al. 2017](https://arxiv.org/abs/1706.04599))
-    makes the probabilities of a network lower (above 1) or higher (below 1).
-    It leaves the order of the classes as it is, and so the accuracy. The model
-    cards in `weights/` give a temperature where one has been measured.
+    A temperature above 1 makes the largest probabilities lower, and one below 1
+    makes them higher. The order of the classes, and therefore the accuracy, do
+    not change. The model cards in `weights/` state the temperatures that have
+    been measured.
 
     The kernel and the bias of the last layer are divided, so the copy has the
-    layers of `model` and can be saved, folded and exported like it.
-    `GradientModulation`, which acts in training only, is left out.
+    layers of `model`, and can be saved, folded and exported like it.
+    `GradientModulation` is left out because it affects training only.
+
+    Reference: Guo et al. 2017, [On Calibration of Modern Neural Networks](
+    https://arxiv.org/abs/1706.04599).
 
     Args:
-        model: `keras.Model`. A functional or sequential model whose last layer
-            is a `keras.layers.Dense` with softmax or without activation. Its
-            weights stay as they are.
-        temperature: Positive float.
+        model: functional or sequential `keras.Model`. Its last layer is a
+            `keras.layers.Dense` with softmax or without activation. It is not
+            changed.
+        temperature: float, above 0.
 
     Returns:
         A functional `keras.Model` with the inputs, outputs and name of
-        `model`, and weights of its own. It is not compiled.
+        `model`, and new weights. It is not compiled.
 
     Raises:
-        ValueError: If `model` is not such a model or not built, or
-            `temperature` is not a positive finite number.
-        Exception: What Keras raises for a layer that its own config cannot
-            rebuild, such as a `Lambda` of a Python function.
+        ValueError: If `model` is of another kind or not built, or if
+            `temperature` is not a finite number above 0.
+        Exception: If Keras cannot rebuild a layer from its config, such as a
+            `Lambda` of a Python function. The type depends on the layer.
 
     Example:
 
@@ -44,7 +45,7 @@ def with_temperature(model, temperature):
     calibrated = keras_resfam.with_temperature(model, 0.9)
     ```
     """
-    _check_temperature(temperature)
+    check_number("temperature", temperature, above=0)
     last = _last_dense(graphs.read(copies.checked(model)))
 
     def clone(layer):
@@ -60,20 +61,8 @@ def with_temperature(model, temperature):
     return copy(model)
 
 
-def _check_temperature(temperature):
-    if (
-        not isinstance(temperature, numbers.Real)
-        or isinstance(temperature, bool)
-        or not 0 < temperature < math.inf
-    ):
-        raise ValueError(
-            "`temperature` should be a positive finite number. "
-            f"Received: temperature={temperature!r}"
-        )
-
-
 def _last_dense(graph):
-    """The layer that gives the logits, if it is one that can be scaled."""
+    """Returns the layer that computes the logits, after checking it."""
     outputs = {id(x) for x in graph.outputs}
     steps = [
         s for s in graph.steps if not outputs.isdisjoint(map(id, s.outputs))
@@ -88,8 +77,8 @@ def _last_dense(graph):
         or not {"kernel", "bias"}.issuperset(w.name for w in layer.weights)
     ):
         raise ValueError(
-            "`model` should end in one `keras.layers.Dense` that has softmax "
-            "or no activation and is neither shared nor quantized. "
+            "`model` should end in a single `keras.layers.Dense` with softmax "
+            "or without activation, neither shared nor quantized. "
             f"Received: model={graph.name}, which ends in "
             f"{', '.join(s.name for s in steps) or 'no layer'}"
         )

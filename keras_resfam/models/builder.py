@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from keras_resfam._checks import (
-    are_numbers,
+    are_moments,
     check_choice,
     check_flag,
     check_integer,
@@ -375,12 +375,7 @@ def _check_preprocessing(given):
     """Returns a data set's name, or a pair of sequences of numbers."""
     if isinstance(given, (tuple, list)):
         pair = [x.tolist() if isinstance(x, np.ndarray) else x for x in given]
-        if (
-            len(pair) == 2
-            and all(map(are_numbers, pair))
-            and len(pair[0]) == len(pair[1])
-            and min(pair[1]) > 0
-        ):
+        if are_moments(pair):
             return tuple(pair)
         raise ValueError(
             "`include_preprocessing` should be True, False, a data set's name "

@@ -2,14 +2,8 @@
 
 import keras
 
-from keras_resfam._checks import (
-    check_choice,
-    check_integer,
-)
-from keras_resfam.models.arguments import (
-    blocks_from_depth,
-    widened,
-)
+from keras_resfam._checks import check_choice, check_integer
+from keras_resfam.models.arguments import blocks_from_depth, widened
 from keras_resfam.models.blocks import (
     Layers,
     add,

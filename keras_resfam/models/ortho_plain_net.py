@@ -1,9 +1,6 @@
 """Plain networks, which have no shortcuts, Xie et al. 2017."""
 
-from keras_resfam._checks import (
-    check_choice,
-    check_number,
-)
+from keras_resfam._checks import check_choice, check_number
 from keras_resfam.initializers import (
     DeltaOrthonormal,
     FanInNormal,
@@ -11,10 +8,7 @@ from keras_resfam.initializers import (
     Orthonormal,
 )
 from keras_resfam.layers import GradientModulation
-from keras_resfam.models.arguments import (
-    blocks_from_depth,
-    widened,
-)
+from keras_resfam.models.arguments import blocks_from_depth, widened
 from keras_resfam.models.blocks import (
     Layers,
     basic,
@@ -52,7 +46,7 @@ def OrthoPlainNet(
     depth: int = 44,
     width: float = 1,
     orthonormality: float = 1e-4,
-    modulation: bool = True,
+    modulation: bool | float = True,
     modulation_at: str = "relu",
     regularizer: str = "orthonormal",
     initializer: str | None = None,
@@ -107,7 +101,9 @@ def OrthoPlainNet(
 
 
 @image_classifier("imagenet2012")
-def OrthoPlainNet34(x, orthonormality: float = 1e-4, modulation: bool = True):
+def OrthoPlainNet34(
+    x, orthonormality: float = 1e-4, modulation: bool | float = True
+):
     """Plain network of 34 layers for ImageNet, with orthonormal kernels.
 
     This is ResNet-34 without its shortcuts: stages of 6, 8, 12 and 6
@@ -129,7 +125,9 @@ def OrthoPlainNet34(x, orthonormality: float = 1e-4, modulation: bool = True):
 
 
 @image_classifier("imagenet2012")
-def OrthoPlainNet101(x, orthonormality: float = 1e-4, modulation: bool = True):
+def OrthoPlainNet101(
+    x, orthonormality: float = 1e-4, modulation: bool | float = True
+):
     """Plain network of 101 layers for ImageNet, with orthonormal kernels.
 
     This is ResNet-101 without its shortcuts: stages of 3, 4, 23 and 3 times

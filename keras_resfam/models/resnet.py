@@ -1,13 +1,7 @@
 """Residual networks, He et al. 2015 and 2016."""
 
-from keras_resfam._checks import (
-    check_choice,
-    check_flag,
-)
-from keras_resfam.models.arguments import (
-    blocks_from_depth,
-    widened,
-)
+from keras_resfam._checks import check_choice, check_flag
+from keras_resfam.models.arguments import blocks_from_depth, widened
 from keras_resfam.models.blocks import (
     Layers,
     basic,

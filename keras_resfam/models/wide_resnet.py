@@ -2,15 +2,8 @@
 
 from collections.abc import Sequence
 
-from keras_resfam._checks import (
-    check_integer,
-    check_number,
-    is_integer,
-)
-from keras_resfam.models.arguments import (
-    blocks_from_depth,
-    widened,
-)
+from keras_resfam._checks import check_integer, check_number, is_integer
+from keras_resfam.models.arguments import blocks_from_depth, widened
 from keras_resfam.models.blocks import (
     Layers,
     basic,
@@ -32,7 +25,7 @@ def WideResNet(
     depth: int = 28,
     width: float = 10,
     block: Sequence[int] = (3, 3),
-    blocks: Sequence[int] | None = None,
+    blocks: int | None = None,
     dropout: float = 0.0,
 ):
     """Wide residual network for small images, WRN-depth-width.

@@ -8,7 +8,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from keras_resfam._checks import are_numbers, is_integer
+from keras_resfam._checks import are_moments, are_numbers, is_integer
 from keras_resfam.models import families
 from keras_resfam.pretrained import dialects, tensor_files
 from keras_resfam.pretrained.files import FINGERPRINT
@@ -121,7 +121,7 @@ def contents(where, files, family, arguments):
         arguments: dict. The builder's architecture arguments.
 
     Returns:
-        A dict of attributes of a `pretrained.sources.Source`.
+        A dict of attributes of a `pretrained.weights.Source`.
 
     Raises:
         ValueError: If the checkpoint is invalid, or does not fit the network.
@@ -259,6 +259,11 @@ def _check_network(config, family, arguments):
     if architecture != TIMM.get(family):
         raise ValueError(f"It is a checkpoint of {architecture!r}, not {call}.")
     changes = config.get("model_args") or {}
+    if not isinstance(changes, dict):
+        raise ValueError(
+            "Its config should have an object as `model_args`, but has "
+            f"{changes!r}."
+        )
     usual = _USUAL | dict.fromkeys(changes.keys() - _SHAPES)
     for key, value in (config | changes).items():
         if key in usual and value != usual[key]:
@@ -280,10 +285,10 @@ def _moments(config):
             break
     else:
         return None
-    if not (are_numbers(mean) and are_numbers(std) and min(std) > 0):
+    if not are_moments((mean, std)):
         raise ValueError(
             "Its config should have the mean and std of the channels as lists "
-            f"of numbers, but has mean={mean!r}, std={std!r}."
+            f"of as many numbers, but has mean={mean!r}, std={std!r}."
         )
     return tuple(tuple(255 * x for x in values) for values in (mean, std))
 

@@ -7,7 +7,7 @@ error, which names the field.
 
 import json
 
-from keras_resfam._checks import are_numbers
+from keras_resfam._checks import are_moments
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
 
@@ -104,13 +104,8 @@ def _are_texts(value):
 
 
 def _is_preprocessing(value):
-    if isinstance(value, list):  # mean and standard deviation
-        return (
-            len(value) == 2
-            and all(map(are_numbers, value))
-            and len(value[0]) == len(value[1])
-            and min(value[1]) > 0
-        )
+    if isinstance(value, list):
+        return are_moments(value)
     return isinstance(value, bool) or (
         isinstance(value, str) and value in DATASETS
     )

@@ -1,4 +1,4 @@
-"""Finds the weights that `weights=` asks for, and loads them into a model.
+"""Finds the weights that `weights=` asks for, and verifies them.
 
 The weights of a network are a folder: `weights/<name>/` in a checkout of this
 project, or a repository on the Hugging Face Hub. The files are verified before
@@ -7,24 +7,14 @@ the bytes that are opened. The values are loaded by layer name, after their
 types and shapes were compared with the fingerprint.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 from pathlib import Path
 
-from keras_resfam._checks import check_path
 from keras_resfam.datasets import ALIASES, DATASETS
 from keras_resfam.models import families
-from keras_resfam.pretrained import (
-    dialects,
-    fingerprint,
-    foreign,
-    hdf5,
-    recipe,
-    registry,
-)
-from keras_resfam.pretrained.channels import RGB, adapt_kernel, adapt_moments
+from keras_resfam.pretrained import fingerprint, foreign, hdf5, recipe, registry
 from keras_resfam.pretrained.errors import HubError
 from keras_resfam.pretrained.files import (
     FINGERPRINT,
@@ -35,183 +25,13 @@ from keras_resfam.pretrained.files import (
     digest_fault,
     fault,
 )
+from keras_resfam.pretrained.weights import Source, naming_weights
 
 CHECKOUT = Path(__file__).parents[2]
 """The checkout of this project, if the package is imported from one."""
 
 _BUNDLED = Path(__file__).parents[1] / "weights"
-"""The folder with the small networks that a wheel has (see setup.py)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Verified weights, ready to be loaded.
-
-    Attributes:
-        where: str. Names the weights in error messages.
-        layers: dict from layer names to lists of arrays.
-        dataset: str. The data set that they were trained on, or `None` if it
-            is unknown.
-        preprocessing: str or tuple. The channel moments by which the network
-            normalizes images: the name of a data set, or a pair of tuples,
-            the means and the standard deviations of pixels in 0..255. `None`
-            if they are unknown.
-        input_shape: tuple. `(height, width, channels)`, or `None` if it is
-            unknown.
-        crops: dict from image sizes, `(height, width)`, to the share of
-            photographs that is kept; that of `None` is for all other sizes.
-        interpolation: str. The filter by which photographs are resized, or
-            `None` if it is unknown.
-        class_names: list of str, or the name of a data set. `None` if they
-            are unknown.
-        checkpoint: `dialects.Checkpoint`. The checkpoint of another project
-            that the values are from, or `None`.
-    """
-
-    where: str
-    layers: dict
-    dataset: str = None
-    preprocessing: str | tuple = None
-    input_shape: tuple = None
-    crops: dict = dataclasses.field(default_factory=dict)
-    interpolation: str = None
-    class_names: str | list = None
-    checkpoint: dialects.Checkpoint = None
-
-    @property
-    def classes(self):
-        """int. Number of classes, or `None` without a classifier."""
-        top = self.layers.get("predictions")
-        return top[0].shape[-1] if top else None
-
-    @property
-    def channels(self):
-        """int. Number of channels of the images."""
-        return self.layers["stem_conv"][0].shape[-2]
-
-    def data_config(self, size, include_top):
-        """Returns what a `keras_resfam.layers.Rescaling` tells of images.
-
-        Args:
-            size: tuple. `(height, width)` of the network's images.
-            include_top: bool. Whether the network has the classifier.
-        """
-        known = {
-            "crop": self.crops.get(size, self.crops.get(None)),
-            "interpolation": self.interpolation,
-            "class_names": self.class_names if include_top else None,
-        }
-        return {key: value for key, value in known.items() if value}
-
-    def with_channels(self, channels):
-        """Returns the weights for images with another number of channels.
-
-        Args:
-            channels: int.
-
-        Raises:
-            ValueError: If the weights are not for images with three channels.
-        """
-        if self.channels != RGB:
-            own = f"{self.channels} channel{'s' * (self.channels > 1)}"
-            raise ValueError(
-                f"`input_shape` should have {own}, like the images of the "
-                f"weights {self.where}. Only weights for RGB images are "
-                f"adapted to other channels. Received: {channels} channels"
-            )
-        kernel, *others = self.layers["stem_conv"]
-        kernel = adapt_kernel(kernel, channels)
-        checkpoint, moments = self.checkpoint, self.preprocessing
-        if checkpoint is not None:
-            values = {**checkpoint.values, ("stem_conv", "weight"): kernel}
-            checkpoint = dataclasses.replace(checkpoint, values=values)
-        if isinstance(moments, str):
-            moments = DATASETS[moments].mean, DATASETS[moments].std
-        if moments is not None:
-            moments = tuple(adapt_moments(x, channels) for x in moments)
-        shape = self.input_shape
-        return dataclasses.replace(
-            self,
-            layers={**self.layers, "stem_conv": [kernel, *others]},
-            checkpoint=checkpoint,
-            preprocessing=moments,
-            input_shape=shape and (*shape[:2], channels),
-        )
-
-    def load_into(self, network):
-        """Loads the weights into a network.
-
-        Args:
-            network: list of the layers of the network, with or without the
-                classifier.
-
-        Raises:
-            ValueError: If the values do not fit the layers. The message names
-                the first layer. No layer is changed then.
-        """
-        targets = {layer.name: layer for layer in network if layer.weights}
-        layers = self.layers
-        if "predictions" not in targets:
-            layers = {k: v for k, v in layers.items() if k != "predictions"}
-        elif "predictions" not in layers:
-            raise ValueError(
-                "`include_top` should be False with weights that have no "
-                f"classifier, such as those of {self.where}. "
-                "Received: include_top=True"
-            )
-        with _read_as_weights(self.where):
-            if self.checkpoint is not None:
-                self.checkpoint.check(targets.values())
-            fingerprint.check_names(targets, layers)
-        for name, target in targets.items():
-            shapes = [values.shape for values in layers[name]]
-            found = [tuple(weight.shape) for weight in target.weights]
-            if found != shapes:
-                raise ValueError(
-                    f"Layer '{name}' should have variables of the shapes "
-                    f"{shapes} to hold the weights of {self.where}: "
-                    "`input_shape` and `classes` should fit them. "
-                    f"Received: {found}"
-                )
-        for name, target in targets.items():
-            target.set_weights(layers[name])
-
-
-@contextlib.contextmanager
-def _read_as_weights(where):
-    """Turns any error about a file into a ValueError that names the file."""
-    try:
-        yield
-    except hdf5.ERRORS as error:
-        raise ValueError(
-            f"The weights of {where} do not fit this network. {error}"
-        ) from error
-
-
-def _read_layers(where, weights, expected=None):
-    """Reads the arrays of a `.weights.h5` file of a network of keras_resfam.
-
-    Args:
-        where: str. Names the file in error messages.
-        weights: bytes. The contents of the file.
-        expected: dict as `fingerprint.layout` returns it. Defaults to `None`,
-            which accepts all arrays that the file has.
-
-    Returns:
-        A dict from layer names to lists of arrays.
-    """
-    trusted = registry.pins(WEIGHTS, describe(weights)["sha256"])
-    read = hdf5.read if trusted else hdf5.read_apart
-    with _read_as_weights(where):
-        layers = read(weights, expected)
-        for name, rank in (("stem_conv", 4), ("predictions", 2)):
-            if name in layers and layers[name][0].ndim != rank:
-                raise ValueError(
-                    f"Layer '{name}' has no kernel of {rank} axes."
-                )
-        if "stem_conv" not in layers:
-            raise ValueError("Layer 'stem_conv' is not in the file.")
-        return layers
+"""The folder of the small networks in a wheel (training/networks/wheel.py)."""
 
 
 def find(weights, family, arguments):
@@ -239,16 +59,16 @@ def find(weights, family, arguments):
         raise _weights_error(weights, family)
     text = os.path.expanduser(weights)
     if text.startswith("hf://"):
-        repository, _, revision = text.removeprefix("hf://").partition("@")
-        files = _fetch_checkpoint(repository, revision or "main")
+        address = hub_address(text)
+        files = fetch_checkpoint(*address)
         if files is not None:
             return _foreign(repr(text), files, family, arguments)
-        files = _fetch(repository, revision or "main")
+        files = fetch(*address)
     elif isinstance(weights, str) and weights in names():
         network = _choose(weights, family, arguments)
         if isinstance(network, registry.PublicNetwork):
             return _public(network, family, arguments)
-        files = _registered_files(network)
+        files = registered_files(network)
     elif _is_run_folder(Path(text)):
         return _read_file(Path(text) / WEIGHTS, family, arguments)
     elif foreign.is_checkpoint(text):
@@ -265,103 +85,22 @@ def find(weights, family, arguments):
     return _source(repr(text), files, family, arguments)
 
 
-def class_names(weights):
-    """Returns the names of the classes of trained weights.
-
-    Args:
-        weights: str or path, as for a builder: the name of a data set or of a
-            network of `list_weights`, a path, or
-            `"hf://organization/name[@revision]"`.
-
-    Returns:
-        A tuple of str, in the order of the classifier's outputs. If a
-        checkpoint has 1,000 classes and its config has no names, these are
-        the names of ImageNet.
-
-    Raises:
-        ValueError: If the weights do not exist, or the names of their classes
-            are unknown.
-        keras_resfam.HubError: If the Hub does not deliver them.
-
-    Example:
-
-    ```python
-    names = keras_resfam.class_names("imagenet")
-    keras_resfam.decode_predictions(model.predict(images), names)
-    ```
-    """
-    check_path("weights", weights)
-    text = os.path.expanduser(weights)
-    files = _descriptions(text)
-    if files is not None and RECIPE not in files:
-        names = _names_of(foreign.class_names(repr(text), files))
-    elif files is not None:
-        names = _names_in(files[RECIPE], repr(text))
-    else:
-        names = _names_of(text) or _names_registered(text)
-    if not names:
-        raise ValueError(
-            "`weights` should be a data set's name, or weights that have the "
-            f"names of their classes. Received: weights={weights!r}"
-        )
-    return names
+def hub_address(text):
+    """Splits `"hf://repository@revision"` into repository and revision."""
+    repository, _, revision = text.removeprefix("hf://").partition("@")
+    return repository, revision or "main"
 
 
-def _names_in(contents, where):
-    """Returns the class names that a recipe.json states."""
-    try:
-        described = recipe.parse(contents)
-    except ValueError as error:
-        raise ValueError(
-            f"`weights` should have a valid {RECIPE}. {error} "
-            f"Received: weights={where}"
-        ) from error
-    return _names_of(described.get("class_names", described["dataset"]))
-
-
-def _names_registered(name):
-    """Returns the class names of a network or data set in the registry."""
-    for network in registry.read() + registry.read_public():
-        if name in (network.name, network.dataset):
-            if network.dataset in DATASETS:
-                return _names_of(network.dataset)
-            return _names_in(_registered_files(network)[RECIPE], repr(name))
-    return ()
-
-
-def _names_of(known):
-    """Returns the class names of a data set, or those given, as a tuple."""
-    if isinstance(known, str):
-        record = DATASETS.get(ALIASES.get(known, known))
-        return record.class_names if record is not None else ()
-    return tuple(known or ())
-
-
-def _descriptions(text):
-    """Returns the files that describe weights, by name.
-
-    `None` if `text` is the name of a data set or of a network.
-    """
-    if text.startswith("hf://"):
-        repository, _, revision = text.removeprefix("hf://").partition("@")
-        where = repository, revision or "main"
-        return _fetch_checkpoint(*where, weights=False) or _fetch(*where)
-    if foreign.is_checkpoint(text):
-        return foreign.read_files(text, weights=False)
-    for path in (Path(text, RECIPE), Path(text).parent / RECIPE):
-        if os.path.exists(text) and path.is_file():
-            return {RECIPE: path.read_bytes()}
-    return None
-
-
-def _fetch(repository, revision, pins=None):
+def fetch(repository, revision, pins=None):
+    """Fetches a network of this project from the Hub (`hub.fetch`)."""
     # The Hub's client is slow to import, and rarely needed.
     from keras_resfam.pretrained import hub
 
     return hub.fetch(repository, revision, pins)
 
 
-def _fetch_checkpoint(repository, revision, pins=None, weights=True):
+def fetch_checkpoint(repository, revision, pins=None, weights=True):
+    """Fetches another project's checkpoint (`hub_checkpoints.fetch`)."""
     from keras_resfam.pretrained import hub_checkpoints
 
     return hub_checkpoints.fetch(repository, revision, pins, weights)
@@ -369,7 +108,7 @@ def _fetch_checkpoint(repository, revision, pins=None, weights=True):
 
 def _public(network, family, arguments):
     revision = network.commit or "main"
-    files = _fetch_checkpoint(network.repository, revision, network.files)
+    files = fetch_checkpoint(network.repository, revision, network.files)
     if files is None:
         raise HubError.about(
             network.repository,
@@ -455,7 +194,7 @@ def _choose(name, family, arguments):
     return network
 
 
-def _registered_files(network):
+def registered_files(network):
     """Reads a network's files from the checkout, the package or the Hub."""
     folders = [_BUNDLED / network.name]
     if (CHECKOUT / "pyproject.toml").is_file():
@@ -473,7 +212,33 @@ def _registered_files(network):
             "clone the project and install it with `pip install -e`, or pass "
             f"the path of its folder weights/{network.name} as `weights`.",
         )
-    return _fetch(network.repository, network.commit, network.files)
+    return fetch(network.repository, network.commit, network.files)
+
+
+def _read_layers(where, weights, expected=None):
+    """Reads the arrays of a `.weights.h5` file of a network of keras_resfam.
+
+    Args:
+        where: str. Names the file in error messages.
+        weights: bytes. The contents of the file.
+        expected: dict as `fingerprint.layout` returns it. Defaults to `None`,
+            which accepts all arrays that the file has.
+
+    Returns:
+        A dict from layer names to lists of arrays.
+    """
+    trusted = registry.pins(WEIGHTS, describe(weights)["sha256"])
+    read = hdf5.read if trusted else hdf5.read_apart
+    with naming_weights(where):
+        layers = read(weights, expected)
+        for name, rank in (("stem_conv", 4), ("predictions", 2)):
+            if name in layers and layers[name][0].ndim != rank:
+                raise ValueError(
+                    f"Layer '{name}' has no kernel of {rank} axes."
+                )
+        if "stem_conv" not in layers:
+            raise ValueError("Layer 'stem_conv' is not in the file.")
+        return layers
 
 
 def _read_folder(folder, pins=None):

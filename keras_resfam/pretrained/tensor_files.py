@@ -65,11 +65,12 @@ def _unique(pairs):
 
     The library takes the last of several tensors of one name.
     """
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
+    found = {}
+    for name, value in pairs:
+        if name in found:
             raise ValueError(f"Its header has the name '{name}' twice.")
-    return dict(pairs)
+        found[name] = value
+    return found
 
 
 def _array(name, dtype, shape, data):
@@ -112,7 +113,7 @@ def _read_pickle(contents):
                 f"{' or '.join(map(repr, _WRAPPERS))}, but {name!r} is a "
                 f"{type(tensor).__name__}."
             )
-    return {name: _from_torch(tensor) for name, tensor in state.items()}
+    return {name: _from_torch(name, tensor) for name, tensor in state.items()}
 
 
 def _unwrapped(state):
@@ -127,9 +128,14 @@ def _unwrapped(state):
     return state
 
 
-def _from_torch(tensor):
+def _from_torch(name, tensor):
     import torch
 
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
-    return tensor.detach().numpy()
+    try:
+        return tensor.detach().numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantized or 8 bits
+        raise ValueError(
+            f"NumPy cannot hold the tensor '{name}': {error}"
+        ) from error

@@ -443,8 +443,8 @@ def test_a_last_survival_of_no_probability_is_refused(last):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(), "Just one"),
-        (dict(active=1, survival=[1, 1, 1]), "Just one"),
+        (dict(), "Exactly one"),
+        (dict(active=1, survival=[1, 1, 1]), "Exactly one"),
         (dict(active=4), "Received: active=4"),
         (dict(active=2.5), "Received: active=2.5"),
         (dict(survival=[0.5]), "3 probabilities"),

@@ -460,7 +460,7 @@ def test_a_stage_of_a_plain_network_ends_where_the_channels_change():
 
 
 def test_residual_networks_have_no_plain_layers():
-    with pytest.raises(ValueError, match="`model` should be plain.*3 res"):
+    with pytest.raises(ValueError, match="`model` should be a plain.*3 res"):
         plain_layers(dense_nets.build(3))
 
 

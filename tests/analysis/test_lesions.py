@@ -176,13 +176,9 @@ def test_no_lesion_is_compiled(monkeypatch):
     # stages also the block that halves, and its rest.
     assert first == (0 if keras.backend.backend() == "torch" else 12)
     assert len(runner._compiled) == 12
-    options = {"branches": False, "seed": 0, "trials": 2}
-    most = dict.fromkeys(("max_deletions", "max_swaps", "max_repetitions"), 3)
-    layouts = [
-        plan["layout"]
-        for plan in _plans(chain, **options, **most)
-        if "layout" in plan
-    ]
+    most = dict.fromkeys(("deletions", "swaps", "repetitions"), 3)
+    plans = _plans(chain, most, trials=2, branches=False, seed=0)
+    layouts = [plan["layout"] for plan in plans if "layout" in plan]
     assert len(layouts) == 1 + 3 * 3 * 2
     for layout in layouts:
         runner.predict(x, layout)
@@ -430,7 +426,7 @@ def test_masks_are_refused():
     h = keras.layers.Masking(name="masks")(inputs)
     h = keras.layers.Add()([h, keras.layers.Dense(3)(h)])
     h = keras.layers.GlobalAveragePooling1D()(h)
-    with pytest.raises(ValueError, match="no masks.*the layer 'masks'"):
+    with pytest.raises(ValueError, match="create masks.*the layer 'masks'"):
         lesion_study(
             keras.Model(inputs, h), (np.ones((2, 5, 3)), np.zeros(2, int))
         )
@@ -493,7 +489,7 @@ def test_data_that_do_not_fit_are_refused(model):
         np.eye(4)[y] * np.nan,
         np.eye(4)[y] * (y > 0)[:, None],
     ):
-        with pytest.raises(ValueError, match="within 0 and 3.*Received: lab"):
+        with pytest.raises(ValueError, match="from 0 to 3.*Received: lab"):
             lesion_study(model, (x, labels), **FEW)
     with pytest.raises(ValueError, match="at least one.*0 images"):
         lesion_study(model, [], **FEW)
@@ -503,8 +499,8 @@ def test_data_that_do_not_fit_are_refused(model):
         (None, "data=None"),
         ([{"image": x, "label": y}], "batches, of which one is a dict"),
         ({"image": x, "label": y}, "batches, of which one is a str"),
-        (list(zip(x, y, strict=True)), r"shapes \(5,\), \(\)"),
-        ((x, y.astype(str)), "a ndarray that holds no numbers"),
+        (list(zip(x, y, strict=True)), r"shapes \(5,\) and \(\)"),
+        ((x, y.astype(str)), "a ndarray without numbers"),
         ([(x, y), (x[:, 1:], y)], r"of the shapes \[\(\(4,"),
     ):
         with pytest.raises(ValueError, match=f"or batches of such.*{told}"):

@@ -315,7 +315,7 @@ def test_effective_lengths_are_the_shortest_range():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(lengths=[4]), "within 0 and 3"),
+        (dict(lengths=[4]), "integers from 0 to 3"),
         (dict(lengths=[2.0]), r"`lengths`.*Received: lengths=\[2.0\]"),
         (dict(lengths=1.5), r"`lengths`.*Received: lengths=\[1.5\]"),
         (dict(samples=0), "`samples`.*Received: samples=0"),
@@ -339,7 +339,7 @@ def test_images_of_another_shape_are_refused(shape):
 
 def test_labels_of_no_class_are_refused():
     x, _ = dense_nets.data(2)
-    with pytest.raises(ValueError, match="within 0 and 3.*from 0 to 4"):
+    with pytest.raises(ValueError, match="integers from 0 to 3.*from 0 to 4"):
         gradient_by_path_length(dense_nets.build(3), x, np.array([0, 4]))
 
 
@@ -348,7 +348,7 @@ def test_softmax_that_the_graph_does_not_show_is_refused():
     logits = model.get_layer("predictions").input
     powers = keras.ops.exp(logits)
     odd = powers / keras.ops.sum(powers, axis=-1, keepdims=True)
-    with pytest.raises(ValueError, match="`model`.*no softmax is found"):
+    with pytest.raises(ValueError, match="`model`.*graph has no softmax"):
         gradient_by_path_length(
             keras.Model(model.input, odd), *dense_nets.data(2), verbose=0
         )

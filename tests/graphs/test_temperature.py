@@ -76,7 +76,7 @@ def test_a_head_behind_a_network_in_a_network():
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), True, "2"])
 def test_a_temperature_that_is_none(temperature):
-    with pytest.raises(ValueError, match="`temperature` should be a positive"):
+    with pytest.raises(ValueError, match="`temperature` should be.*above 0"):
         keras_resfam.with_temperature(network(), temperature)
 
 

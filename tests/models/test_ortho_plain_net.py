@@ -51,7 +51,7 @@ def test_the_stem_is_modulated_below_its_maximum(quick_initializers):
     assert names[names.index("stem_bn") :][:5] == stem
 
 
-def test_all_kernels_start_orthonormal_and_are_regularised():
+def test_all_kernels_start_orthonormal_and_are_regularized():
     model = keras_resfam.OrthoPlainNet(8, orthonormality=0.5, input_shape=SHAPE)
     assert len(kernels(model)) == 8
     for name, kernel in kernels(model).items():

@@ -32,7 +32,7 @@ def test_the_kernel_is_timms(channels):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_grey_image_is_what_its_three_channels_are():
+def test_a_gray_image_is_what_its_three_channels_are():
     """With equal moments in all channels the outputs are the same."""
     equal = {"include_preprocessing": ((120.0,) * 3, (60.0,) * 3)}
     gray = {"include_preprocessing": ((120.0,), (60.0,))}
@@ -92,7 +92,7 @@ def test_other_peoples_checkpoints_are_still_compared(tmp_path):
         keras_resfam.WideResNet(**options)
 
 
-def test_weights_for_grey_images_stay_grey():
+def test_weights_for_gray_images_stay_gray():
     gray = {"depth": 8, "weights": "digits"}
     told = "`input_shape` should have 1 channel, .*'digits'.*: 3 channels"
     for shape in ({"input_shape": (8, 8, 3)}, {"input_tensor": COLORS}):

@@ -321,8 +321,9 @@ def test_a_pickle_needs_torch(tmp_path, monkeypatch):
         (small_state()["conv1.weight"], "named tensors, but holds a Tensor"),
         ({"conv1.weight": "text"}, "named tensors.*'conv1.weight' is a str"),
         ({"model": {3: torch.zeros(1)}}, "named tensors.*3 is a Tensor"),
+        ({"x": torch.eye(2).to_sparse()}, "NumPy cannot hold the tensor 'x'"),
     ],
-    ids=["text", "tensor", "dict of text", "dict by numbers"],
+    ids=["text", "tensor", "dict of text", "dict by numbers", "sparse"],
 )
 def test_pickles_that_are_none(stored, message, tmp_path):
     path = tmp_path / "weights.pth"
@@ -497,7 +498,9 @@ def test_classes_and_the_network_without_a_top(tmp_path):
             "downsample_in_bottleneck=True",
         ),
         ("ResNet18", {}, {"model_args": {"act_layer": "silu"}}, "silu"),
+        ("ResNet18", {}, {"model_args": ["silu"]}, "an object as `model_args`"),
         ("WideResNet", SMALL, {"mean": [0.5], "std": [0]}, r"std=\[0\]"),
+        ("WideResNet", SMALL, {"mean": MEAN, "std": [1]}, r"std=\[1\]"),
         ("WideResNet", SMALL, {"input_size": 32}, "input_size"),
         ("WideResNet", SMALL, None, "config.json cannot be read"),
     ],
@@ -765,6 +768,15 @@ def test_class_names(server, tmp_path):
     (tmp_path / "config.json").write_text('{"num_classes": 7}')
     with pytest.raises(ValueError, match="names of their classes"):
         keras_resfam.class_names(str(tmp_path))
+
+
+def test_class_names_of_a_name_that_is_also_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "cifar10").mkdir()
+    write(tmp_path / "cifar10" / "model.safetensors", STATE)
+    (tmp_path / "cifar10" / "config.json").write_text('{"label_names": ["a"]}')
+    monkeypatch.chdir(tmp_path)
+    assert keras_resfam.class_names("cifar10")[0] == "airplane"
+    assert keras_resfam.class_names("./cifar10") == ("a",)
 
 
 # The way back --------------------------------------------------------------

@@ -1146,7 +1146,7 @@ def test_a_variant_that_is_more_accurate_is_meant(client):
     assert client.call == f'DMRNet(depth=8, weights="{client.name}")'
 
 
-def test_a_builder_that_has_learnt_an_argument(client):
+def test_a_builder_that_has_learned_an_argument(client):
     arguments = {"depth": 8}
     registry.write([dataclasses.replace(client, arguments=arguments)])
     assert find().classes == 10

@@ -38,7 +38,7 @@ FAMILIES = sorted({name for name, _ in CIFAR_FORMS + IMAGENET_FORMS})
 
 
 def case_name(value):
-    """Names the cases of a parametrised test."""
+    """Names the cases of a parametrized test."""
     if isinstance(value, dict):
         items = (f"{key}={item}" for key, item in value.items())
         return ",".join(items).replace(" ", "") or "default"

@@ -507,7 +507,7 @@ def test_a_file_alone_does_not_say_how_to_normalize(run, capsys):
     folder, _ = run
     (folder / "recipe.json").unlink()
     file = str(folder / "model.weights.h5")
-    with pytest.raises(SystemExit, match="recipe.json says.*Received"):
+    with pytest.raises(SystemExit, match="recipe.json states.*Received"):
         evaluate.main([file, "--builder", "DMRNet", "--set", "depth=8"])
     evaluate.main(
         [file, "--builder=ResNet", "--set=depth=8", "--dataset=digits"]
@@ -564,6 +564,19 @@ def test_a_model_that_keras_has_saved_is_measured(end, tmp_path, capsys):
     card = json.loads((FOLDER / "result.json").read_text())
     assert found["error"] == pytest.approx(card["error"], abs=0.01)
     assert found["nll"] == pytest.approx(card["nll"], abs=1e-3)
+
+
+@pytest.mark.parametrize("dataset", ["imagenet2012", "imagenet2012:5.1.0"])
+def test_the_images_of_imagenet_have_many_sizes(dataset, tmp_path):
+    image = keras.Input((224, 224, 3))
+    answer = keras.layers.GlobalAveragePooling2D()(image)
+    keras.Model(image, answer).save(tmp_path / "mine.keras")
+    options = evaluate.parse_arguments(
+        [str(tmp_path / "mine.keras"), "--dataset", dataset]
+    )
+    _, description = loading.load_network(options)
+    assert description["image_size"] == 224
+    assert description["test_split"] == "validation"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import hub
 from keras_resfam import HubError
 from keras_resfam.pretrained import registry
 from training import publish
+from training.networks import publishing
 from training.page import space
 
 pytestmark = pytest.mark.backend_independent
@@ -111,9 +112,13 @@ def test_a_dry_run_sends_nothing(site, server, capsys):
     assert not server.requests
 
 
-@pytest.mark.parametrize("path", ["/preupload/", "/commit/"])
-def test_faults(site, server, path):
-    with server.fault("500", path), pytest.raises(HubError, match="Remedy"):
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [("500", "/preupload/"), ("500", "/commit/"), ("hang", "/commit/")],
+)
+def test_faults(site, server, monkeypatch, kind, path):
+    monkeypatch.setattr(publishing, "PATIENCE", 1)
+    with server.fault(kind, path), pytest.raises(HubError, match="Remedy"):
         space.publish(site, SPACE)
     assert not files_of(server)
     run(site)

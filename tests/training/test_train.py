@@ -149,10 +149,13 @@ def test_unknown_options_are_errors(capsys):
     for option in ("save-every", "evaluate-every", "steps-per-execution"):
         with pytest.raises(SystemExit):
             train.main([f"--{option}", "0"])
-        assert f"Received: --{option} 0" in capsys.readouterr().err
+        told = f"--{option}: should be at least 1. Received: 0"
+        assert told in capsys.readouterr().err
     with pytest.raises(SystemExit):
         train.main(["--seed", "-1"])
-    assert "Received: --seed -1" in capsys.readouterr().err
+    assert "--seed: should be at least 0. Received: -1" in (
+        capsys.readouterr().err
+    )
 
 
 def test_default_folder_does_not_touch_a_complete_run(tmp_path, monkeypatch):

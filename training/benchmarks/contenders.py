@@ -62,13 +62,13 @@ class Contender:
     """One implementation of one network.
 
     Args:
-        implementation: String. A key of `OURS` or `PEERS`.
-        variant: String. The network's name beside its `base`, whose own is
-            empty.
-        network: Pair of a builder's name and arguments.
-        base: `Contender` whose process this one shares: the memory of two
-            processes lies better or worse, by a few percent of their time.
-            Defaults to `None`, a process of its own.
+        implementation: str. A key of `OURS` or `PEERS`.
+        variant: str. The name of a variant of the network, empty for the
+            network itself.
+        network: pair. The name of a builder and its arguments.
+        base: `Contender` that shares its process with this one. The layout of
+            memory makes processes faster or slower by a few percent. Defaults
+            to `None`, a separate process.
     """
 
     def __init__(self, implementation, variant, network, base=None):
@@ -104,7 +104,7 @@ class Contender:
         theirs.close()
 
     def ask(self, *request):
-        """Sends a request, and waits for the answer of a living process."""
+        """Sends a request to the process, and returns its answer."""
         if not self.runs():
             return {}
         try:
@@ -144,9 +144,10 @@ class Contender:
         if at_once:
             self.process.kill()
         else:
-            with contextlib.suppress(OSError):  # it has ended by itself
+            with contextlib.suppress(OSError):  # it has ended already
                 self.connection.send(None)
         self.process.join()
+        self.connection.close()
 
     def median(self, task):
         return statistics.median(self.samples[task])
@@ -160,7 +161,7 @@ class Contender:
 
 
 def line_up(name, options):
-    """The network in every implementation; its variants in our own."""
+    """Returns the network in every implementation; its variants in our own."""
     networks = {"": NETWORKS[name], **VARIANTS.get(name, {})}
     if options.quick:
         networks = {k: shallow(*network) for k, network in networks.items()}

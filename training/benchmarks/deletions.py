@@ -50,8 +50,8 @@ def print_costs(model, examples):
 def measure_cost(run, runner, enough=10.0):
     """Returns seconds, and how many blocks were evaluated.
 
-    The time is the best of four, of which the first may compile. Once is
-    enough for what takes long, whose blocks are compiled by then.
+    The time is the best of four, since the first one may include compilation.
+    Long runs are measured once. Their blocks are compiled before.
     """
     seconds = []
     while len(seconds) < 4 and sum(seconds) < enough:

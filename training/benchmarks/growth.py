@@ -9,7 +9,7 @@ train a step and to infer (the first call, which compiles, and the median of
 three others), to save and to load a .keras file, to count the paths of each
 length, and to measure all single deletions of blocks.
 
-Each figure is measured in a process of its own. MiB are the largest memory of
+Each figure is measured in a separate process. MiB are the largest memory of
 that process, with Keras and the network. A task that outlasts `--limit` is
 ended, and larger networks are not tried. Give depths and widths in ascending
 order.
@@ -112,7 +112,7 @@ def cell(report, options):
 
 
 def measure(task, network, options, folder):
-    """Measures a task in a process of its own.
+    """Measures a task in a separate process.
 
     Returns:
         A dict with `"seconds"` and `"memory"` (bytes), or with `"failed"`, or
@@ -136,6 +136,7 @@ def measure(task, network, options, folder):
     finally:
         process.kill()
         process.join()
+        ours.close()
 
 
 def work(connection, task, network, options, folder):
@@ -182,7 +183,7 @@ def seconds_of(function):
 
 
 def later_calls(function):
-    """The median of three calls, after one that compiles."""
+    """Returns the median of three calls, after one that compiles."""
     function()
     return statistics.median(seconds_of(function) for _ in range(3))
 

@@ -37,8 +37,16 @@ def parse_arguments(arguments=None):
         choices=recipes.PRECISIONS,
         help="instead of the recipe's",
     )
-    add("--steps", type=int, default=20, help="steps of a turn (default: 20)")
-    add("--turns", type=int, default=5, help="turns of each kind (default: 5)")
+    for option, default, text in (
+        ("--steps", 20, "steps of a turn"),
+        ("--turns", 5, "turns of each kind"),
+    ):
+        add(
+            option,
+            type=command_line.positive,
+            default=default,
+            help=f"{text} (default: {default})",
+        )
     return parser.parse_args(arguments)
 
 
@@ -57,7 +65,7 @@ def main(arguments=None):
 
 
 def time_both_kinds(run, steps, turns):
-    """Seconds of the counted steps, on the data and on one batch."""
+    """Returns seconds of the counted steps, on the data and on one batch."""
     total = WARM_UP + steps
     seconds = {"data": [], "one batch": []}
     batch = next(iter(run.epochs.epoch(0)))
@@ -74,7 +82,7 @@ def time_both_kinds(run, steps, turns):
 
 
 def repeated(batch, times):
-    """One batch so many times, in the form that `Epochs.epoch` has."""
+    """Returns a batch repeatedly, in the form of `Epochs.epoch`."""
     import keras
 
     if keras.backend.backend() == "tensorflow":
@@ -93,7 +101,7 @@ def repeated(batch, times):
 
 
 def time_steps(trainer, batches, steps):
-    """The seconds of each step of a `fit`."""
+    """Returns the seconds of each step of a `fit`."""
     import keras
 
     class Clock(keras.callbacks.Callback):

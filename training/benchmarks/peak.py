@@ -14,9 +14,9 @@ def measure(keras, precision, size, least=0.2):
 
     Args:
         keras: The module, with its backend.
-        precision: String. The type of the matrices.
-        size: Integer, a multiple of 256. Rows and columns of the matrices.
-        least: Float. Seconds that a sample takes at least.
+        precision: str. The type of the matrices.
+        size: int, a multiple of 256. Rows and columns of the matrices.
+        least: float. Seconds that a sample takes at least.
 
     Returns:
         A dict: name of the way -> FLOP/s, the best of three samples.

@@ -19,9 +19,9 @@ def profile(backend, step, steps):
     On a processor, and with JAX on a GPU.
 
     Args:
-        backend: String. The Keras backend that `step` runs on.
-        step: Callable without arguments, compiled already.
-        steps: Integer.
+        backend: str. The Keras backend that `step` runs on.
+        step: callable without arguments, compiled already.
+        steps: int.
 
     Returns:
         A dict: the name of each operation -> its seconds in one step, the
@@ -92,7 +92,7 @@ def jax_times(planes):
     """Adds up the operations of a trace by JAX.
 
     Args:
-        planes: List of planes, of `jax.profiler.ProfileData`.
+        planes: list of planes, of `jax.profiler.ProfileData`.
     """
 
     def threads(plane_start, line_start):
@@ -119,7 +119,7 @@ def jax_times(planes):
 
 
 def kernel(name):
-    """What a GPU's kernel does, without its number and its sizes."""
+    """Returns what a GPU's kernel does, without its number and its sizes."""
     convolution = re.search("fprop|dgrad|wgrad", name)  # as cuDNN has them
     if convolution:
         return f"convolution {convolution.group()}"
@@ -127,7 +127,7 @@ def kernel(name):
 
 
 def named(pattern):
-    """A function from a name to the group of its pattern, or None."""
+    """Returns a function from a name to the group of its pattern, or None."""
     pattern = re.compile(pattern)
 
     def operation(name):
@@ -146,7 +146,7 @@ PROFILERS = {
 
 
 def trace(folder):
-    """The one trace that a profiler has left in a folder."""
+    """Returns the one trace that a profiler has left in a folder."""
     pattern = os.path.join(folder, "**", "*.xplane.pb")
     (path,) = glob.glob(pattern, recursive=True)
     return path
@@ -156,14 +156,14 @@ def own_times(threads, operation):
     """Adds up the time of each operation without what it calls.
 
     Args:
-        threads: Lists of events: name, start and duration.
-        operation: Function from an event's name to its operation, or None
+        threads: lists of events: name, start and duration.
+        operation: callable from an event's name to its operation, or None
             for what does not count.
     """
     times = collections.Counter()
     for events in threads:
         callers = []
-        # Of two that start together the longer calls the other.
+        # If two start together, the longer one calls the other.
         for name, start, duration in sorted(
             events, key=lambda event: (event[1], -event[2])
         ):

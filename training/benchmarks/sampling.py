@@ -41,14 +41,14 @@ def sample_all(contenders, precision, options):
             contender.sample(mode, batch, options.seconds)
         for contender in profiled:
             contender.profile(mode, batch)
-        # Each time anew: other work of the machine slows this as well.
+        # After each task, since other work of the machine slows this too.
         for contender in contenders:
             if contender.ours and not contender.base and not options.quick:
                 contender.measure_peak(precision)
 
 
 def turns(contenders, rounds):
-    """Yields every contender once a round, in an order drawn anew.
+    """Yields each contender once per round, in random order.
 
     A process that follows another finds its threads and caches still busy.
     """
@@ -58,6 +58,6 @@ def turns(contenders, rounds):
 
 
 def tasks(batch):
-    """The pairs `(mode, batch)` to measure, each once."""
+    """Returns the pairs `(mode, batch)` to measure, each once."""
     every = [("train", batch), ("infer", batch), ("infer", 1)]
     return list(dict.fromkeys(every))

@@ -146,7 +146,7 @@ def print_profiles(contenders):
 
 
 def rows(contenders, name, precision, options):
-    """The lines of the CSV file: one for each figure, in seconds or bytes."""
+    """Yields the rows of the CSV file, one per figure, in seconds or bytes."""
     for contender in contenders:
         report = contender.report
         versions = report.get("versions", {}).items()
@@ -187,7 +187,7 @@ def rows(contenders, name, precision, options):
 
 
 def machine(contenders=()):
-    """The processor, its cores, and the accelerator where there is one."""
+    """Returns the processor, its cores, and the accelerator if any."""
     devices = {c.report.get("device") for c in contenders} - {None}
     cores = f"{hardware.processor()}, {os.cpu_count()} cores"
     return ", ".join([cores, *sorted(devices)])

@@ -11,7 +11,7 @@ IMAGENET = {"ResNet50": "resnet50", "WideResNet50_2": "wide_resnet50_2"}
 
 
 def versions():
-    """The versions of the libraries of networks that are installed."""
+    """Returns the versions of the libraries of networks that are installed."""
     found = {}
     for name in ("pytorchcv", "torchvision", "timm"):
         try:
@@ -24,8 +24,8 @@ def versions():
 def pytorch_network(builder, arguments):
     """Returns a network, or `None` where there is no like.
 
-    It takes images of shape `(batch, 3, height, width)` and gives logits of 10
-    classes. The ImageNet forms are torchvision's, with 1000 classes.
+    It takes images of shape `(batch, 3, height, width)` and returns logits of
+    10 classes. The ImageNet forms are torchvision's, with 1000 classes.
     """
     if builder in IMAGENET:
         import_torchvision()

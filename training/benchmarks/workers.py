@@ -82,7 +82,7 @@ class Session:
         return report | {"memory": self.implementation.peak_memory()}
 
     def sample(self, mode, batch, least):
-        """Seconds a step, over steps that last `least` seconds together."""
+        """Returns the seconds per step, over at least `least` seconds."""
         if mode == "train" and not self.implementation.trains:
             return {}
         if (mode, batch) not in self.steps:
@@ -102,7 +102,7 @@ class Session:
         return time.perf_counter() - start
 
     def profile(self, mode, batch):
-        """The seconds that each operation takes in a step."""
+        """Returns the seconds that each operation takes in a step."""
         if mode == "train" and not self.implementation.trains:
             return {}
         on_gpu = self.implementation.device() is not None
@@ -135,7 +135,7 @@ class KerasResfam:
 
     def load(self):
         os.environ["KERAS_BACKEND"] = self.backend
-        if self.onednn:  # also where TensorFlow by itself does without
+        if self.onednn:  # even if it is not TensorFlow's default
             os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
         start = time.perf_counter()
         with quiet():
@@ -282,12 +282,12 @@ class Exported(KerasResfam):
 
 
 def versions(*modules):
-    """The modules' own: tensorflow may come from tensorflow-cpu, and so on."""
+    """Returns versions of modules, whose packages may have other names."""
     return {name: importlib.import_module(name).__version__ for name in modules}
 
 
 def peak_resident():
-    """The largest memory that this process has had, in bytes."""
+    """Returns the largest memory that this process has had, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -298,7 +298,7 @@ def image_shape(arguments):
 
 
 def batch_of(size, shape):
-    """Random images of a shape, and labels."""
+    """Returns random images of a shape, and labels."""
     rng = np.random.default_rng(0)
     return (
         rng.normal(size=(size, *shape)).astype("float32"),

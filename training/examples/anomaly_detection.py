@@ -55,7 +55,7 @@ def main(arguments=None):
 
 
 def patch_features(options):
-    """A model from images to features, averages of 3 x 3 positions."""
+    """Returns a model from images to features, averages of 3 x 3 positions."""
     import keras
 
     import keras_resfam
@@ -86,7 +86,7 @@ def compute(model, files, options):
 
 
 def coreset(features, share, dimensions=128):
-    """The rows of features that are close to all others (algorithm 1).
+    """Returns the rows of features that are close to all others (algorithm 1).
 
     After a random one, the feature farthest from those chosen is next.
     Distances are measured after a random projection, which is faster.
@@ -109,7 +109,7 @@ def coreset(features, share, dimensions=128):
 
 
 def score(bank, batches):
-    """The distances `(images, height, width)` of features to a bank."""
+    """Returns the distances `(images, height, width)` of features to a bank."""
     from sklearn.neighbors import NearestNeighbors
 
     neighbors, found = NearestNeighbors(n_neighbors=1).fit(bank), []

@@ -3,13 +3,13 @@
     python training/examples/fine_tune_folder.py imagenet --builder ResNet18 \\
         --data-dir photos --out photos.keras
 
-The images are photos/train/<class>/*.jpg and photos/test/<class>/*.jpg. First
-a classifier is trained on the features of the network as it is, which are
-computed once; then the whole network is trained with a low learning rate. The
-accuracies of both on the test images are printed.
+The images are photos/train/<class>/*.jpg and photos/test/<class>/*.jpg. First,
+a classifier is trained on the features of the pretrained network, which are
+computed once. Then the whole network is trained with a low learning rate. The
+test accuracies of both are printed.
 
-The model is saved with the names of its classes beside it, in photos.json. To
-train with more augmentation, and to go on after an interruption, use the recipe
+The model is saved with the names of its classes beside it, in photos.json. For
+more augmentation, and to continue after an interruption, use the recipe
 `fine_tune` of train.py.
 """
 
@@ -61,7 +61,7 @@ def main(arguments=None):
 
 
 def classes(data_dir):
-    """The names of the classes, which are those of the folders."""
+    """Returns the names of the classes, which are those of the folders."""
     from training.images import folders
 
     if not folders.is_root(data_dir):
@@ -73,7 +73,7 @@ def classes(data_dir):
 
 
 def read(model, data_dir, split, names):
-    """The images of a split, cut as the model takes them, and their labels."""
+    """Returns the images of a split, cropped for the model, and labels."""
     import keras_resfam
     from training.images import folders
 
@@ -130,7 +130,7 @@ def train_all(model, data, options):
 
 
 def accuracy(model, data):
-    """The share of images that are classified correctly, in percent."""
+    """Returns the share of images that are classified correctly, in percent."""
     answers = model.predict(data[0], batch_size=32, verbose=0).argmax(axis=1)
     return 100 * (answers == data[1]).mean()
 

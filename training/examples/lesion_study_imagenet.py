@@ -9,9 +9,9 @@ The network is `ResNet50(weights="imagenet")` unless others are named, such as
 such as n01440764 or tench. The folder need not have all classes; the network
 chooses among 1,000. Images are cut as by `keras_resfam.predict_images`.
 
-The errors are printed, the worst first, and written to a CSV file. A study that
-was stopped goes on when the same command is given. `analyse.py` has all studies
-of Veit et al. 2016 (https://arxiv.org/abs/1605.06431).
+The errors are printed, the worst first, and written to a CSV file. The same
+command continues an interrupted study. `analyse.py` runs all studies of Veit et
+al. 2016 (https://arxiv.org/abs/1605.06431).
 """
 
 import pathlib
@@ -28,7 +28,11 @@ def parse_arguments(arguments=None):
     add = parser.add_argument
     command_line.add_pretrained(add, builder="ResNet50")
     add("--images", type=pathlib.Path, required=True, metavar="PATH")
-    add("--examples", type=command_line.positive, help="use so many images")
+    add(
+        "--examples",
+        type=command_line.positive,
+        help="the number of images (default: all)",
+    )
     add("--out", type=pathlib.Path, required=True, metavar="PATH.csv")
     return parser.parse_args(arguments)
 
@@ -59,7 +63,7 @@ def main(arguments=None):
 
 
 def read(options, model):
-    """The images, cut as the model takes them, and their labels."""
+    """Returns the images, cut as the model takes them, and their labels."""
     import keras_resfam
     from training.images import folders
 
@@ -93,7 +97,7 @@ def labels_of(names):
 
 
 def load(options):
-    """The network, which has to choose among ImageNet's classes."""
+    """Returns the network, which has to choose among ImageNet's classes."""
     from training.networks import loading
 
     model = loading.build(options)

@@ -1,9 +1,9 @@
 """Random changes to training images, written once for every backend.
 
-The random numbers come with the data, as a row of `draws` for each image, and
-the changes are made on the device, inside the train step. So the same seed
-makes the same changes on every backend, on any number of devices, and after a
-resume.
+The random numbers are part of the data, a row of `draws` for each image. The
+changes are made on the device, inside the training step. Therefore the same
+seed makes the same changes on each backend, on any number of devices, and after
+an interruption.
 """
 
 import numpy as np
@@ -17,10 +17,10 @@ COLUMNS = (
 MIX = COLUMNS.index("mix")
 LIGHT = COLUMNS.index("light_1")
 
-# The share of red, green and blue in an image's gray.
+# The weights of red, green and blue in the gray of an image.
 GRAY = np.array([0.299, 0.587, 0.114], "float32")
-# Eigenvectors of ImageNet's colors, in columns, times their eigenvalues: of
-# fb.resnet.torch, whose pixels end at 1.
+# The eigenvectors of ImageNet's colors in columns, times their eigenvalues.
+# They are from fb.resnet.torch, in which pixels are 0 to 1.
 PRINCIPAL = (
     255
     * np.array(
@@ -40,14 +40,14 @@ def draw(rng, examples, mixup=0.0):
 
     Args:
         rng: `numpy.random.Generator`.
-        examples: Integer.
-        mixup: Float. Alpha of the mixing weight's Beta distribution; with
+        examples: int.
+        mixup: float. Alpha of the mixing weight's Beta distribution; with
             `0` the weight is 1. Defaults to `0.0`.
 
     Returns:
-        float32 array of shape `(examples, 12)`: uniform in [0, 1), but for
-        "mix", the share of itself that an image keeps in the mixture, and
-        the last three, which are normal.
+        A float32 array of shape `(examples, 12)`. Values are uniform in
+        [0, 1), except for "mix", the share that an image keeps in a mixture,
+        and the last three, which are normal.
     """
     draws = np.empty((examples, len(COLUMNS)), np.float32)
     draws[:, : MIX + 1] = rng.random((examples, MIX + 1), dtype=np.float32)
@@ -68,22 +68,22 @@ def augment(
     lighting=0.0,
     cutout=0,
 ):
-    """Mirrors, shifts, tints and blanks each image at random.
+    """Flips, crops, tints and cuts out each image at random.
 
     Args:
         images: Tensor of shape `(batch, height, width, channels)`.
         draws: Tensor of shape `(batch, 12)`, from `draw`.
-        flip: Boolean. Mirror where the draw is below one half.
-        crop: Integer. Shift by up to that many pixels each way: a random crop
-            of the image padded by `crop` on each side.
-        padding: "mean" fills what was shifted in with `fill`, "reflect"
-            mirrors the image at its border pixel.
-        fill: Float, or one a channel.
-        jitter: Float. Brightness, contrast and saturation change by a factor
-            between `1 - jitter` and `1 + jitter` each; of RGB images.
-        lighting: Float. Deviation of the light's color, along the principal
-            components of ImageNet's; of RGB images.
-        cutout: Integer. Side of the square filled with `fill`, centerd
+        flip: bool. Mirror half of the images.
+        crop: int. Take a random crop of the image, padded by `crop` pixels
+            on each side.
+        padding: "mean" pads with `fill`, "reflect" mirrors the image at its
+            border pixels.
+        fill: float, or one per channel.
+        jitter: float. Change brightness, contrast and saturation of RGB images
+            by a factor between `1 - jitter` and `1 + jitter` each.
+        lighting: float. Standard deviation of the light's color along the
+            principal components of ImageNet's colors, for RGB images.
+        cutout: int. Side of the square filled with `fill`, centered
             anywhere in the image; `0` for none.
 
     Returns:
@@ -91,30 +91,17 @@ def augment(
     """
     columns = ops.split(draws, len(COLUMNS), axis=1)
     draws = dict(zip(COLUMNS, columns, strict=True))
-    _, height, width, channels = images.shape
+    channels = images.shape[-1]
     if (jitter or lighting) and channels != 3:
         raise ValueError(
             "`jitter` and `lighting` are for RGB images. "
             f"Received: images of {channels} channels"
         )
     fill = ops.convert_to_tensor(fill, "float32")
-    y, x = ops.arange(height)[None], ops.arange(width)[None]
-    if flip:
-        x = ops.where(draws["flip"] < 0.5, width - 1 - x, x)
-    if crop:
-        y = y + _integer(draws["shift_y"], 2 * crop + 1) - crop
-        x = x + _integer(draws["shift_x"], 2 * crop + 1) - crop
     if flip or crop:
-        pixels = ops.reshape(images, (-1, height * width, channels))
-        from_y, from_x = _reflect(y, height), _reflect(x, width)
-        source = from_y[:, :, None] * width + from_x[:, None, :]
-        source = ops.reshape(source, (-1, height * width, 1))
-        pixels = ops.take_along_axis(pixels, source, axis=1)
-        images = ops.reshape(pixels, (-1, height, width, channels))
+        fill_border = fill if padding == "mean" else None
+        images = _flip_and_crop(images, draws, flip, crop, fill_border)
     images = ops.cast(images, "float32")
-    if crop and padding == "mean":
-        inside = _both((y >= 0) & (y < height), (x >= 0) & (x < width))
-        images = ops.where(inside, images, fill)
     if jitter:
         images = _jitter(images, draws, jitter)
     if lighting:
@@ -122,17 +109,15 @@ def augment(
         light = ops.matmul(lighting * alphas, PRINCIPAL.T)
         images = images + light[:, None, None]
     if cutout:
-        rows = _near(_integer(draws["cut_y"], height), cutout, height)
-        columns = _near(_integer(draws["cut_x"], width), cutout, width)
-        images = ops.where(_both(rows, columns), fill, images)
+        images = _cut_out(images, draws, cutout, fill)
     return images
 
 
 def mix(values, draws):
     """Mixes each value with its neighbor's (mixup, Zhang et al. 2017).
 
-    Neighbors are 0 and 1, 2 and 3, and so on, so that they lie on the same
-    device however a batch is split. The data come shuffled.
+    Neighbors are 0 and 1, 2 and 3, and so on, so that they are on the same
+    device however a batch is split. The data are shuffled.
 
     Args:
         values: Tensor of shape `(batch, ...)`, with an even batch: images, or
@@ -149,11 +134,43 @@ def mix(values, draws):
     return share * values + (1 - share) * partners
 
 
+def _flip_and_crop(images, draws, flip, crop, fill):
+    """Mirrors and shifts images by one gather.
+
+    If `fill` is `None`, the border is a reflection.
+    """
+    _, height, width, channels = images.shape
+    y, x = ops.arange(height)[None], ops.arange(width)[None]
+    if flip:
+        x = ops.where(draws["flip"] < 0.5, width - 1 - x, x)
+    if crop:
+        y = y + _integer(draws["shift_y"], 2 * crop + 1) - crop
+        x = x + _integer(draws["shift_x"], 2 * crop + 1) - crop
+    pixels = ops.reshape(images, (-1, height * width, channels))
+    from_y, from_x = _reflect(y, height), _reflect(x, width)
+    source = from_y[:, :, None] * width + from_x[:, None, :]
+    source = ops.reshape(source, (-1, height * width, 1))
+    pixels = ops.take_along_axis(pixels, source, axis=1)
+    images = ops.reshape(pixels, (-1, height, width, channels))
+    if not crop or fill is None:
+        return images
+    inside = _both((y >= 0) & (y < height), (x >= 0) & (x < width))
+    return ops.where(inside, ops.cast(images, "float32"), fill)
+
+
+def _cut_out(images, draws, side, fill):
+    """Fills a square anywhere in each image."""
+    _, height, width, _ = images.shape
+    rows = _near(_integer(draws["cut_y"], height), side, height)
+    columns = _near(_integer(draws["cut_x"], width), side, width)
+    return ops.where(_both(rows, columns), fill, images)
+
+
 def _jitter(images, draws, size):
     """Blends images with black, their mean gray and their grays.
 
-    Blending is linear, and none of the three changes what the others blend
-    with but by their factor: any order gives the same.
+    The order of the three does not matter: blending is linear, and each of them
+    scales what the others blend with by its own factor.
     """
     brightness, contrast, saturation = (
         1 + size * (2 * draws[name][:, :, None, None] - 1)
@@ -167,19 +184,19 @@ def _jitter(images, draws, size):
 
 
 def _integer(draw, count):
-    """From uniform in [0, 1) to an integer in [0, count)."""
+    """Converts a number in [0, 1) to an integer in [0, count)."""
     return ops.cast(ops.floor(draw * count), "int32")
 
 
 def _reflect(index, size):
-    """Positions outside of [0, size), mirrored at the border pixels."""
+    """Returns positions outside of [0, size), mirrored at the border pixels."""
     there_and_back = max(2 * (size - 1), 1)
     index = ops.abs(index) % there_and_back
     return ops.where(index >= size, there_and_back - index, index)
 
 
 def _near(center, side, size):
-    """Which of `size` positions lie in the stretch of `side` at `center`."""
+    """Returns which of `size` positions are within `side` around `center`."""
     offset = ops.arange(size)[None] - center + side // 2
     return (offset >= 0) & (offset < side)
 

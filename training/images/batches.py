@@ -1,8 +1,8 @@
 """Batches of images that are in memory.
 
-A batch is a gather. The order of an epoch, and the random numbers of its
-augmentation, are functions of the seed and the epoch alone, so that a resumed
-run sees what an uninterrupted one would have seen.
+The order of an epoch, and the random numbers of its augmentation, are functions
+of the seed and the epoch only. A resumed run therefore has the same batches as
+an uninterrupted one.
 """
 
 import keras
@@ -12,7 +12,7 @@ from training.images import augmentation
 
 
 def check_batch(examples, batch_size):
-    """Refuses a batch of more examples than there are."""
+    """Checks that a batch has no more examples than there are."""
     if examples < batch_size:
         raise ValueError(
             f"`batch_size` should be at most the {examples} examples there "
@@ -26,10 +26,9 @@ class Epochs:
     Args:
         images: uint8 array of shape `(examples, height, width, channels)`.
         labels: int32 array of shape `(examples,)`.
-        batch_size: Integer. Over all processes; a last partial batch is
-            dropped.
-        seed: Integer.
-        mixup: Float. See `augmentation.draw`. Defaults to `0.0`.
+        batch_size: int. Over all processes. A last partial batch is dropped.
+        seed: int.
+        mixup: float. See `augmentation.draw`. Defaults to `0.0`.
         shard: `(index, count)`. This process takes the part `index` of each
             batch. Defaults to `(0, 1)`.
 
@@ -54,8 +53,8 @@ class Epochs:
         """Returns the batches of an epoch, for `fit`.
 
         Args:
-            epoch: Integer, from 0.
-            skip: Integer. Batches to leave out at the start.
+            epoch: int, from 0.
+            skip: int. Batches to leave out at the start.
         """
         batches = _Batches(self, epoch, skip)
         if keras.backend.backend() == "tensorflow":
@@ -66,16 +65,17 @@ class Epochs:
         """Returns the images at some positions in the order of an epoch.
 
         Args:
-            epoch: Integer.
-            rows: Slice of the positions.
+            epoch: int.
+            rows: slice of the positions.
         """
         order, _ = self.order_and_draws(epoch)
         return self.images[order[rows]]
 
     def order_and_draws(self, epoch):
-        """The order of an epoch's examples, and their random numbers.
+        """Returns the order of an epoch's examples, and their random numbers.
 
-        Only one epoch's are kept: TensorFlow never releases its batches.
+        Only those of one epoch are kept. The batches, which TensorFlow never
+        releases, do not have copies.
         """
         known, drawn = self.drawn
         if known != epoch:
@@ -109,10 +109,10 @@ class _Batches(keras.utils.PyDataset):
 
 
 def as_tf_data(batches):
-    """A PyDataset through tf.data, with the shapes that `fit` compiles for.
+    """Converts a `PyDataset` to a `tf.data.Dataset`, with static shapes.
 
     Args:
-        batches: `keras.utils.PyDataset` whose batches are of one shape.
+        batches: `keras.utils.PyDataset` with batches of one shape.
     """
     import tensorflow as tf
 
@@ -124,8 +124,8 @@ def as_tf_data(batches):
         output_signature=signature,
     )
     counted = tf.data.experimental.assert_cardinality(len(batches))
-    # Nothing here is left to tune, and the end of an epoch would wait for the
-    # tuner: it sleeps for as long as it has run.
+    # There is nothing to tune, and the end of an epoch would wait for the
+    # tuner, which sleeps for as long as it has run.
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.apply(counted).prefetch(2).with_options(options)
@@ -137,14 +137,14 @@ class InOrder(keras.utils.PyDataset):
     Args:
         images: uint8 array of shape `(examples, height, width, channels)`.
         labels: int32 array of shape `(examples,)`.
-        batch_size: Integer. Over all processes. Defaults to `500`.
+        batch_size: int. Over all processes. Defaults to `500`.
         shard: `(index, count)`. This process takes the part `index` of each
             batch. Defaults to `(0, 1)`.
-        full: Boolean. Fill the last batch with examples of weight zero,
-            for devices that must share a batch evenly; batches are then
-            `(images, labels, weights)`. The weights are 1 on average, so that
-            the mean over all examples is right however they fall among the
-            devices. Defaults to `False`.
+        full: bool. Whether to fill the last batch with examples of weight
+            zero, for devices that share batches evenly. Batches are then
+            `(images, labels, weights)`. The mean weight is 1, so that the mean
+            over all examples is right however they are shared. Defaults to
+            `False`.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class InOrder(keras.utils.PyDataset):
         start = index * self.batch_size
         part, parts = self.shard
         size = self.batch_size // parts
-        # In turns, so that all processes have as many examples that count.
+        # Alternating, so that all processes have as many real examples.
         rows = start + part + parts * np.arange(size)
         real = rows < len(self.labels)
         if not self.full:

@@ -1,14 +1,14 @@
-"""The corruptions of CIFAR-10-C, for images that the user has.
+"""The corruptions of CIFAR-10-C, for any images of 32 x 32 pixels.
 
 Hendrycks & Dietterich 2019 (https://arxiv.org/abs/1903.12261) measure
-classifiers on images with noise, blur, fog and the like, in five severities.
-The severities here are those of their `make_cifar_c.py`
-(https://github.com/hendrycks/robustness), for images of 32 x 32 pixels; values
-are cut to integers as there. Random numbers are others than theirs.
+classifiers on images with noise, blur, fog and others, in five severities. The
+severities here are those of their `make_cifar_c.py`
+(https://github.com/hendrycks/robustness), and values are truncated to integers
+in the same way. The random numbers differ.
 
-Left out of their 15 corruptions: motion blur and snow, which ImageMagick
-makes; frost, which is photographs; and the elastic transformation, which needs
-OpenCV. A mean over the 11 that are left is not the mean over all.
+Four of their 15 corruptions are left out: motion blur and snow need
+ImageMagick, frost needs photographs, and the elastic transformation needs
+OpenCV. A mean over the other 11 cannot be compared with the mean over all.
 """
 
 import io
@@ -23,20 +23,20 @@ def corrupt(images, name, severity, seed=0):
 
     Args:
         images: uint8 array of shape `(examples, 32, 32, 3)`.
-        name: String. One of `CORRUPTIONS`.
-        severity: Integer from 1 to 5.
-        seed: Integer. The same seed gives the same images.
+        name: str. One of `CORRUPTIONS`.
+        severity: int from 1 to 5.
+        seed: int. The same seed gives the same images.
 
     Returns:
         A uint8 array of the same shape.
 
     Raises:
-        ValueError: If the images are others.
+        ValueError: If the images have another type or shape.
     """
     if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
         raise ValueError(
-            "Images to be corrupted should be uint8 of shape (examples, 32, "
-            "32, 3), for which the severities were chosen. "
+            "Images to corrupt should be uint8 of shape (examples, 32, 32, 3), "
+            "for which the severities were chosen. "
             f"Received: {images.dtype} of shape {images.shape}"
         )
     function, levels = CORRUPTIONS[name]
@@ -55,13 +55,13 @@ def _shot_noise(x, photons, rng):
 
 
 def _impulse_noise(x, share, rng):
-    """Sets a share of the values to 0 or 1, of each channel by itself."""
+    """Sets a share of the values to 0 or 1, in each channel separately."""
     salt = rng.integers(0, 2, x.shape)
     return np.where(rng.random(x.shape) < share, salt, x)
 
 
 def _defocus_blur(x, level, rng):
-    """Averages over a disk, whose edge is smoothed by three taps."""
+    """Averages over a disk with an edge that is smoothed by three taps."""
     from scipy import ndimage
 
     radius, smoothing = level
@@ -79,8 +79,7 @@ def _defocus_blur(x, level, rng):
 def _glass_blur(x, level, rng):
     """Copies each pixel from one of its neighbors, between two blurs.
 
-    The authors' code reads as if it swapped them; NumPy's views make a copy
-    of it.
+    The authors' code looks like a swap, but is a copy because of NumPy's views.
     """
     deviation, reach, times = level
     x = (_blurred(x, deviation) * 255).astype("uint8")
@@ -108,7 +107,7 @@ def _zoom_blur(x, last, rng):
 
 
 def _enlarged(x, factor):
-    """The middle of each image, enlarged to the size of the whole."""
+    """Returns the middle of each image, enlarged to the size of the whole."""
     side = x.shape[1]
     size = int(np.ceil(side / factor))
     first = (side - size) // 2
@@ -130,12 +129,12 @@ def _fog(x, level, rng):
 
 
 def _plasma(count, side, decay, rng):
-    """Random clouds from 0 to 1, by the diamond-square algorithm on a torus.
+    """Draws clouds by the diamond-square algorithm on a torus, from 0 to 1.
 
     Args:
-        count: Integer.
-        side: Integer. A power of 2.
-        decay: Float. By what the noise is divided from scale to scale.
+        count: int.
+        side: int. A power of 2.
+        decay: float. The noise is divided by it from scale to scale.
         rng: `np.random.Generator`.
 
     Returns:
@@ -198,13 +197,13 @@ def _jpeg_compression(x, quality, rng):
 def _by_pillow(x, change):
     from PIL import Image
 
-    # Rounded: these were integers. A hundredth outlives what cuts them again.
+    # These were integers before. The hundredth protects them from truncation.
     integers = np.round(x * 255).astype("uint8")
     changed = [np.asarray(change(Image.fromarray(image))) for image in integers]
     return (np.stack(changed) + 0.01) / 255
 
 
-# Functions with the severities that the authors chose.
+# The functions, with the parameters of the five severities.
 CORRUPTIONS = {
     "gaussian_noise": (_gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
     "shot_noise": (_shot_noise, (500, 250, 100, 75, 50)),

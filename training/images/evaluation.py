@@ -10,19 +10,20 @@ from training.images import folders, reading
 
 
 def test_split(dataset):
-    """The split of a data set that no network is trained on."""
+    """Returns the split of a data set on which no network is trained."""
     imagenet = reading.record_of(dataset) is DATASETS["imagenet2012"]
     return "validation" if imagenet else "test"
 
 
 def own_split(description, dataset, data_dir):
-    """The split that a network is measured on: the test split of its recipe.
+    """Returns the split on which a network is measured.
 
-    If the data set has none, the images that the run has held out.
+    It is the test split of its recipe. If the data set has none, it is the
+    images that the run has held out.
 
     Args:
-        description: Dict. What `loading.load_network` says of the network.
-        dataset: String. The network's own, or another.
+        description: dict. The network's, as `loading.load_network` returns it.
+        dataset: str. The network's own data set, or another.
         data_dir: See `reading.load`.
     """
     if dataset != description["dataset"]:
@@ -59,7 +60,7 @@ def load_data(dataset, split, description, data_dir):
 
 
 def _check_same_classes(names, trained, dataset):
-    """Refuses data whose classes are not those of the training data."""
+    """Checks that data have the classes of the training data."""
     if names and trained and list(names) != list(trained):
         raise ValueError(
             f"{dataset} should have the classes that the network was trained "
@@ -68,18 +69,18 @@ def _check_same_classes(names, trained, dataset):
 
 
 def _named(batches, dataset, split):
-    """Yields the batches of a split, or says which it is that is damaged."""
+    """Yields the batches of a split. An error names a damaged split."""
     with reading.naming_files(dataset, split):
         yield from batches
 
 
 def check_classes(model, dataset, names):
-    """Refuses a data set that is known to have other classes.
+    """Checks that a data set has as many classes as a model, if known.
 
     Args:
         model: `keras.Model`.
-        dataset: String.
-        names: Sequence of the classes' names, or `None`.
+        dataset: str.
+        names: sequence of the classes' names, or `None`.
     """
     classes = model.output_shape[-1]
     if names and len(names) != classes:
@@ -92,8 +93,8 @@ def check_classes(model, dataset, names):
 def in_batches(images, labels, size=100):
     """Yields arrays in batches `(images, labels)`.
 
-    Small ones: eager torch keeps the outputs of all layers until the last has
-    run, 3.6 GB for 100 images in WRN-28-10.
+    They are small, because eager torch keeps the outputs of all layers until
+    the last one has run: 3.6 GB for 100 images in WRN-28-10.
     """
     for start in range(0, len(labels), size):
         rows = slice(start, start + size)
@@ -101,16 +102,16 @@ def in_batches(images, labels, size=100):
 
 
 def all_in_folder(option, folder, model, size=100):
-    """Yields all images of a folder in batches, cut for a network.
+    """Yields all images of a folder in batches, cropped for a network.
 
     Args:
-        option: String. The option that names the folder.
+        option: str. The option that names the folder.
         folder: Path.
         model: `keras.Model` from raw images.
-        size: Integer. Images in a batch. Defaults to `100`.
+        size: int. Images in a batch. Defaults to `100`.
 
     Yields:
-        `(images, labels)`: as `load_data`, where all labels are 0.
+        Pairs `(images, labels)`, where all labels are 0.
     """
     transform = keras_resfam.image_transform(model)
     paths = folders.files_in(option, pathlib.Path(folder))
@@ -122,7 +123,7 @@ def all_in_folder(option, folder, model, size=100):
 
 
 def first_examples(batches, examples=None):
-    """The arrays of the first examples, or of all."""
+    """Returns the arrays of the first examples, or of all."""
     chosen, count = [], 0
     for batch in batches:
         chosen.append(batch)

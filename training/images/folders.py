@@ -1,8 +1,8 @@
 """Photographs in folders: `<root>/<split>/<class>/<image>`.
 
-Pillow reads them, so they need no TensorFlow. They are decoded and cut to one
-size when they are needed; the order and the crops are functions of the seed,
-the epoch and the position, as in `batches`.
+They are read with Pillow and do not need TensorFlow. They are decoded and
+cropped to one size when they are needed. The order and the crops are functions
+of the seed, the epoch and the position, as in `batches`.
 """
 
 import concurrent.futures
@@ -27,7 +27,7 @@ ATTEMPTS = 10  # random crops to try before the central one
 
 
 def is_root(path):
-    """Whether a path is a folder of photographs by split and class."""
+    """Returns whether a path is a folder of photographs by split and class."""
     names = (name for folders in SPLITS.values() for name in folders)
     return path is not None and any(
         _subfolders(pathlib.Path(path, name)) for name in names
@@ -35,7 +35,7 @@ def is_root(path):
 
 
 def has_split(root, split):
-    """Whether a folder of photographs has a split."""
+    """Returns whether a folder of photographs has a split."""
     return _split_folder(root, split) is not None
 
 
@@ -70,7 +70,7 @@ def files(root, split, names):
 
     Args:
         root: Path.
-        split: String.
+        split: str.
         names: The class folders' names, in the order of the labels.
 
     Returns:
@@ -78,7 +78,7 @@ def files(root, split, names):
 
     Raises:
         ValueError: If there is no such split, if a class has no images, or if
-            a file is not an image that can be decoded.
+            a file cannot be decoded.
     """
     folder = _split_folder(root, split)
     if folder is None:
@@ -102,7 +102,7 @@ def files(root, split, names):
             )
         paths += inside
         labels += [label] * len(inside)
-    # A damaged image is refused now, and not when an epoch has come to it.
+    # A damaged image is an error now, and not in the middle of an epoch.
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(lambda path: read_file(path, draft=True), paths))
     order = np.random.default_rng(0).permutation(len(paths))
@@ -113,7 +113,7 @@ def classes_in(option, folder):
     """Returns the names of the class folders in a folder, sorted.
 
     Args:
-        option: String. The option that names the folder.
+        option: str. The option that names the folder.
         folder: Path.
 
     Raises:
@@ -129,16 +129,25 @@ def classes_in(option, folder):
 
 
 def files_in(option, folder):
-    """All files in a folder and its subfolders, sorted.
+    """Returns all files in a folder and its subfolders, sorted.
+
+    Hidden files, and those in hidden folders, are left out.
 
     Args:
-        option: String. The option that names the folder.
+        option: str. The option that names the folder.
         folder: Path.
 
     Raises:
         ValueError: If there are none.
     """
-    files = [path for path in folder.rglob("[!.]*") if path.is_file()]
+    files = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(
+            part.startswith(".") for part in path.relative_to(folder).parts
+        )
+    ]
     if not files:
         raise ValueError(
             f"`{option}` should be a folder of images. Received: "
@@ -148,16 +157,16 @@ def files_in(option, folder):
 
 
 class Photographs:
-    """Images in files, as an array that decodes what is taken from it.
+    """Images in files, which can be indexed like an array.
 
-    Taking rows gives the central crops of images, as a uint8 array of shape
-    `(rows, size, size, 3)`.
+    Indexing decodes images, and returns their central crops as a uint8 array of
+    shape `(rows, size, size, 3)`.
 
     Args:
         paths: Object array of paths.
-        size: Integer. The side of the crops.
-        **transform: How central crops are taken: `crop` and `interpolation`,
-            as `keras_resfam.load_images` takes them.
+        size: int. The side of the crops.
+        **transform: `crop` and `interpolation` of central crops, as in
+            `keras_resfam.load_images`.
     """
 
     def __init__(self, paths, size, **transform):
@@ -175,13 +184,13 @@ class Photographs:
         """Takes random crops of images.
 
         Args:
-            rows: Integer array.
+            rows: int array.
             area: `(least, largest)` share of an image that a crop takes.
-            seeds: Sequence of seeds for `numpy.random.default_rng`, one for
+            seeds: sequence of seeds for `numpy.random.default_rng`, one for
                 each row.
 
         Returns:
-            As taking rows does.
+            A uint8 array, as indexing does.
         """
 
         def crop(path, seed):
@@ -191,7 +200,7 @@ class Photographs:
             return np.stack(list(pool.map(crop, self.paths[rows], seeds)))
 
     def checksum(self, labels):
-        """A text that identifies the files' contents and their labels."""
+        """Returns a text that identifies the contents of files and labels."""
         with concurrent.futures.ThreadPoolExecutor() as pool:
             parts = pool.map(
                 lambda path, label: zlib.crc32(path.read_bytes(), label),
@@ -208,7 +217,7 @@ class Epochs(batches.Epochs):
         photographs: `Photographs`.
         labels: int32 array of shape `(examples,)`.
         recipe: `Recipe`, with `crop_area`.
-        seed: Integer.
+        seed: int.
         shard: See `batches.Epochs`.
     """
 
@@ -229,7 +238,7 @@ def load(paths):
     """Reads images of one size into memory.
 
     Args:
-        paths: Sequence of paths.
+        paths: sequence of paths.
 
     Returns:
         uint8 array of shape `(images, height, width, channels)`, with one
@@ -294,7 +303,7 @@ def _split_folder(root, split):
 
 
 def _subfolders(path):
-    """The names of the folders in a folder, sorted; none if it is none."""
+    """Returns the sorted names of subfolders, none if there is no folder."""
     path = pathlib.Path(path)
     if not path.is_dir():
         return []
@@ -302,5 +311,5 @@ def _subfolders(path):
 
 
 def _visible(folder):
-    """What is in a folder, sorted, without hidden files and folders."""
+    """Returns what is in a folder, sorted, without hidden files and folders."""
     return sorted(x for x in folder.iterdir() if not x.name.startswith("."))

@@ -22,11 +22,11 @@ PART = re.compile(r"(\w+)(?:\[(-?\d+)?:(-?\d+)?\])?")  # of a split
 
 
 def record_of(name):
-    """The `Dataset` that a name means, or `None` for one of others.
+    """Returns the `Dataset` of a name, or `None` if it is not in `DATASETS`.
 
     Args:
-        name: String. As TensorFlow Datasets takes it, with a version or a
-            configuration behind it or not: "cifar10:3.0.2" is "cifar10".
+        name: str. A name in TensorFlow Datasets, optionally followed by a
+            version or a configuration, such as "cifar10:3.0.2".
     """
     return DATASETS.get(re.split("[:/]", name)[0])
 
@@ -35,15 +35,15 @@ def load(name, split, data_dir=None):
     """Reads a split into memory.
 
     Args:
-        name: String. "digits" (scikit-learn's, bundled), or a name in
+        name: str. "digits" (scikit-learn's, bundled), or a name in
             TensorFlow Datasets whose images have one size.
-        split: String. Parts joined by "+", such as "train+extra"; of each
-            there may be a slice of examples, as in "train[-500:]".
+        split: str. Parts joined by "+", such as "train+extra". A part may
+            have a slice of examples, as in "train[-500:]".
         data_dir: Path or `None`. A TensorFlow Datasets `data_dir`, or an
             `.npz` file of arrays `x_train`, `y_train`, `x_test`, `y_test`
             (in general `x_<split>`), or a folder with `<name>.npz`; or a
-            folder with an image in `<split>/<class>/<file>`. The arrays and
-            the folders need no TensorFlow.
+            folder of images, `<split>/<class>/<file>`. Arrays and folders do
+            not need TensorFlow.
 
     Returns:
         `(images, labels)`: uint8 array of shape `(examples, height, width,
@@ -88,11 +88,11 @@ def load(name, split, data_dir=None):
 
 
 def photographs(name, split, data_dir, size, **transform):
-    """Returns the images of a split in folders, to be cut to one size.
+    """Returns the images of a split in folders, which are cropped to a size.
 
     Args:
         name, split, data_dir: See `load`.
-        size: Integer. The side to cut images to.
+        size: int. The side of the crops.
         **transform: See `folders.Photographs`.
 
     Returns:
@@ -104,13 +104,13 @@ def photographs(name, split, data_dir, size, **transform):
 
 
 def _files(name, split, data_dir):
-    """The paths and labels of a split in folders."""
+    """Returns the paths and labels of a split in folders."""
     order = _class_folders(name, data_dir)
     return _joined(split, lambda part: folders.files(data_dir, part, order))
 
 
 def _class_folders(name, data_dir):
-    """The names of the class folders, in the order of the labels."""
+    """Returns the names of the class folders, in the order of the labels."""
     found, record = folders.classes(data_dir), record_of(name)
     if record is None:
         return found
@@ -118,7 +118,7 @@ def _class_folders(name, data_dir):
         return record.class_names
     ids = all(re.fullmatch(r"n\d{8}", folder) for folder in found)
     if record is DATASETS["imagenet2012"] and ids and len(found) == 1000:
-        return found  # WordNet's numbers, in whose order the labels are
+        return found  # WordNet ids, in the order of the labels
     shown = ", ".join(found[:5]) + ", ..." * (len(found) > 5)
     raise ValueError(
         f"The class folders of {name} should have the names of its classes; "
@@ -128,7 +128,7 @@ def _class_folders(name, data_dir):
 
 
 def has_split(name, split, data_dir=None):
-    """Whether a data set has a split."""
+    """Returns whether a data set has a split."""
     parts = {part.partition("[")[0] for part in split.split("+")}
     if name == "digits":
         return parts <= {"train", "test"}
@@ -144,12 +144,12 @@ def has_split(name, split, data_dir=None):
 
 
 def in_memory(name, data_dir):
-    """Whether the images are arrays from the start, and so of one size."""
+    """Returns whether the images are arrays, which have one size."""
     return name == "digits" or npz_path(name, data_dir) is not None
 
 
 def npz_path(name, data_dir):
-    """The file of arrays in `data_dir`, or `None` if it has none.
+    """Returns the file of arrays in `data_dir`, or `None` if it has none.
 
     Raises:
         ValueError: If `data_dir` does not exist. (An address, such as
@@ -169,11 +169,11 @@ def npz_path(name, data_dir):
 
 
 def _joined(split, read):
-    """The arrays of a split's parts, one part after another.
+    """Returns the arrays of a split's parts, one part after another.
 
     Args:
-        split: String.
-        read: Function from the name of a part to its images and labels.
+        split: str.
+        read: callable from the name of a part to its images and labels.
     """
     chosen = []
     for part in split.split("+"):
@@ -191,7 +191,7 @@ def _joined(split, read):
 
 
 def _digits(part):
-    """A fixed split of scikit-learn's digits: 1,437 to train, 360 to test."""
+    """Returns a part of scikit-learn's digits, 1,437 train and 360 test."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -221,7 +221,7 @@ def _open_npz(path):
 
 @contextlib.contextmanager
 def _reading(path):
-    """Names the file in an error of reading it."""
+    """Context manager that adds the name of the file to errors."""
     try:
         yield
     except (
@@ -286,7 +286,7 @@ def _tfds(name, split, data_dir):
 
 @contextlib.contextmanager
 def naming_split(name, split):
-    """Names the split that TFDS cannot give."""
+    """Context manager that adds the name of the split to errors of TFDS."""
     try:
         yield
     except (ValueError, AssertionError) as error:
@@ -297,15 +297,15 @@ def naming_split(name, split):
 
 @contextlib.contextmanager
 def naming_files(name, split):
-    """Says which data set and split it is whose files TFDS cannot read.
+    """Context manager that names the data set and split of a damaged file.
 
     Raises:
-        OSError: For what TensorFlow says of a damaged or missing file.
+        OSError: If TensorFlow raises an error for a damaged or missing file.
     """
     try:
         yield
     except Exception as error:
-        tf = sys.modules.get("tensorflow")  # or it has raised nothing
+        tf = sys.modules.get("tensorflow")  # if it was imported
         damage = tf and (tf.errors.DataLossError, tf.errors.NotFoundError)
         if not isinstance(error, damage or ()):
             raise
@@ -363,11 +363,11 @@ def tfds_builder(name, data_dir=None):
 
 
 def check_features(name, features):
-    """Refuses images and labels that are not such as an .npz file may hold.
+    """Checks that images and labels are like those of an .npz file.
 
     Args:
-        name: String. The data set's.
-        features: dict of what TFDS says of them.
+        name: str. The name of the data set.
+        features: dict. TFDS's description of images and labels.
     """
     import tensorflow_datasets as tfds
 
@@ -386,13 +386,13 @@ def check_features(name, features):
 
 
 def classes_of(name, labels, data_dir=None):
-    """The number of classes of a data set in memory.
+    """Returns the number of classes of a data set in memory.
 
     The classes of arrays are counted by their labels.
 
     Args:
-        name: String.
-        labels: Integer array, the training labels.
+        name: str.
+        labels: int array, the training labels.
         data_dir: See `load`.
 
     Raises:
@@ -416,10 +416,10 @@ def classes_of(name, labels, data_dir=None):
 
 
 def check_every_class(name, labels, classes):
-    """Refuses labels that do not number two or more classes from 0."""
+    """Checks that labels number at least two classes from 0 on."""
     there = set(labels.tolist())
     missing = (str(k) for k in range(classes) if k not in there)
-    missing = list(itertools.islice(missing, 6))  # of billions, perhaps
+    missing = list(itertools.islice(missing, 6))  # there may be billions
     if missing or classes < 2:
         few = ", ".join(missing[:5]) + ", ..." * (len(missing) > 5)
         raise ValueError(
@@ -430,7 +430,7 @@ def check_every_class(name, labels, classes):
 
 
 def checksum(images, labels):
-    """A text that identifies the data, whatever their order."""
+    """Returns a text that identifies the data, whatever their order."""
     if isinstance(images, folders.Photographs):
         return images.checksum(labels)
     pairs = zip(images, labels.tolist(), strict=True)
@@ -438,14 +438,14 @@ def checksum(images, labels):
 
 
 def tfds_checksum(builder):
-    """The same for a TFDS data set, by its own description."""
+    """Returns the same for a TFDS data set, by its own description."""
     splits = sorted(builder.info.splits.items())
     sizes = [f"{name} of {split.num_bytes} bytes" for name, split in splits]
     return ", ".join([builder.info.full_name, *sizes])
 
 
 def check_not_empty(name, split, examples):
-    """Refuses a split without images."""
+    """Checks that a split has images."""
     if examples < 1:
         raise ValueError(
             f"A split should have images. Received: {split} of {name}, with "
@@ -454,7 +454,7 @@ def check_not_empty(name, split, examples):
 
 
 def check_labels(name, labels, classes):
-    """Refuses labels outside the classes."""
+    """Checks that labels are those of the classes."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise ValueError(
@@ -464,11 +464,12 @@ def check_labels(name, labels, classes):
 
 
 def split_in_two(split, count):
-    """The TFDS names of a split without its last examples, and of those.
+    """Returns the names of a split without its last examples, and of these.
 
     Args:
-        split: String. Parts joined by "+".
-        count: Integer. Examples to hold out; `0` gives `None` for them.
+        split: str. Parts joined by "+".
+        count: int. The number of examples to hold out. With 0, the second name
+            is `None`.
     """
     if not count:
         return split, None
@@ -483,10 +484,10 @@ def split_in_two(split, count):
 
 
 def class_names(name, data_dir=None):
-    """The names of a data set's classes, in the order of the labels.
+    """Returns the names of a data set's classes, in the order of the labels.
 
     Returns:
-        Sequence of strings; `None` for arrays of a data set not known here.
+        A sequence of str, or `None` for arrays of an unknown data set.
     """
     if record_of(name):
         return record_of(name).class_names

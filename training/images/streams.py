@@ -1,7 +1,7 @@
-"""Images of many sizes, or too many for memory, through tf.data.
+"""Streams images of many sizes, or too many for memory, with tf.data.
 
-They are decoded and cut to one size when they are needed. The order and the
-crops are functions of the seed, the epoch and the position, as in `data`.
+They are decoded and cropped to one size when they are needed. The order and the
+crops are functions of the seed, the epoch and the position, as in `batches`.
 """
 
 import io
@@ -27,7 +27,7 @@ class Stream:
     Args:
         builder: TFDS builder, prepared.
         recipe: `Recipe`, with `image_size`.
-        seed: Integer.
+        seed: int.
         shard: `(index, count)`. This process reads the part `index` of the
             split. Defaults to `(0, 1)`.
     """
@@ -53,8 +53,8 @@ class Stream:
         draws = augmentation.draw(rng, self.examples, self.recipe.mixup)
         size = self.batch_size
         start = skip * size
-        # TensorFlow mixes it into the seed of every order, and keeps what
-        # whoever else is in the process has set.
+        # TensorFlow mixes the global seed into every order. Other code of the
+        # process may have set it.
         tf.random.set_seed(self.seed)
 
         def cut(position, example):
@@ -82,11 +82,11 @@ class Stream:
 
 
 def count_examples(builder, split):
-    """Returns how many images a split has, all of which can be read.
+    """Returns the number of images in a split, after checking its files.
 
     Raises:
-        ValueError: If there is no such split, or none in it, if a file of it
-            is missing, or if images are stored as arrays.
+        ValueError: If the split does not exist or is empty, if one of its
+            files is missing, or if images are stored as arrays.
     """
     with reading.naming_split(builder.name, split):
         info = builder.info.splits[split]
@@ -98,7 +98,7 @@ def count_examples(builder, split):
             "`--set image_size=None`. Received: image_size with a "
             f"{type(builder.info.features['image']).__name__}"
         )
-    # Not only when an epoch has come to it, after hours perhaps.
+    # A missing file would otherwise be noticed in the middle of an epoch.
     for file in info.filepaths:
         if not file.exists():
             raise ValueError(
@@ -115,14 +115,14 @@ def in_order(
 
     Args:
         builder: TFDS builder, prepared.
-        split: String.
-        size: Integer. Side of the crops.
-        devices: `distribution.Devices`, or `None` for one. On more than one,
-            what a last batch lacks is filled up as in `batches.InOrder`.
-        batch_size: Integer. The approximate size over all devices.
-        transform: Dict. What else than the size `keras_resfam.load_images`
-            takes, to cut images as it does. Defaults to `None`: TensorFlow
-            cuts them, as in training.
+        split: str.
+        size: int. Side of the crops.
+        devices: `distribution.Devices`, or `None` for one. With several, the
+            last batch is filled as in `batches.InOrder`.
+        batch_size: int. The approximate size over all devices.
+        transform: dict. Other arguments of `keras_resfam.load_images`, which
+            crops the images. Defaults to `None`: TensorFlow crops them, as in
+            training.
     """
 
     def pillow_crop(encoded):
@@ -148,7 +148,7 @@ def in_order(
         weight = (count + lacking) / count  # 1 on average
         fill = examples.take(1).repeat(lacking).map(lambda x: (x, 0.0))
         real = examples.map(lambda x: (x, weight))
-        # In turns, as `batches.InOrder`; each process decodes its own only.
+        # Alternating, as in `batches.InOrder`. Each process decodes its own.
         examples = real.concatenate(fill).shard(parts, part)
         batch_size = whole // parts
     return (
@@ -159,10 +159,10 @@ def in_order(
 
 
 def read(builder, split, seed=None):
-    """Returns a split's examples, not decoded, in an order that a seed sets.
+    """Returns the encoded examples of a split, in an order that a seed sets.
 
-    The order is the same however often the examples are gone through: Keras
-    takes a first look at them, with JAX and torch.
+    The order is the same in each iteration. With JAX and torch, Keras starts an
+    additional one to look at the first batch.
     """
     config = tfds.ReadConfig(
         shuffle_seed=seed,
@@ -212,7 +212,7 @@ def random_crop(encoded, size, area, seed):
 
 
 def central_crop(encoded, size):
-    """Scales an image by its shorter side, and cuts out its center."""
+    """Scales an image so that its shorter side fits, and crops its center."""
     image = _decoded(encoded)
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     border = tf.round(size * BORDER)

@@ -1,4 +1,4 @@
-"""How good a classifier is, in numbers."""
+"""Measures classifiers."""
 
 import importlib
 
@@ -6,11 +6,7 @@ import keras
 import numpy as np
 
 from keras_resfam import graphs
-from keras_resfam._checks import (
-    are_probabilities,
-    check_images,
-    check_outputs,
-)
+from keras_resfam._checks import are_probabilities, check_images, check_outputs
 from training.images import evaluation, reading
 
 BINS = 15  # of the calibration error
@@ -22,17 +18,18 @@ def evaluate(model, batches, class_names=None):
     Args:
         model: `keras.Model` from raw images to logits of shape `(batch,
             classes)`.
-        batches: Iterable of `(images, labels)`, read once: an
-            array of shape `(batch, height, width, channels)` and integers of
-            shape `(batch,)`.
-        class_names: Sequence of strings. Defaults to the numbers.
+        batches: iterable of `(images, labels)`, which is read once. Images
+            have the shape `(batch, height, width, channels)`, and labels are
+            ints of shape `(batch,)`.
+        class_names: sequence of str. Defaults to `None`, the numbers of the
+            classes.
 
     Returns:
-        Dict. "examples"; in percent "accuracy", "error", "top5_error" (the
-        label is not among the five likeliest classes; only if there are more
-        than five), "calibration_error" (expected, in 15 bins of equal width)
-        and "per_class", a dict of errors by class name; "nll" is the mean
-        negative log-likelihood, in nats.
+        A dict of "examples"; in percent "accuracy", "error", "top5_error" (the
+        label is not among the five most likely classes, only with more than
+        five classes), "calibration_error" (expected, in 15 bins of equal width)
+        and "per_class", a dict of errors by class name; and "nll", the mean
+        negative log-likelihood in nats.
 
     Raises:
         ValueError: If images or labels do not fit the model, or its outputs
@@ -42,13 +39,13 @@ def evaluate(model, batches, class_names=None):
     return metrics(log_softmax(logits), labels, class_names)
 
 
-def logits_of(model, batches, labelled=True):
+def logits_of(model, batches, labeled=True):
     """Runs a classifier.
 
     Args:
         model: `keras.Model` from raw images to logits.
-        batches: Iterable of `(images, labels)`, as `evaluate` takes it.
-        labelled: Boolean. Whether the labels are the classifier's classes.
+        batches: iterable of `(images, labels)`, as `evaluate` takes it.
+        labeled: bool. Whether the labels are the classifier's classes.
 
     Returns:
         `(logits, labels)`: float64 array of shape `(examples, classes)` and
@@ -67,27 +64,27 @@ def logits_of(model, batches, labelled=True):
     check_outputs(outputs, model.name)
     if are_probabilities(outputs):
         raise ValueError(
-            "`model` should return logits, or end in a softmax that its graph "
-            f"shows. Received: {model.name}, whose outputs are probabilities"
+            "`model` should return logits, or have a softmax in its graph. "
+            f"Received: {model.name}, whose outputs are probabilities"
         )
-    if labelled:
+    if labeled:
         reading.check_labels("the data set", answers, outputs.shape[-1])
     return outputs, answers
 
 
 def log_softmax(logits):
-    """The logarithms of the probabilities, from logits in the last axis."""
+    """Returns the logarithms of the probabilities, from logits."""
     logits = logits - logits.max(axis=-1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
 
 
 def metrics(logs, labels, class_names=None):
-    """The numbers that `evaluate` returns, from log-probabilities.
+    """Returns the numbers that `evaluate` returns, from log-probabilities.
 
     Args:
         logs: float64 array of shape `(examples, classes)`.
-        labels: Integer array of shape `(examples,)`.
-        class_names: Sequence of strings. Defaults to the numbers.
+        labels: int array of shape `(examples,)`.
+        class_names: sequence of str. Defaults to the numbers.
     """
     examples, classes = logs.shape
     names = class_names or [str(k) for k in range(classes)]
@@ -121,15 +118,15 @@ def calibration_error(confidence, right):
 
 
 def reliability(confidence, right):
-    """How often answers are right, by how certain they are.
+    """Returns how often answers are right, by how certain they are.
 
     Args:
         confidence: float64 array of shape `(examples,)`. The largest
             probabilities.
-        right: Boolean array of shape `(examples,)`.
+        right: bool array of shape `(examples,)`.
 
     Returns:
-        List of dicts, of the bins of equal width that are not empty: "bin",
+        A list of dicts, of the bins of equal width that are not empty: "bin",
         from 0 to 14, "examples", and in percent the means "confidence" and
         "accuracy".
     """
@@ -147,24 +144,24 @@ def reliability(confidence, right):
 
 
 def _percent(chosen):
-    # By integers, so that 6.48 % is 6.48 and not a number next to it.
+    # The integers make 6.48 % the float 6.48, and not one next to it.
     return float(100 * int(np.sum(chosen)) / len(chosen))
 
 
 def result(
     model, description, dataset, split, data_dir, command, ask=lambda x, y: {}
 ):
-    """Measures a network on a split of a data set, as result.json has it.
+    """Measures a network on a split of a data set, for result.json.
 
     Args:
         model: `keras.Model` from raw images to logits.
-        description: Dict. What `loading.load_network` says of the network.
-        dataset: String. The network's own, or another.
-        split: String. Of the data set.
+        description: dict. What `loading.load_network` says of the network.
+        dataset: str. The network's own, or another.
+        split: str. Of the data set.
         data_dir: See `reading.load`.
-        command: String. The command that measures it.
-        ask: Callable that takes the logits and the labels and returns what
-            else is to be written. Defaults to nothing.
+        command: str. The command that measures it.
+        ask: callable that takes the logits and the labels, and returns a dict
+            of other entries. Defaults to one that returns none.
     """
     batches, names = evaluation.load_data(dataset, split, description, data_dir)
     evaluation.check_classes(model, dataset, names)

@@ -1,4 +1,4 @@
-"""Trained networks, as a command line names them."""
+"""Loads the trained network that the options of a command name."""
 
 import pathlib
 import zipfile
@@ -7,6 +7,7 @@ import keras
 
 import keras_resfam
 from keras_resfam import graphs
+from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
 from keras_resfam.pretrained import sources
 from keras_resfam.pretrained.files import RECIPE, WEIGHTS, describe
@@ -21,9 +22,9 @@ def load_network(options):
     """Loads the network that the options name.
 
     Returns:
-        `(model, description)`: the `keras.Model` gives logits; the dict is
-        the recipe.json of its run or folder, or else says what it is and
-        which data set it was trained on.
+        A pair: the `keras.Model`, which returns logits, and a dict. The dict is
+        the recipe.json of the run or folder, or else it has the builder, its
+        arguments and the data set.
     """
     if options.set and options.builder is None:
         raise ValueError(
@@ -58,25 +59,25 @@ def load_network(options):
 
 
 def title(model, description):
-    """The call that builds a network, or the name of a model from a file."""
+    """Returns the call that builds a network, or the name of a saved model."""
     if description["builder"] is None:
         return model.name
     return families.call(description["builder"], description["arguments"])
 
 
 def run_file(options):
-    """The run's file of weights that is named; `None` for other weights."""
+    """Returns the file of weights of the named run, or `None`."""
     path = pathlib.Path(options.network)
     is_file = path.name.endswith(".weights.h5")
     file = path if is_file else path / WEIGHTS
-    # A folder may have the name of a data set, whose weights are meant then.
+    # If a folder has the name of a data set, the latter takes precedence.
     if options.builder is not None and options.network in sources.names():
         return None
     return file if run_folder.is_run(file.parent) else None
 
 
 def describe_weights(options):
-    """The size and SHA-256 of a run's file of weights, for its result.json."""
+    """Returns the size and SHA-256 of a run's weights, for its result.json."""
     file = run_file(options)
     return {"weights": describe(file.read_bytes())} if file else {}
 
@@ -98,7 +99,7 @@ def build(options, **common):
 
 
 def builder_arguments(options):
-    """The arguments that `--set` gives: `depth=14`, as `arguments.depth=14`."""
+    """Returns the builder's arguments from `--set`, such as `depth=14`."""
     find_builder(options.builder, options.network)
     settings = map(parse_setting, options.set)
     arguments = {k.removeprefix("arguments."): v for k, v in settings}
@@ -131,23 +132,23 @@ def _load_run(file):
 
 
 def _load_weights(name, arguments, weights, dataset):
-    """Builds a network for `weights`, and says what their data were."""
+    """Builds a network with `weights`, and describes their data set."""
     builder = find_builder(name, weights)
     source = sources.find(
         weights, name, {**families.defaults(name), **arguments}
     )
-    told = source.dataset or source.preprocessing
+    normalized = source.dataset or source.preprocessing
     dataset = source.dataset or dataset
     record = reading.record_of(dataset or "")
-    if dataset is None or not (told or record):
+    if dataset is None or not (normalized or record):
         raise ValueError(
-            "A file of weights should lie in the folder of its run, whose "
-            "recipe.json says how images were normalized, or `--dataset` "
-            "should name a data set of keras_resfam that it was trained on. "
+            "A file of weights should be in the folder of its run, whose "
+            "recipe.json states how images were normalized, or `--dataset` "
+            "should be a data set of keras_resfam that it was trained on. "
             f"Received: {weights}, --dataset {dataset}"
         )
     data = {}
-    if not told:
+    if not normalized:
         data["include_preprocessing"] = record.name
         data["input_shape"] = record.image_shape
     model = builder(
@@ -161,10 +162,10 @@ def _load_weights(name, arguments, weights, dataset):
 
 
 def _of_dataset(dataset, model):
-    """What a description says of the data, where no recipe.json does."""
+    """Returns the description of a data set, if there is no recipe.json."""
     shape, record = model.input_shape[1:], reading.record_of(dataset)
     of_that_size = record is not None and shape == record.image_shape
-    varied = dataset == "imagenet2012" or not of_that_size
+    varied = record is DATASETS["imagenet2012"] or not of_that_size
     transform = {}
     if graphs.image_moments(model) is not None:
         transform = keras_resfam.image_transform(model)
@@ -181,7 +182,7 @@ def _of_dataset(dataset, model):
 
 
 def _load_keras_file(path, options):
-    """Loads a model that `model.save` has written, to give logits."""
+    """Loads a saved model, without its softmax."""
     if options.builder is not None or options.dataset is None:
         raise ValueError(
             "A .keras file should come without `--builder` and with "
@@ -216,10 +217,11 @@ def _load_keras_file(path, options):
 
 
 def without_softmax(model):
-    """A classifier that gives logits, on the same weights.
+    """Returns a classifier without its softmax, which shares the weights.
 
-    The softmax may be that of a nested model. One that no graph shows, such as
-    that of a subclass of `keras.Model`, stays: `accuracy` refuses its outputs.
+    The softmax may be that of a nested model. A softmax that is not in a graph,
+    such as that of a subclass of `keras.Model`, stays. `accuracy` refuses its
+    outputs.
     """
     if not graphs.is_graph(model):
         return model
@@ -233,12 +235,12 @@ def without_softmax(model):
         step.operation.activation = keras.activations.linear
         return model
     steps[k] = graphs.alias(step.inputs[0], step.outputs[0])
-    (image,), values = graphs.run_anew(steps, graph.inputs)
+    (image,), values = graphs.run_on_inputs(steps, graph.inputs)
     return keras.Model(image, values[id(graph.outputs[0])], name=model.name)
 
 
 def find_builder(name, weights):
-    """The builder of that name, for weights that do not name theirs."""
+    """Returns the builder of that name, for weights that do not name theirs."""
     if name not in families.names():
         raise ValueError(
             f"{weights} is neither a run nor a folder of weights/; for other "

@@ -67,13 +67,13 @@ def render(folder):
 
 
 def _known_on_the_hub(dataset):
-    """The data set's name on the Hub, in a list; `None` if it has none."""
+    """Returns the data set's name on the Hub, in a list, or `None`."""
     known = dataset in DATASETS
     return [HUB_DATASETS.get(dataset, dataset)] if known else None
 
 
 def _license(description):
-    """The license of the weights; `None` if nothing tells it.
+    """Returns the license of the weights; `None` if nothing tells it.
 
     Networks of this project have its own. Fine-tuned weights have the license
     of those that training started from.
@@ -92,13 +92,13 @@ def _license(description):
 
 
 def _text(value):
-    """A text as it is, within a line of Markdown: no HTML, no link."""
+    """Returns a text as it is, within a line of Markdown: no HTML, no link."""
     escaped = html.escape(_line(value), quote=False)
     return re.sub(r"[\\`*_\[\]|~]", r"\\\g<0>", escaped)
 
 
 def _line(value):
-    """A text in one line."""
+    """Returns a text in one line."""
     return " ".join(str(value).split())
 
 
@@ -201,7 +201,7 @@ on the weights of this folder, whose kernels are stored in float16."""
 
 
 def _answers(result, title):
-    """What evaluate.py was asked beyond the error, in paragraphs."""
+    """Yields what evaluate.py was asked beyond the error, in paragraphs."""
     if "calibration" in result:
         yield _calibration(result["calibration"])
     if "corruptions" in result:

@@ -1,4 +1,4 @@
-"""From a training run to the folder that is published of it."""
+"""Writes the folder of a training run that is published."""
 
 import json
 import os
@@ -19,12 +19,7 @@ from keras_resfam._files import read_json, write_json
 from keras_resfam.datasets import DATASETS
 from keras_resfam.models import families
 from keras_resfam.pretrained import fingerprint, registry, sources
-from keras_resfam.pretrained.files import (
-    FINGERPRINT,
-    RECIPE,
-    WEIGHTS,
-    describe,
-)
+from keras_resfam.pretrained.files import FINGERPRINT, RECIPE, WEIGHTS, describe
 from training.images import evaluation, reading
 from training.networks import accuracy, model_card
 from training.run import run_folder
@@ -44,7 +39,7 @@ FILES = (
 )
 OTHERS = tuple(file for file in FILES if file != FINGERPRINT)
 LARGEST_FILE = 90_000_000  # bytes, in git
-# A GPU's TensorFloat-32 stays within it, and another graph does not.
+# TensorFloat-32 on GPUs is within these tolerances, and another graph is not.
 LOGITS = {"rtol": 1e-3, "atol": 1e-2}
 
 SHORT_NAMES = {
@@ -60,14 +55,14 @@ def package(run, suffix="", data_dir=None):
 
     Args:
         run: Path. A folder as `train.py` leaves it.
-        suffix: String. Added to the name, for a variant.
+        suffix: str. Added to the name, for a variant.
         data_dir: See `reading.load`.
 
     Returns:
         The folder's path.
 
     Raises:
-        ValueError: If the run lacks something, or a file is too large.
+        ValueError: If a file of the run is missing, or a file is too large.
     """
     for file in FROM_RUN:
         if not (run / file).is_file():
@@ -108,14 +103,14 @@ def package(run, suffix="", data_dir=None):
 
 
 def published_description(run):
-    """A run's recipe.json, without what only its machine knows."""
+    """Returns a run's recipe.json without the paths of its machine."""
     description = read_description(run / RECIPE)
     for part in (description, *description.get("continued", ())):
         part["command"] = without_local_paths(part["command"])
     if description.get("weights"):
         description["weights"] = without_local_path(description["weights"])
     record = reading.record_of(description["dataset"])
-    if record is not None:  # without the version that TFDS may be told
+    if record is not None:  # without a version of TFDS
         description["dataset"] = record.name
     return description
 
@@ -125,13 +120,13 @@ def measure_published(model, description, data_dir):
 
     Args:
         model: `keras.Model`. Gives logits, and has the network's name.
-        description: Dict. What the run's recipe.json holds.
+        description: dict. What the run's recipe.json holds.
         data_dir: See `reading.load`.
     """
     dataset = description["dataset"]
     command = f"python training/evaluate.py weights/{model.name}"
     if data_dir is not None and reading.record_of(dataset) is None:
-        # Nobody else has these data. Only their owner's folder is private.
+        # Other users need the option too, but not the folders above it.
         place = without_local_path(str(data_dir))
         command += f" --data-dir {shlex.quote(place)}"
     return accuracy.result(
@@ -145,11 +140,11 @@ def measure_published(model, description, data_dir):
 
 
 def check_update(network, is_own):
-    """Refuses to put numbers into a folder whose network's they are not.
+    """Checks that `--update` may write the measured numbers into a folder.
 
     Args:
-        network: String. What `evaluate.py --update` was given.
-        is_own: Boolean. Whether its own test images are measured.
+        network: str. The `network` argument of evaluate.py.
+        is_own: bool. Whether the network's own test images are measured.
     """
     folder = pathlib.Path(network).absolute()
     known = sources.CHECKOUT / "weights" / folder.name
@@ -161,16 +156,16 @@ def check_update(network, is_own):
 
 
 def update(folder, result):
-    """Puts new numbers into a folder of weights/, its card and the registry.
+    """Writes new numbers into a folder of weights/, its card and the registry.
 
-    Of its fingerprint only the checksums of the two files change.
+    In its fingerprint, only the checksums of the two files change.
 
     Args:
-        folder: Path. As `check_update` accepts it.
-        result: Dict. As `accuracy.result` returns it.
+        folder: Path. A folder that `check_update` accepts.
+        result: dict. As `accuracy.result` returns it.
 
     Raises:
-        ValueError: If the folder is not whole.
+        ValueError: If the folder is incomplete or was changed.
     """
     check(folder)
     words = shlex.split(without_local_paths(result["command"]))
@@ -180,7 +175,7 @@ def update(folder, result):
         changed = pathlib.Path(parent) / folder.name
         shutil.copytree(folder, changed)
         published = result | {"command": shlex.join(words)}
-        if "out_of_distribution" in result:  # by folder, perhaps
+        if "out_of_distribution" in result:  # may have names of folders
             published["out_of_distribution"] = {
                 without_local_path(name): found
                 for name, found in result["out_of_distribution"].items()
@@ -195,7 +190,7 @@ def update(folder, result):
 
 
 def check_same_recipe(target, description):
-    """Refuses to put a network in the place of one that is another."""
+    """Checks that a folder does not have a network of another recipe."""
     if not target.exists():
         return
     there = read_description(target / RECIPE)
@@ -212,10 +207,11 @@ def check_same_recipe(target, description):
 
 
 def replace(target, folder):
-    """Puts a copy of a folder in the place of another, when it is whole.
+    """Replaces a folder by a copy of another.
 
-    Under the registry's lock. A kill leaves the old folder, the new one, or,
-    between the two, the old one under the name that `restore` looks for.
+    The caller holds the registry's lock. If the process is killed, the old
+    folder or the new one is in place, or else the old one has the name that
+    `restore` looks for.
     """
     fresh, old = _beside(target, "new"), _beside(target, "old")
     for left_over in (fresh, old):
@@ -228,7 +224,7 @@ def replace(target, folder):
 
 
 def restore(target):
-    """Puts a folder back that a killed `replace` has moved away."""
+    """Puts back a folder that a killed `replace` has moved."""
     with registry.lock():
         old = _beside(target, "old")
         if old.exists() and not target.exists():
@@ -240,12 +236,12 @@ def _beside(target, what):
 
 
 def without_local_paths(command):
-    """A command whose absolute paths are cut to their last names."""
+    """Returns a command with absolute paths replaced by their last parts."""
     return shlex.join(map(without_local_path, shlex.split(command)))
 
 
 def without_local_path(word):
-    """A word of a command, its absolute path cut to the last name."""
+    """Returns a word with an absolute path replaced by its last part."""
 
     def cut(found):
         return found[1] + re.split(r"[/\\]", found[2].rstrip("/\\"))[-1]
@@ -255,23 +251,25 @@ def without_local_path(word):
 
 
 def name_of(description, suffix=""):
-    """Names a network: family, depth, width, what else, data set, variant.
+    """Returns the name of a network.
 
-    A variant's suffix may also be the end of its recipe's name.
+    It consists of the family, the depth, the width, other arguments, the data
+    set and the suffix. The suffix may also be the end of the recipe's name.
     """
     usual = families.defaults(description["builder"])
     chosen = usual | description["arguments"]
     family, number = re.match(r"(\D+)(.*)", description["builder"]).groups()
     depth, width = chosen.pop("depth", number), chosen.pop("width", 1)
     parts = [SHORT_NAMES.get(family, family), depth]
-    # 1 goes without saying, but where another is the default.
+    # A width of 1 is left out, unless another is the default.
     if (width, usual.get("width", 1)) != (1, 1):
         parts.append(width)
     for argument, value in chosen.items():
         if value == usual[argument]:
             continue
-        told = argument in families.TRAINING_ARGUMENTS
-        if isinstance(value, bool) or (told and not isinstance(value, str)):
+        of_training = argument in families.TRAINING_ARGUMENTS
+        is_text = isinstance(value, str)
+        if isinstance(value, bool) or (of_training and not is_text):
             parts.append(argument if value else f"no_{argument}")
         else:
             parts += [argument, value]
@@ -309,7 +307,7 @@ def build(description, weights, **options):
 
 
 def without_training_parts(model, name):
-    """A model of stock Keras layers only, with the same values, rounded."""
+    """Returns a model of Keras's own layers, with rounded values."""
     copy = keras_resfam.to_stock_layers(model)
     plain = keras.Model(copy.input, copy.output, name=name)
     for layer in plain.layers:
@@ -351,7 +349,7 @@ def _copy_rounded(source, target):
 
 
 def logits_of(model, description):
-    """The logits of a whole network for the fixed images."""
+    """Returns the logits of a whole network for the fixed images."""
     model.get_layer("predictions").activation = keras.activations.linear
     return fingerprint.logits(model, tuple(description["input_shape"]))
 
@@ -367,15 +365,15 @@ def write_fingerprint(folder, model, logits):
 
 
 def describe_files(folder, names=FILES):
-    """The size and SHA-256 of a folder's files, by name."""
+    """Returns the size and SHA-256 of a folder's files, by name."""
     return {name: describe((folder / name).read_bytes()) for name in names}
 
 
 def check(folder):
-    """Checks that a folder is whole and loads as what it says it is.
+    """Checks that a weights folder is complete, and that its network is intact.
 
     Raises:
-        ValueError: If it does not.
+        ValueError: If it is not.
     """
     found = sorted(os.listdir(folder)) if folder.is_dir() else ["nothing"]
     if found != sorted(FILES):
@@ -412,12 +410,12 @@ def check(folder):
 
 
 def entry(folder, repository=None, commit=None):
-    """A folder's `Network` for the registry.
+    """Returns a folder's `Network` for the registry.
 
     Args:
         folder: Path.
-        repository: String. Defaults to the project's own on the Hub.
-        commit: String. `None` if it has not been published.
+        repository: str. Defaults to the project's own on the Hub.
+        commit: str. `None` if it has not been published.
     """
     description = read_description(folder / RECIPE)
     result = read_json(folder / run_folder.RESULT)
@@ -438,12 +436,12 @@ def entry(folder, repository=None, commit=None):
 
 
 def register(network):
-    """Puts a network into the registry, in place of its last state.
+    """Adds a network to the registry, or replaces its entry.
 
-    A published commit stays pinned as long as the files are those.
+    A published commit stays pinned as long as the files are the same.
 
     Raises:
-        ValueError: If its name is a data set's, which `weights` means by it.
+        ValueError: If its name is that of a data set.
     """
     with registry.lock():
         networks = {known.name: known for known in registry.read()}
@@ -451,7 +449,7 @@ def register(network):
         if network.name in datasets | {network.dataset, *DATASETS}:
             raise ValueError(
                 "A network's folder should not have the name of a data set, "
-                "by which its most accurate network is meant. "
+                "which selects the most accurate network for it. "
                 f"Received: {network.name}"
             )
         known = networks.get(network.name)

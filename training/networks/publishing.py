@@ -18,19 +18,19 @@ from keras_resfam.pretrained.hub import hub_errors
 from training.networks.packaging import FILES
 
 BRANCH = "main"
-PATIENCE = 60  # seconds for a server to take or send anything
+PATIENCE = 60  # seconds to wait for a server
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What makes a repository equal to a network's files.
+    """The changes that make a repository equal to the files of a network.
 
     Attributes:
-        repository: String.
-        head: String. The last commit of its branch; `None` if there is no
+        repository: str.
+        head: str. The last commit of its branch; `None` if there is no
             such repository.
-        private: Boolean. Whether the repository is.
-        send: Dict from the names of files to send to their contents.
+        private: bool. Whether the repository is.
+        send: dict from the names of files to send to their contents.
     """
 
     repository: str
@@ -52,25 +52,25 @@ class Plan:
 
 
 def contents(folder):
-    """The files of a weights folder, a dict from their names to bytes."""
+    """Returns the files of a weights folder, a dict from names to bytes."""
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
 def plan(contents, repository):
-    """Compares a network's files with a repository's; changes nothing.
+    """Compares the files of a network with those of a repository.
 
     Args:
-        contents: Dict from names to bytes.
-        repository: String. `organization/name`.
+        contents: dict from names to bytes.
+        repository: str. `organization/name`.
 
     Returns:
         `Plan`.
 
     Raises:
-        ValueError: If the repository has files of something else.
-        HubError: If the Hub cannot be asked.
+        ValueError: If the repository has other files.
+        HubError: If the Hub does not answer.
     """
-    api = _api()
+    api = client()
     with hub_errors(repository, BRANCH):
         try:
             info = api.model_info(
@@ -99,26 +99,26 @@ def plan(contents, repository):
     return Plan(repository, info.sha, info.private, send)
 
 
-def _api():
-    """The Hub's client, which gives up on a server that is silent.
+def client():
+    """Returns the Hub's client, which gives up on a server that is silent.
 
-    By itself it waits without end for the answer to what it sends.
+    By default, it waits forever for the answer to what it sends.
     """
     usual = get_session()
 
-    def client():
+    def factory():
         return type(usual)(
             event_hooks=usual.event_hooks,
             follow_redirects=True,
             timeout=PATIENCE,
         )
 
-    set_client_factory(client)
+    set_client_factory(factory)
     return HfApi()
 
 
 def _identifiers(contents):
-    """What the Hub may call a file: by LFS or by git."""
+    """Returns what the Hub may call a file: by LFS or by git."""
     header = f"blob {len(contents)}\0".encode()
     git = hashlib.sha1(header + contents, usedforsecurity=False)
     return describe(contents)["sha256"], git.hexdigest()
@@ -128,22 +128,22 @@ def publish(contents, repository, name, private=False, tag=None):
     """Makes a repository equal to a network's files, in one commit.
 
     Args:
-        contents: Dict from names to bytes.
-        repository: String. `organization/name`; created if it is not there.
-        name: String. The network's, for the commit's message.
-        private: Boolean. Whether it has to be private.
-        tag: String. A tag that the commit is to have, or `None`.
+        contents: dict from names to bytes.
+        repository: str. `organization/name`; created if it is not there.
+        name: str. The network's, for the commit's message.
+        private: bool. Whether the repository should be private.
+        tag: str. The tag that the commit will get, or `None`.
 
     Returns:
         The commit that holds the files.
 
     Raises:
-        ValueError: If the repository is public and should be private, or the
-            tag is another commit's.
-        HubError: If the Hub does not take it; the repository is then as it
-            was, or new and empty, or whole.
+        ValueError: If the repository is public and should be private, or if
+            another commit has the tag.
+        HubError: If the Hub does not accept it. The repository is then
+            unchanged, new and empty, or complete.
     """
-    api = _api()
+    api = client()
     wanted = plan(contents, repository)
     with hub_errors(repository, tag or BRANCH):
         if wanted.head is None:
@@ -173,13 +173,13 @@ def publish(contents, repository, name, private=False, tag=None):
 
 def put_tag(repository, tag, commit):
     """Gives a commit a tag, unless it has it."""
-    api = _api()
+    api = client()
     with hub_errors(repository, tag):
         if _tags(api, repository).get(tag) != commit:
             api.create_tag(repository, tag=tag, revision=commit)
 
 
 def _tags(api, repository):
-    """The commits of a repository's tags."""
+    """Returns the commits of a repository's tags."""
     refs = api.list_repo_refs(repository)
     return {ref.name: ref.target_commit for ref in refs.tags}

@@ -1,4 +1,4 @@
-"""What evaluate.py can ask of a network beyond its error."""
+"""What evaluate.py measures in addition to the error."""
 
 import pathlib
 
@@ -7,7 +7,7 @@ from training.networks import accuracy, reliability, trust
 
 
 def check(options, model, dataset, split):
-    """Refuses options that have no answer, before any work."""
+    """Checks the options before anything is measured."""
     if options.fit_on is not None and not options.calibrate:
         raise ValueError(
             "`--fit-on` should come with `--calibrate`. "
@@ -34,7 +34,7 @@ def check(options, model, dataset, split):
 
 
 def _check_other(other, dataset, data_dir):
-    """Refuses images of `--ood` that are not others than those measured."""
+    """Checks that the images of `--ood` differ from those that are measured."""
     if other.partition(":")[0] == dataset.partition(":")[0]:
         raise ValueError(
             "`--ood` should be another data set than the one that is "
@@ -59,25 +59,25 @@ def _check_other(other, dataset, data_dir):
 
 
 def _is_folder(other):
-    """Whether `--ood` names a folder, and not a data set."""
+    """Returns whether `--ood` names a folder, and not a data set."""
     return reading.record_of(other) is None and pathlib.Path(other).is_dir()
 
 
 def ask(options, model, description, dataset, split, logits, labels):
-    """Answers what the options ask.
+    """Measures what the options ask for.
 
     Args:
-        options: Namespace. What evaluate.py was given.
+        options: Namespace. The options of evaluate.py.
         model: `keras.Model` from raw images to logits.
-        description: Dict. What `loading.load_network` says of the network.
-        dataset: String. What is measured.
-        split: String. Of the data set.
+        description: dict. What `loading.load_network` says of the network.
+        dataset: str. The data set that is measured.
+        split: str. Its split.
         logits: float64 array of shape `(examples, classes)`, of that split.
-        labels: Integer array of shape `(examples,)`.
+        labels: int array of shape `(examples,)`.
 
     Returns:
-        Dict. Of "calibration", "corruptions" and "out_of_distribution", those
-        that were asked for, as the functions of `trust` return them.
+        A dict with "calibration", "corruptions" and "out_of_distribution", as
+        the functions of `trust` return them, if the options ask for them.
     """
 
     def batches(other, split):
@@ -89,7 +89,7 @@ def ask(options, model, description, dataset, split, logits, labels):
             images = evaluation.all_in_folder("--ood", other, model)
         else:
             images = batches(other, evaluation.test_split(other))
-        return accuracy.logits_of(model, images, labelled=False)[0]
+        return accuracy.logits_of(model, images, labeled=False)[0]
 
     found = {}
     if options.calibrate:
@@ -119,7 +119,7 @@ def ask(options, model, description, dataset, split, logits, labels):
 
 
 def _held_out(description, dataset, split):
-    """The training images that a run has held out, if it has any."""
+    """Returns the training images that a run has held out, if it has any."""
     count = description.get("validation")
     if not count or dataset != description["dataset"]:
         return None
@@ -128,7 +128,7 @@ def _held_out(description, dataset, split):
 
 
 def _certainty(calibration, logits, labels):
-    """What the reliability diagram shows, by name."""
+    """Returns what the reliability diagram shows, by name."""
     if calibration is None:
         return {"as it is": trust.certainty(logits, labels)}
     name = f"temperature {calibration['temperature']:.3g}"

@@ -6,8 +6,8 @@ def draw(path, measured, title):
 
     Args:
         path: Path.
-        measured: Dict from names to what `trust.certainty` returns.
-        title: String.
+        measured: dict from names to what `trust.certainty` returns.
+        title: str.
     """
     import matplotlib
     from matplotlib.figure import Figure

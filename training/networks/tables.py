@@ -1,8 +1,7 @@
-"""The tables of trained networks in the documents, from their folders.
+"""Writes the tables of trained networks in the documents, from their folders.
 
-No figure in them is typed. Words are: what a row says about a network beside
-its name, the footnotes of published errors, and the hardware. They are kept
-from the document.
+All figures come from the folders. Remarks beside a name, the footnotes of
+published errors, and the hardware are kept as they are in the document.
 """
 
 import math
@@ -18,7 +17,7 @@ NONE = "–"
 
 
 def write():
-    """Writes the tables anew.
+    """Updates the tables.
 
     Returns:
         A list of the documents that have changed.
@@ -36,11 +35,11 @@ def write():
 
 
 def render(document, text):
-    """Returns the text of a document with its tables as they should be.
+    """Returns the text of a document with updated tables.
 
     Args:
-        document: String. One of `TABLES`.
-        text: String. With the headers of its tables.
+        document: str. One of `TABLES`.
+        text: str. With the headers of its tables.
 
     Raises:
         ValueError: If a table is missing.
@@ -51,7 +50,7 @@ def render(document, text):
 
 
 def _with_table(document, text, header, row):
-    """The text with the rows of one table in the place of the old ones.
+    """Returns the text with new rows in one table.
 
     Networks keep their order; new ones come last.
     """
@@ -75,7 +74,7 @@ def _with_table(document, text, header, row):
 
 
 def _rows(document, lines, bars):
-    """The cells of a table's rows, by the name of the network."""
+    """Returns the cells of a table's rows, by the name of the network."""
     rows = {}
     for line in lines:
         name = re.search(r"\]\((?:weights/)?(\w+)\)", line)
@@ -101,7 +100,7 @@ def _recipe(network):
 
 
 def _error_row(network, old):
-    """A row of README.md: the errors, ours and the published one."""
+    """Returns a row of README.md: the errors, ours and the published one."""
     recipe, error = _recipe(network), _result(network)["error"]
     link = f"[`{network.call}`](weights/{network.name})"
     remark = footnote = ""
@@ -110,8 +109,8 @@ def _error_row(network, old):
         remark = old[0].partition(f"(weights/{network.name})")[2]
         footnote = "".join(re.findall(r" \(\d+\)$", old[2]))
         theirs = old[4].partition(" / ")[2]
-    told = re.search(r"in (\d+) epochs", recipe["note"])
-    theirs = told[1] if told else theirs
+    stated = re.search(r"in (\d+) epochs", recipe["note"])
+    theirs = stated[1] if stated else theirs
     return (
         link + remark,
         f"{_parameters(network):,}",
@@ -122,7 +121,7 @@ def _error_row(network, old):
 
 
 def _parameters(network):
-    """How many numbers are trained, by the fingerprint."""
+    """Returns how many numbers are trained, by the fingerprint."""
     variables = read_json(_folder(network) / FINGERPRINT)["variables"]
     return sum(
         math.prod(entry["shape"])
@@ -144,7 +143,7 @@ def _in_bold(text, published, error):
 
 
 def _training_row(network, old):
-    """A row of weights/README.md: how a network was trained."""
+    """Returns a row of weights/README.md: how a network was trained."""
     name = network.name
     log = reports.read(_folder(network), ("accuracy", "seconds"))
     minutes = sum(row["seconds"] for row in log) / 60
@@ -158,7 +157,7 @@ def _training_row(network, old):
 
 
 def _trust_row(network, old):
-    """A row of weights/README.md: calibration, corruptions, other images."""
+    """Returns a row of weights/README.md with calibration and robustness."""
     result = _result(network)
     calibration = result.get("calibration")
     corruptions = result.get("corruptions")

@@ -1,6 +1,6 @@
 """A trained network in the form that timm loads.
 
-It is published in a repository of its own. timm and Keras each read a
+It is published in a separate repository. timm and Keras each read a
 `config.json` at the root of a repository, and neither looks into a subfolder.
 """
 
@@ -31,10 +31,10 @@ def contents(folder, repository):
 
     Args:
         folder: Path. A folder that `package.py` has written.
-        repository: String. `organization/name`, which the card tells.
+        repository: str. `organization/name`, for the card.
 
     Returns:
-        Dict from names to bytes.
+        A dict from names to bytes.
 
     Raises:
         ValueError: If timm does not have the network.
@@ -71,7 +71,7 @@ def _architecture(description):
 
 
 def _config(architecture, description, network):
-    """What timm's config.json tells: the network and its preprocessing."""
+    """Returns timm's config.json, of the network and its preprocessing."""
     height, width, channels = description["input_shape"]
     # Images are divided by 255 there before they are normalized.
     moments = graphs.image_moments(network) or ([0] * channels, [1] * channels)
@@ -95,14 +95,14 @@ def _config(architecture, description, network):
 
 
 def _class_names(description):
-    """The names of the classes, which are numbers where they are not known."""
+    """Returns the names of the classes, or their numbers if unknown."""
     record = reading.record_of(description["dataset"])
     names = record.class_names if record else description.get("class_names")
     return names or [str(k) for k in range(description["classes"])]
 
 
 def _card(text, description, repository):
-    """The card of the folder, with another use and other files."""
+    """Returns the card of the folder, with another use and other files."""
     card = ModelCard(text)
     card.data.library_name = "timm"
     title = registry.title(description["dataset"])

@@ -1,8 +1,8 @@
-"""How far a classifier's answers can be trusted: three measures of it.
+"""Three measures of how far a classifier's answers can be trusted.
 
-Whether its probabilities are as high as its answers are right (calibration),
-what becomes of its error on corrupted images, and whether it is less certain
-of images that belong to none of its classes.
+They are its calibration (whether its probabilities are as high as its
+accuracy), its error on corrupted images, and whether it is less confident on
+images that belong to none of its classes.
 """
 
 import numpy as np
@@ -14,24 +14,24 @@ _TEMPERATURES = 0.01, 100.0
 
 
 def fit_temperature(logits, labels):
-    """The temperature that makes the negative log-likelihood least.
+    """Returns the temperature that minimizes the negative log-likelihood.
 
-    As Guo et al. 2017 (https://arxiv.org/abs/1706.04599) fit it.
+    Reference: Guo et al. 2017, https://arxiv.org/abs/1706.04599.
 
     Args:
         logits: float64 array of shape `(examples, classes)`.
-        labels: Integer array of shape `(examples,)`.
+        labels: int array of shape `(examples,)`.
 
     Raises:
-        ValueError: If there is none, since all answers are right, or they are
-            no better than guesses.
+        ValueError: If there is no minimum, because all answers are right or no
+            better than guesses.
     """
     from scipy.optimize import brentq
 
     right = logits[np.arange(len(labels)), labels]
 
     def slope(log_temperature):
-        """The derivative by 1 / T of what is convex in it."""
+        """Returns the derivative by 1 / T, in which the function is convex."""
         logs = accuracy.log_softmax(logits / np.exp(log_temperature))
         return ((np.exp(logs) * logits).sum(axis=1) - right).mean()
 
@@ -51,14 +51,14 @@ def calibration(logits, labels, split, held_out=None):
 
     Args:
         logits: float64 array of shape `(examples, classes)`.
-        labels: Integer array of shape `(examples,)`.
-        split: String. Which images these are.
+        labels: int array of shape `(examples,)`.
+        split: str. Which images these are.
         held_out: `(logits, labels, split)` of the images to fit on. Defaults
             to `None`: it is fitted on every second image, the first, third and
             so on, and measured on the others.
 
     Returns:
-        Dict. "temperature"; "fitted_on" and "measured_on", which have "split"
+        A dict. "temperature"; "fitted_on" and "measured_on", which have "split"
         and "examples"; "before" and "after", which are as `certainty` returns
         it without and with the temperature.
     """
@@ -78,14 +78,14 @@ def calibration(logits, labels, split, held_out=None):
 
 
 def certainty(logits, labels):
-    """How a classifier's probabilities fit its answers.
+    """Returns how a classifier's probabilities fit its answers.
 
     Args:
         logits: float64 array of shape `(examples, classes)`.
-        labels: Integer array of shape `(examples,)`.
+        labels: int array of shape `(examples,)`.
 
     Returns:
-        Dict. "nll" and "calibration_error", as `accuracy.metrics` has them,
+        A dict. "nll" and "calibration_error", as `accuracy.metrics` has them,
         and "reliability", as `accuracy.reliability` returns it.
     """
     logs = accuracy.log_softmax(logits)
@@ -99,16 +99,16 @@ def certainty(logits, labels):
 
 
 def under_corruptions(model, images, labels, seed=0):
-    """The errors of a classifier on corrupted images.
+    """Returns the errors of a classifier on corrupted images.
 
     Args:
         model: `keras.Model` from raw images to logits.
         images: uint8 array of shape `(examples, 32, 32, 3)`.
-        labels: Integer array of shape `(examples,)`.
-        seed: Integer. Of what is random in the corruptions.
+        labels: int array of shape `(examples,)`.
+        seed: int. Of what is random in the corruptions.
 
     Returns:
-        Dict. "examples", "seed", "mean_error", in percent, over all
+        A dict. "examples", "seed", "mean_error", in percent, over all
         corruptions and severities, and "errors", a dict from the corruptions'
         names to their errors in the five severities.
     """
@@ -130,7 +130,7 @@ def under_corruptions(model, images, labels, seed=0):
 
 
 def out_of_distribution(inside, outside):
-    """How well a classifier's certainty tells its own images from others.
+    """Measures how well confidence separates a classifier's images from others.
 
     Args:
         inside: float64 array of shape `(examples, classes)`. The logits of
@@ -138,8 +138,8 @@ def out_of_distribution(inside, outside):
         outside: The logits of images of none of them.
 
     Returns:
-        Dict. "examples" (others), and in percent "auroc_probability", by the
-        largest probability (Hendrycks & Gimpel 2017,
+        A dict of "examples" (others) and, in percent, "auroc_probability", by
+        the largest probability (Hendrycks & Gimpel 2017,
         https://arxiv.org/abs/1610.02136), and "auroc_energy", by the logarithm
         of the sum of the exponentials of the logits (Liu et al. 2020,
         https://arxiv.org/abs/2010.03759).
@@ -156,7 +156,7 @@ def out_of_distribution(inside, outside):
 
 
 def _largest_log_probability(logits):
-    # Of logarithms: probabilities near 1 are rounded to ties.
+    # Probabilities near 1 would be rounded to ties, but logarithms are not.
     return accuracy.log_softmax(logits).max(axis=1)
 
 
@@ -165,7 +165,7 @@ def _negative_energy(logits):
 
 
 def auroc(high, low):
-    """The chance that one of `high` is above one of `low`; ties count half."""
+    """Returns the chance that `high` exceeds `low`, where ties count half."""
     low = np.sort(low)
     below = np.searchsorted(low, high, "left")
     not_above = np.searchsorted(low, high, "right")

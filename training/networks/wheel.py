@@ -1,8 +1,8 @@
-"""The step of the build that puts weights into the wheel.
+"""The build step that puts weights into the wheel; pyproject.toml names it.
 
-pyproject.toml names it. A wheel carries the smallest networks of `weights/`,
-up to 40 MB in all, as `keras_resfam/weights/<name>/`, with the files that
-loading reads. So `weights="cifar10"` works without a clone and offline.
+A wheel has the smallest networks of `weights/`, up to 40 MB in all, as
+`keras_resfam/weights/<name>/`, with the files that are needed to load them.
+Therefore `weights="cifar10"` works offline and without a clone.
 """
 
 import shutil
@@ -18,7 +18,7 @@ FILES = "config.json", "recipe.json", "fingerprint.json", "model.weights.h5"
 
 
 def carried():
-    """The files of the networks that a wheel carries, relative to here."""
+    """Returns the files of the networks in a wheel, as relative paths."""
     networks = [
         [path.with_name(name) for name in FILES]
         for path in Path("weights").glob("*/fingerprint.json")
@@ -52,6 +52,6 @@ class BuildWithWeights(build_py):
         return outputs + [str(target) for _, target in self._targets()]
 
     def get_source_files(self):
-        """What a source distribution holds, from which wheels are built too."""
+        """Returns the files of a source distribution, including the weights."""
         own = "training/networks/wheel.py"
         return [*super().get_source_files(), own, *map(str, carried())]

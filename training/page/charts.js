@@ -1,4 +1,4 @@
-// Charts as SVG, with a reading of the nearest point, and their numbers as a table.
+// Draws charts as SVG, with the values of the nearest point and a table of the numbers.
 
 import { element } from "./dom.js";
 
@@ -10,8 +10,8 @@ const EDGE = { left: 48, right: 12, top: 12, bottom: 40 };
  * Draws a chart.
  *
  * @param chart `title`, `x`, `y`, `series` (`name`, `kind`, `points` of x, y
- *   and perhaps a text), `percent` and `reversed`.
- * @param onpick is called with the text of a point that is clicked.
+ *   and an optional text), `percent` and `reversed`.
+ * @param onpick is called with the text of the clicked point.
  * @returns a figure.
  */
 export function draw(chart, onpick = null) {
@@ -33,7 +33,7 @@ export function draw(chart, onpick = null) {
   return element("figure", { class: "chart" }, caption, svg, legend(chart), reading, table(chart));
 }
 
-/** From numbers to places on the picture. */
+/** Returns the functions from numbers to places in the picture. */
 function scales({ series, percent, reversed }) {
   const points = series.flatMap((one) => one.points);
   const grounded = series.some(({ kind }) => ["bars", "outline", "stems"].includes(kind));
@@ -52,7 +52,7 @@ function scales({ series, percent, reversed }) {
   };
 }
 
-/** Round numbers between two numbers, five or so; integers if only they make sense. */
+/** Returns about five round numbers between two numbers, or integers only. */
 function ticks(low, high, integers = false) {
   const rough = (high - low || 1) / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -77,7 +77,7 @@ function axes(chart, scale) {
   ];
 }
 
-/** The marks of a series, by its kind. */
+/** Draws the marks of a series, by its kind. */
 function mark({ kind, points }, scale) {
   const { x, y, bar } = scale;
   const group = element("g", { class: kind });
@@ -101,16 +101,16 @@ function mark({ kind, points }, scale) {
 const rectangle = (x, width, top, bottom) =>
   element("rect", { x, width: Math.max(width, 0), y: Math.min(top, bottom), height: Math.abs(bottom - top) });
 
-/** Where on the picture the pointer is. */
+/** Returns the place of the pointer in the picture. */
 function at(svg, { clientX, clientY }) {
   const box = svg.getBoundingClientRect();
   return [((clientX - box.left) * WIDTH) / box.width, ((clientY - box.top) * HEIGHT) / box.height];
 }
 
-/** The point nearest to a place, and its series. */
+/** Returns the point nearest to a place, and its series. */
 function nearest(chart, scale, [left, top]) {
   let found = null;
-  let least = 40; // farther away it is of none
+  let least = 40; // the largest distance
   for (const series of chart.series) {
     if (series.kind === "band") continue;
     for (const point of series.points) {

@@ -1,4 +1,4 @@
-"""What a study has measured, as charts that the page draws."""
+"""Prepares the results of a study as charts for the page."""
 
 import statistics
 
@@ -6,16 +6,16 @@ from keras_resfam.analysis import published as authors
 
 
 def charts(records, lengths, gradients, published):
-    """The charts of a study; those that have no numbers are left out.
+    """Returns the charts of a study that have numbers.
 
     Args:
-        records: List of dicts, as `lesion_study` returns them.
-        lengths: Dict, as `path_lengths` returns it, or `None`.
-        gradients: Dict, as `gradient_by_path_length` returns it, or `None`.
-        published: Boolean. Whether the authors' numbers apply.
+        records: list of dicts, as `lesion_study` returns them.
+        lengths: dict, as `path_lengths` returns it, or `None`.
+        gradients: dict, as `gradient_by_path_length` returns it, or `None`.
+        published: bool. Whether the authors' numbers apply.
 
     Returns:
-        List of dicts, to be written as JSON: `title`, `x` and `y` (the axes),
+        A list of dicts, to be written as JSON: `title`, `x` and `y` (the axes),
         `series` (of `name`, `kind` and `points`), `percent` (whether y goes
         from 0 to 100), `reversed` (whether x falls).
     """
@@ -65,7 +65,7 @@ def _counts(records, study, title, x, theirs):
 
 
 def _medians(rows):
-    """The median error of each count."""
+    """Returns the median error of each count."""
     return [
         [
             count,
@@ -93,7 +93,7 @@ def _swaps(records, published):
 
 
 def _of_paths(lengths):
-    """How long the paths are (figure 6a)."""
+    """Returns how long the paths are (figure 6a)."""
     points = _pairs(lengths, "length", "probability")
     found = [_series("share of all paths", "bars", points)]
     return _chart("How long the paths are", "blocks on a path", found, "share")
@@ -125,7 +125,7 @@ def _of_shares(gradients, published):
 
 
 def _pairs(columns, x, y):
-    """Points of two columns of numbers."""
+    """Returns points of two columns of numbers."""
     return [
         [float(a), float(b)]
         for a, b in zip(columns[x], columns[y], strict=True)
@@ -133,7 +133,7 @@ def _pairs(columns, x, y):
 
 
 def _published_series(numbers):
-    """The authors' numbers, a dict from x to y."""
+    """Returns the authors' numbers, a dict from x to y."""
     return _series(
         authors.NETWORK, "theirs", [[x, y] for x, y in numbers.items()]
     )

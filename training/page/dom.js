@@ -1,9 +1,9 @@
-// Elements, made without HTML: a name can hold what it likes.
+// Creates elements without HTML, so that names may contain any characters.
 
 const SVG = new Set(["svg", "g", "path", "line", "rect", "circle", "text", "title"]);
 
 /**
- * Makes an element.
+ * Creates an element.
  *
  * Attributes whose names begin with "on" are listeners. `true` is an empty
  * attribute, `false` and `null` are none. Children are elements or text.
@@ -20,10 +20,10 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** The element of an id. */
+/** Returns the element with an id. */
 export const find = (id) => document.getElementById(id);
 
-/** A share as text in percent, as papers print errors. */
+/** Formats a share in percent, as papers print errors. */
 export const percent = (share) => `${(100 * share).toFixed(2)} %`;
 
 /** Draws an image of bytes, gray or in colors, on a canvas of its size. */

@@ -1,16 +1,16 @@
-// Brings the network, and shares the images out among workers.
+// Downloads the network, and distributes the images among workers.
 
 const MOST_WORKERS = 4;
 const MOST_THREADS = 4; // of a worker
-const LITTLE = 2 ** 24; // numbers between blocks: the processor is done before a GPU has begun
+const LITTLE = 2 ** 24; // numbers between blocks, which a processor computes before a GPU starts
 const TOLERANCE = 1e-3; // of probabilities
 
 /**
- * Brings files, and tells how far it is.
+ * Downloads files, and reports the progress.
  *
  * @param sizes their sizes in bytes, by their names.
  * @param told is called with a number from 0 to 1.
- * @returns the bytes by the names.
+ * @returns the bytes, by their names.
  */
 export async function bring(sizes, told) {
   const whole = Object.values(sizes).reduce((a, b) => a + b, 0);
@@ -35,12 +35,12 @@ export async function bring(sizes, told) {
 }
 
 /**
- * Starts the first engine that gives the numbers of Keras.
+ * Starts the first engine that returns the same numbers as Keras.
  *
- * @param network what `network.json` says.
+ * @param network the contents of `network.json`.
  * @param files the network's parts and the images, by their names.
- * @param names of `network.runtimes`, as `runtimesFor` gives them.
- * @param told is called with what is done, and a number from 0 to 1.
+ * @param names of `network.runtimes`, as `runtimesFor` returns them.
+ * @param told is called with the activity, and a number from 0 to 1.
  */
 export async function openEngine(network, files, names, told) {
   let refused;
@@ -60,14 +60,14 @@ export async function openEngine(network, files, names, told) {
   throw refused;
 }
 
-/** What may run the network here, the best first; `?run=wasm` in the address begins with that. */
+/** Returns the runtimes to try, the best first. `?run=wasm` in the address selects one. */
 export async function runtimesFor(network) {
   const asked = new URLSearchParams(location.search).get("run");
   if (Object.hasOwn(network.runtimes, asked)) return [...new Set([asked, "wasm"])];
   const floats = network.units.reduce((sum, unit) => sum + unit.floats, 0) * network.labels.length;
   if (floats < LITTLE) return ["wasm"];
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
-  // A fallback is a GPU in software, which is slower than WebAssembly.
+  // A fallback adapter is a GPU in software, which is slower than WebAssembly.
   return adapter && !adapter.info.isFallbackAdapter ? ["webgpu", "wasm"] : ["wasm"];
 }
 
@@ -89,9 +89,9 @@ class Engine {
     const most = runtime === "webgpu" ? 1 : Math.min(cores, MOST_WORKERS);
     const each = Math.ceil(images.length / this.size / most) * this.size;
     const shares = Array.from({ length: most }, (_, k) => images.slice(k * each, (k + 1) * each));
-    // One at least: a visitor's image needs no sample images.
+    // At least one worker, for the visitor's image.
     const used = shares.filter((share, k) => share.length || !k);
-    // A worker is a thread. It has others where the page is isolated from other origins.
+    // A worker is a thread. It has more if the page is isolated from other origins.
     this.threads = crossOriginIsolated ? Math.min(Math.ceil(cores / used.length), MOST_THREADS) : 1;
     const { module } = network.runtimes[runtime];
     const shared = { network, wasm, module, runtime, threads: this.threads, files: withoutFolder(files) };
@@ -105,30 +105,30 @@ class Engine {
     this.done = this.workers.map(() => 0);
   }
 
-  /** What the network runs on, in words. */
+  /** Describes what the network runs on. */
   get name() {
     if (this.runtime === "webgpu") return "WebGPU";
     const threads = this.workers.length * this.threads;
     return `WebAssembly, ${threads} ${threads > 1 ? "threads" : "thread"}`;
   }
 
-  /** Compares the intact network with Keras, by an image that site.py makes too. */
+  /** Compares the intact network with Keras, for an image that site.py uses too. */
   async check() {
     const { units, probe } = this.network;
     const layout = units.map(({ branches }, block) => ({ block, gates: Array(branches.length || 1).fill(true) }));
     const image = Float32Array.from({ length: this.size }, (_, k) => (97 * k) % 256);
     const answers = await this.ask("check", { layout, image }, this.workers);
-    // NaN is not near anything either.
+    // NaN is not near anything.
     const near = answers.every((row) => row.every((value, k) => Math.abs(value - probe[k]) < TOLERANCE));
-    if (!near) throw new Error("The network gives other numbers than in Keras.");
+    if (!near) throw new Error("The network returns other numbers than in Keras.");
   }
 
-  /** The probabilities of all sample images, or null if asked anew meanwhile. */
+  /** Returns the probabilities of all sample images, or null if a new request has come. */
   samples(layout) {
     return this.ask("samples", { layout }, this.workers);
   }
 
-  /** The probabilities of one image, likewise. */
+  /** Returns the probabilities of one image in the same way. */
   own(layout, image) {
     return this.ask("own", { layout, image }, this.workers.slice(0, 1));
   }
@@ -158,7 +158,7 @@ class Engine {
     }
   }
 
-  /** Fails whatever is asked for. */
+  /** Rejects all open requests. */
   fail(message) {
     const open = Object.values(this.requests);
     this.requests = {};
@@ -169,7 +169,7 @@ class Engine {
     for (const worker of this.workers) worker.terminate();
   }
 
-  /** The network's outputs as a list of probabilities for each image. */
+  /** Converts the network's outputs to a list of probabilities for each image. */
   probabilities(outputs) {
     const classes = this.network.classes.length;
     return Array.from({ length: outputs.length / classes }, (_, k) => {
@@ -183,7 +183,7 @@ class Engine {
   }
 }
 
-/** The parts of the network, as `network.json` names them. */
+/** Returns the parts of the network by the names in `network.json`. */
 function withoutFolder(files) {
   const parts = Object.entries(files).filter(([name]) => name.startsWith("parts/"));
   return Object.fromEntries(parts.map(([name, bytes]) => [name.slice("parts/".length), bytes]));

@@ -1,4 +1,4 @@
-// Joins the parts of the page: what is changed, what runs, what is shown.
+// Connects the parts of the page: the state, the network and the view.
 
 import { draw } from "./charts.js";
 import { find, percent } from "./dom.js";
@@ -37,7 +37,7 @@ async function show(network) {
       visitor.image && engine.own(layout, visitor.image),
       samples && engine.samples(layout),
     ]);
-    if (own === null || probabilities === null) return; // asked anew
+    if (own === null || probabilities === null) return; // a new request has come
     if (own) visitor.show(own[0]);
     if (probabilities) {
       samples.show(probabilities);
@@ -63,7 +63,7 @@ async function show(network) {
   await run();
 }
 
-/** The sizes of the files that any engine needs. */
+/** Returns the sizes of the files that all engines need. */
 function neededBy({ sizes, runtimes }) {
   const binaries = Object.values(runtimes).map(({ binary }) => binary);
   return Object.fromEntries(Object.entries(sizes).filter(([name]) => !binaries.includes(name)));
@@ -99,7 +99,7 @@ function fail({ message }) {
   document.body.dataset.state = "failed";
 }
 
-/** The number of paths, and how long they are. */
+/** Shows the number of paths and their lengths. */
 class Paths {
   constructor(network) {
     this.network = network;
@@ -155,7 +155,7 @@ function prepareButtons(network, state, view) {
   }
 }
 
-/** So many of a list, at random. */
+/** Draws items of a list at random. */
 function drawn(list, count) {
   const rest = [...list];
   return Array.from({ length: Math.min(count, rest.length) }, () =>

@@ -1,10 +1,10 @@
-"""A network in parts that a browser runs: ONNX files, and JSON that joins them.
+"""Writes a network in parts that a browser runs: ONNX files, and JSON.
 
-What lies before a block, the block, what is left of it when it is deleted, and
-the head: each is a file of its own. Deletions, swaps and repetitions are then
-another way through the same files, and what lies before a change is kept.
+The steps before a block, the block, what is left of it after its deletion, and
+the head are separate files. Deletions, swaps and repetitions run the same files
+in another order, and the results before a change are kept.
 
-Every tensor that passes from part to part has a number; `walk.js` goes by it.
+Each tensor that is passed between parts has a number, which `walk.js` uses.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from keras_resfam.analysis.plain import chain_of
 
 
 def write_network(model, folder):
-    """Writes the parts of a network, and returns what joins them.
+    """Writes the parts of a network, and describes how they are connected.
 
     Args:
         model: functional `keras.Model` that classifies images of shape
@@ -73,7 +73,7 @@ def write_network(model, folder):
 
 
 def _kept(chain, live):
-    """The tensors made so far that are still needed, behind each block."""
+    """Yields, for each block, the tensors that are needed after it."""
     made = {id(x): x for x in chain.graph.inputs}
     for unit, needed in zip(chain.units, live, strict=True):
         made |= {id(x): x for step in unit.lead for x in step.outputs}
@@ -82,7 +82,7 @@ def _kept(chain, live):
 
 
 def _floats(x):
-    """How many numbers a tensor has for an image."""
+    """Returns how many numbers a tensor has for an image."""
     count = 1
     for size in x.shape[1:]:
         count *= size
@@ -154,7 +154,7 @@ class _Parts:
         }
 
     def _write_rest(self, k, unit):
-        """What is left of a block: a file, or which inputs it hands on."""
+        """Writes what a deletion leaves; returns the file, or input indices."""
         steps, values = unit.steps(()), {id(x): x for x in unit.entry}
         if all(step.operation is graphs.same for step in steps):
             graphs.run(steps, values)
@@ -164,7 +164,7 @@ class _Parts:
 
     def _export(self, name, steps, inputs, outputs):
         """Writes steps as an ONNX file; returns the file's name."""
-        # Scalars have an axis outside, as Keras exports none without.
+        # Keras exports no scalars, so they get an axis.
         sources = [
             keras.Input(
                 batch_shape=x.shape or (1,), dtype=x.dtype, name=f"input{k}"
@@ -185,7 +185,7 @@ class _Parts:
         shapes = [[size or 1 for size in x.shape] for x in sources]
         model([keras.ops.zeros(shape) for shape in shapes])
         with warnings.catch_warnings():
-            # Of PyTorch's tracing: what it takes for constant is.
+            # PyTorch warns of values that it traces as constants.
             warnings.simplefilter("ignore")
             model.export(
                 self.folder / f"{name}.onnx", format="onnx", verbose=False
@@ -194,12 +194,12 @@ class _Parts:
 
 
 def _gated(unit, gates):
-    """A block's steps, with a gate behind each of its residual branches.
+    """Returns the steps of a block, with a gate after each residual branch.
 
     Args:
         unit: `Unit` with joins.
-        gates: KerasTensor of shape `(1, branches)`: what is added is the
-            branch where its number is positive, else zero.
+        gates: KerasTensor of shape `(1, branches)`. If the number of a branch
+            is not positive, zero is added in its place.
     """
     numbers, behind = itertools.count(), {}
     for join in unit.joins:
@@ -215,12 +215,12 @@ def _gated(unit, gates):
 
 
 def _let_through(x, gates, number):
-    """A tensor if its gate is open, else zeros, whatever was in it."""
+    """Returns a tensor if its gate is open, and zeros otherwise."""
     return keras.ops.where(gates[0, number] > 0, x, 0.0)
 
 
 def _parameter_counts(steps):
-    """The number of parameters of each layer, by its name."""
+    """Returns the number of parameters of each layer, by its name."""
     return {
         step.name: step.operation.count_params()
         for step in steps
@@ -229,11 +229,12 @@ def _parameter_counts(steps):
 
 
 def _transfers(unit):
-    """How a block passes paths on: by its shortcuts, and by each branch.
+    """Returns how a block passes paths on.
 
     Returns:
-        Dict of matrices as of `_transfer`: `shortcuts`, and a list `branches`.
-        What arrives behind the block is the sum of those that are left.
+        A dict of matrices, as `_transfer` returns them: `shortcuts`, and
+        `branches`, a list. The sum of those that are left gives the paths after
+        the block.
     """
 
     def through(chosen):
@@ -262,14 +263,14 @@ def _transfers(unit):
 
 
 def _transfer(steps, inputs, outputs, joins):
-    """How many paths of which length lead from each input to each output.
+    """Counts the paths from each input to each output, by length.
 
     Args:
-        joins: as of `follow`.
+        joins: See `follow`.
 
     Returns:
-        A list for each output of lists for each input of pairs `[length,
-        count]`.
+        A list of lists of `[length, count]` pairs, indexed by the output and
+        the input.
     """
     columns = []
     for source in inputs:

@@ -1,4 +1,4 @@
-// Paths by their lengths, counted exactly: polynomials with BigInt coefficients.
+// Counts paths by their lengths exactly, by polynomials with BigInt coefficients.
 
 import { walk } from "./walk.js";
 
@@ -14,7 +14,7 @@ export function countPaths(network, layout) {
   return step.value;
 }
 
-/** What leaves a part or a block, of what arrives. */
+/** Returns the paths to the outputs of a part or a block from those to its inputs. */
 function through({ record, gates, inputs }) {
   const open = gates ? record.branches.filter((_, k) => gates[k]) : [];
   const ways = [record.paths, ...open.map((branch) => branch.paths)];
@@ -27,7 +27,7 @@ function through({ record, gates, inputs }) {
   });
 }
 
-/** Adds a polynomial times one that is given as pairs of length and count. */
+/** Adds the product of a polynomial and one that is given as pairs of length and count. */
 function addProduct(sum, polynomial, factor) {
   for (const [length, count] of factor) {
     polynomial.forEach((paths, k) => {
@@ -36,13 +36,13 @@ function addProduct(sum, polynomial, factor) {
   }
 }
 
-/** The number of all paths. */
+/** Returns the number of all paths. */
 export const total = (counts) => counts.reduce((sum, count) => sum + count, 0n);
 
-/** A quotient of BigInts, which may be beyond any float. */
+/** Divides BigInts, which may exceed the range of floats. */
 export const ratio = (part, whole) => Number((part * 10n ** 12n) / whole) / 1e12;
 
-/** A number of paths as one reads it: 36, or 1.80 × 10^16. */
+/** Formats a number of paths, such as 36 or 1.80 × 10^16. */
 export function readable(count) {
   const digits = String(count);
   if (digits.length < 8) return count.toLocaleString("en");

@@ -1,4 +1,4 @@
-"""onnxruntime-web: from npm, checked, and kept for the next page."""
+"""Downloads onnxruntime-web with npm, verifies and caches it."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ RUNTIMES = {
 
 
 def files():
-    """The names of the files that a page needs, in its folder."""
+    """Returns the names of the files that a page needs, in its folder."""
     return [
         name
         for files in RUNTIMES.values()
@@ -49,8 +49,7 @@ def write_runtime(folder):
         folder: Path of the page, in which `FOLDER` is made.
 
     Raises:
-        ValueError: If npm does not give the package, or another than is known
-            here.
+        ValueError: If npm does not deliver the package, or its hash differs.
     """
     with tarfile.open(package()) as archive:
         (folder / FOLDER).mkdir()
@@ -61,7 +60,7 @@ def write_runtime(folder):
 
 
 def package():
-    """The path of the package, which is brought if it is not there."""
+    """Returns the path of the package, which is brought if it is not there."""
     path = cache() / (PACKAGE.replace("@", "-") + ".tgz")
     if not path.exists() or integrity(path) != INTEGRITY:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,13 +104,13 @@ def _pack(folder, path):
 
 
 def cache():
-    """The user's folder of files that can be had again."""
+    """Returns the user's folder of files that can be had again."""
     folder = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
     return pathlib.Path(folder) / "keras_resfam"
 
 
 def integrity(path):
-    """A file's hash as npm writes it."""
+    """Returns a file's hash as npm writes it."""
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha512").digest()
     return "sha512-" + base64.b64encode(found).decode()

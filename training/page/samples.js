@@ -2,10 +2,10 @@
 
 import { element, find, paint, percent } from "./dom.js";
 
-/** The place of the largest of some numbers, the first of several. */
+/** Returns the index of the largest number, the first of several. */
 export const best = (row) => row.indexOf(Math.max(...row));
 
-/** How many of the answers are wrong, and how sure they are on average. */
+/** Counts the wrong answers, and averages their confidence. */
 export function measure(probabilities, labels) {
   const wrong = probabilities.filter((row, k) => best(row) !== labels[k]).length;
   const sure = probabilities.reduce((sum, row) => sum + Math.max(...row), 0);

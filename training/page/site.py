@@ -1,7 +1,6 @@
 """The folder of a page: the network, its images, its study, and the page."""
 
 import contextlib
-import csv
 import math
 import os
 import pathlib
@@ -22,13 +21,14 @@ from training.networks import loading
 from training.page import runtime
 from training.page.charts import charts
 from training.page.network import write_network
+from training.studies.records import number_columns, read_rows
 
 PAGE = pathlib.Path(__file__).parent
 NETWORK = "network.json"  # in each folder that this module has written
 
 
 def check_folder(folder):
-    """Refuses a folder with files that something else has written."""
+    """Checks that a folder has no files that something else has written."""
     if folder.is_file() or (
         folder.is_dir()
         and any(folder.iterdir())
@@ -42,9 +42,9 @@ def check_folder(folder):
 
 @contextlib.contextmanager
 def new_folder(path):
-    """Gives a folder to write to, and then puts it in the place of `path`.
+    """Context manager that yields a new folder, which then replaces `path`.
 
-    If anything fails, `path` is what it was.
+    If anything fails, `path` is not changed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as partial:
@@ -52,7 +52,7 @@ def new_folder(path):
         folder.mkdir()
         yield folder
         if path.exists():
-            shutil.rmtree(path)
+            os.replace(path, pathlib.Path(partial) / "old")
         os.replace(folder, path)
 
 
@@ -60,8 +60,8 @@ def load_samples(description, options):
     """Loads the sample images of a network.
 
     Returns:
-        `(images, labels)`, or `None` where there are none; and the names of
-        the classes, or `None` where these are not known.
+        A pair: `(images, labels)`, or `None` if there are none; and the names
+        of the classes, or `None` if they are unknown.
     """
     dataset, data_dir = description["dataset"], options.data_dir
     if dataset != "digits" and data_dir is None:
@@ -75,7 +75,7 @@ def load_samples(description, options):
 
 
 def describe(model, description, data):
-    """A sentence about a network."""
+    """Returns a sentence about a network."""
     call = loading.title(model, description)
     title = registry.title(description["dataset"])
     images = f" The page has {len(data[1]):,} test images." if data else ""
@@ -86,14 +86,19 @@ def describe(model, description, data):
 
 
 def read_study(folder, description):
-    """Reads what analyse.py has written of a network.
+    """Reads the files that analyse.py has written.
 
     Returns:
-        Dict. `weights` (the digest of the network's), `charts`, and
-        `effective` (the lengths of the paths that carry 95 % of the gradient;
-        `None` where that was not measured).
+        A dict of `weights` (the digest of the network's weights), `charts`, and
+        `effective` (the lengths of the paths that carry 95 % of the gradient,
+        or `None` if they were not measured).
     """
     records = analysis.read_records(folder / "lesions.csv")
+    if not records:
+        raise ValueError(
+            "`--study` should be a folder that analyse.py has written. "
+            f"Received: --study {folder}, whose lesions.csv has no records"
+        )
     lengths = _read_columns(folder / "path_lengths.csv")
     gradients = _read_columns(folder / "gradients.csv")
     # The authors' numbers are of a residual network.
@@ -107,15 +112,9 @@ def read_study(folder, description):
 
 
 def _read_columns(path):
-    """The columns of numbers of a table by their names, if there is one."""
-    if not path.exists():
-        return None
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in rows[0] if name not in ("weights", "data")]
-    return {
-        name: np.array([float(row[name]) for row in rows]) for name in names
-    }
+    """Returns the columns of numbers of a table, or `None` without rows."""
+    rows = read_rows(path, common={})
+    return number_columns(rows, ("weights", "data")) if rows else None
 
 
 def write_site(
@@ -132,16 +131,16 @@ def write_site(
     """Writes the page of a network.
 
     Args:
-        model: functional `keras.Model` from images of 0 to 255 to classes,
-            with residual blocks or plain.
+        model: functional `keras.Model`. A classifier of images of 0 to 255,
+            residual or plain.
         folder: Path of an empty folder.
-        title: String. What the network is called.
-        about: String. A sentence about it. Defaults to `""`.
-        names: Sequence of the classes' names. Defaults to their numbers.
+        title: str. The name of the network.
+        about: str. A sentence about it. Defaults to `""`.
+        names: sequence of the classes' names. Defaults to their numbers.
         data: `(images, labels)` that errors are measured on, or `None`.
-        drawing: Boolean. Whether visitors may draw an image. Defaults to
+        drawing: bool. Whether visitors may draw an image. Defaults to
             `False`.
-        study: Dict as `read_study` gives it, of this network, or `None`.
+        study: dict, as `read_study` returns it for this network, or `None`.
     """
     if study and study["weights"] != digest(model.get_weights()):
         raise ValueError(
@@ -176,7 +175,7 @@ def _probe(model, softmax):
     """Keras's probabilities of an image that `engine.js` makes too.
 
     Args:
-        softmax: Boolean. Whether the network's outputs are logits.
+        softmax: bool. Whether the network's outputs are logits.
     """
     shape = model.input_shape[1:]
     image = 97.0 * np.arange(math.prod(shape)) % 256
@@ -188,11 +187,11 @@ def _probe(model, softmax):
 
 
 def _write_samples(model, data, folder):
-    """Writes the sample images; measures what they show of the network.
+    """Writes the sample images, and measures the network on them.
 
     Returns:
-        Dict. `labels`; in percent `intact`, the network's error, and `costs`,
-        the error after the deletion of each block.
+        A dict of `labels`, and in percent `intact`, the error of the network,
+        and `costs`, the error after the deletion of each block.
     """
     images = np.clip(np.rint(data[0]), 0, 255).astype("uint8")
     labels = np.asarray(data[1]).reshape(-1)
@@ -212,7 +211,7 @@ def _write_samples(model, data, folder):
 
 
 def _sizes(folder):
-    """The bytes of the files that the page loads to run, by their names."""
+    """Returns the sizes of the files that the page loads, by name."""
     paths = [
         *sorted((folder / "parts").iterdir()),
         *(folder / runtime.FOLDER).glob("*.wasm"),

@@ -3,11 +3,12 @@
 import json
 import pathlib
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
 from keras_resfam._files import read_json
 from keras_resfam.pretrained import registry
 from keras_resfam.pretrained.hub import hub_errors
+from training.networks.publishing import client
 from training.page.site import NETWORK
 
 # What the Hub puts into a new Space.
@@ -16,7 +17,7 @@ KEPT = {".gitattributes"}
 
 
 def contents(folder):
-    """The files of a Space, from their names to their bytes or paths.
+    """Returns the files of a Space, from their names to their bytes or paths.
 
     Args:
         folder: Path.
@@ -38,7 +39,7 @@ def contents(folder):
 
 
 def _card(record):
-    """The README of a Space, whose front matter the Hub reads."""
+    """Returns the README of a Space, whose front matter the Hub reads."""
     # What JSON calls a string is one in YAML too.
     title = json.dumps(record["title"])
     # The Hub shows the Space on the page of the network that it names.
@@ -59,7 +60,7 @@ def _card(record):
 
 
 def _published(name):
-    """The repositories of the published network of a name: one or none."""
+    """Returns the repository of a network by name, in a list, if published."""
     return [
         known.repository
         for known in registry.read()
@@ -72,17 +73,17 @@ def publish(folder, space, private=False):
 
     Args:
         folder: Path. What demo.py has written.
-        space: String. `organization/name`; created if it is not there.
-        private: Boolean. Whether it has to be private, if it is new.
+        space: str. `organization/name`; created if it is not there.
+        private: bool. Whether it has to be private, if it is new.
 
     Returns:
         The commit.
 
     Raises:
-        ValueError: If the folder or the Space is of something else.
-        HubError: If the Hub does not take it.
+        ValueError: If the folder or the Space has something else.
+        HubError: If the Hub does not accept it.
     """
-    api, files = HfApi(), contents(folder)
+    api, files = client(), contents(folder)
     with hub_errors(space, "main"):
         api.create_repo(
             space,
@@ -95,8 +96,8 @@ def publish(folder, space, private=False):
         known = {file.rfilename for file in info.siblings}
         if not known <= NEW and NETWORK not in known:
             raise ValueError(
-                "`--space` should be new, or of a page that this command has "
-                "published: what else is in it would be removed. Received: "
+                "`--space` should be new, or have a page that this command has "
+                "published, since other files would be removed. Received: "
                 f"--space {space} with {', '.join(sorted(known - NEW))}"
             )
         stale = sorted(known - set(files) - KEPT)

@@ -1,4 +1,4 @@
-// What is deleted and what stands where; the address holds it: #off=3,17.2&swap=4-5
+// What is deleted and the order of the blocks, as in the address: #off=3,17.2&swap=4-5
 
 export class State extends EventTarget {
   constructor(network) {
@@ -8,7 +8,7 @@ export class State extends EventTarget {
   }
 
   clear() {
-    // A plain layer has no branches: it is one itself.
+    // A plain layer has no branches, but one gate.
     this.gates = this.units.map(({ branches }) => Array(branches.length || 1).fill(true));
     this.order = this.units.map((_, k) => k);
   }
@@ -35,17 +35,17 @@ export class State extends EventTarget {
     this.changed();
   }
 
-  /** The blocks of which something is left. */
+  /** Returns the blocks that are not deleted completely. */
   left() {
     return this.order.filter((block) => this.gates[block].some(Boolean));
   }
 
-  /** Whether a block can stand where another stands, and the other way round. */
+  /** Returns whether two blocks can take each other's place. */
   fits(a, b) {
     return a !== b && this.units[a].fits === this.units[b].fits;
   }
 
-  /** Swaps two blocks that fit; says whether they do. */
+  /** Swaps two blocks if they fit, and returns whether they do. */
   swap(a, b) {
     if (!this.fits(a, b)) return false;
     this.exchange(this.order.indexOf(a), this.order.indexOf(b));
@@ -57,12 +57,12 @@ export class State extends EventTarget {
     [this.order[i], this.order[j]] = [this.order[j], this.order[i]];
   }
 
-  /** For each place, the block that runs there and its gates. */
+  /** Returns, for each place, the block that runs there and its gates. */
   layout() {
     return this.order.map((block) => ({ block, gates: [...this.gates[block]] }));
   }
 
-  /** The state as the address has it; blocks, branches and places from 1. */
+  /** Returns the state for the address, with blocks, branches and places from 1. */
   write() {
     const off = this.gates.flatMap((gates, k) => {
       if (!gates.some(Boolean)) return [`${k + 1}`];
@@ -79,7 +79,7 @@ export class State extends EventTarget {
     return parts.filter(Boolean).join("&");
   }
 
-  /** Takes a state from an address; what it cannot mean is passed over. */
+  /** Sets the state from an address, and ignores invalid parts. */
   read(hash) {
     this.clear();
     const parts = new URLSearchParams(hash.replace(/^#/, ""));

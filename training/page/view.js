@@ -1,11 +1,11 @@
-// The network as boxes: stages are rows, and shortcuts arch over the blocks.
+// Shows the network as boxes. Stages are rows, and shortcuts are arches over the blocks.
 
 import { element, find } from "./dom.js";
 
 export class View {
   /**
-   * @param network what `network.json` says.
-   * @param state which is changed by clicks, and shown.
+   * @param network the contents of `network.json`.
+   * @param state is shown, and changed by clicks.
    */
   constructor(network, state) {
     this.network = network;
@@ -30,7 +30,7 @@ export class View {
     return line;
   }
 
-  /** A block: a track for each branch, and a box for all where there are several. */
+  /** Creates a block: a track for each branch, and a box for all of several branches. */
   block(unit, k) {
     const several = unit.branches.length > 1;
     const boxes = several
@@ -113,7 +113,7 @@ export class View {
     event.preventDefault();
   }
 
-  /** One box can be reached by Tab, the others from it. */
+  /** Moves the focus to a box, the only one that Tab reaches. */
   focus(boxes, box) {
     if (!box) return;
     for (const other of boxes) other.tabIndex = -1;
@@ -121,7 +121,7 @@ export class View {
     box.focus();
   }
 
-  /** Lets the widths of boxes show parameters, or what a loss costs. */
+  /** Sets the widths of boxes by their parameters, or by the error after their deletion. */
   weigh(what) {
     const { units, intact, costs } = this.network;
     const lost = units.map((_, k) => Math.max(0, (costs?.[k] ?? intact) - intact || 0));
@@ -165,7 +165,7 @@ export class View {
   }
 }
 
-/** The box below or above another, in the nearest row of boxes. */
+/** Returns the box below or above another, in the nearest row. */
 function nextRow(boxes, here, down) {
   const middle = (box) => {
     const { left, width, top } = box.getBoundingClientRect();

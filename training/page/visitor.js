@@ -1,4 +1,4 @@
-// The visitor's own image: dropped, chosen, or drawn.
+// The visitor's image, which is dropped, chosen or drawn.
 
 import { element, find, paint, percent } from "./dom.js";
 
@@ -6,8 +6,8 @@ const STROKE = 30; // of a drawing of 256 pixels: digits fill eight rows
 
 export class Visitor {
   /**
-   * @param network what `network.json` says.
-   * @param onimage is called with an image as the network takes it.
+   * @param network the contents of `network.json`.
+   * @param onimage is called with an image for the network.
    */
   constructor(network, onimage) {
     this.network = network;
@@ -30,6 +30,7 @@ export class Visitor {
       const canvas = new OffscreenCanvas(width, height);
       const context = canvas.getContext("2d");
       context.drawImage(picture, 0, 0);
+      picture.close();
       const side = Math.min(width, height);
       const area = { left: (width - side) / 2, top: (height - side) / 2, width: side, height: side };
       const [rows, columns] = this.network.input;
@@ -95,7 +96,7 @@ export class Visitor {
   }
 }
 
-/** The square around what is drawn: as tall as that, as the digits are. */
+/** Returns the square around a drawing. The digits of the data set fill theirs too. */
 function around({ data, width, height }) {
   let [left, top, right, bottom] = [width, height, 0, 0];
   for (let y = 0; y < height; y++) {
@@ -110,8 +111,8 @@ function around({ data, width, height }) {
 }
 
 /**
- * An area of pixels in another size: each new pixel is the mean of what it
- * covers, and black beyond the edges.
+ * Resizes an area of pixels. Each new pixel is the mean of the area that it
+ * covers, which is black beyond the edges.
  */
 function resized({ data, width, height }, area, [rows, columns, channels]) {
   const image = new Uint8Array(rows * columns * channels);
@@ -136,5 +137,5 @@ function resized({ data, width, height }, area, [rows, columns, channels]) {
   return image;
 }
 
-/** How much of the pixel at a place lies within a span. */
+/** Returns how much of a pixel is within a span. */
 const overlap = (place, start, length) => Math.min(place + 1, start + length) - Math.max(place, start);

@@ -1,17 +1,17 @@
-// The way through a network whose blocks are deleted or stand elsewhere.
+// Runs the parts of a network with blocks deleted or swapped.
 
 /**
  * Walks from a place in the network to its output.
  *
- * It yields what is to be done, `{place, record, gates, inputs}`, and is given
- * the outputs: of a part between blocks (`gates` is undefined there), or of a
- * block. Who runs the network gives tensors; who counts paths gives counts.
+ * It yields tasks, `{place, record, gates, inputs}`, and takes their outputs. A
+ * task is a block, or a part between blocks, without `gates`. The outputs are
+ * tensors if the network runs, or counts of paths.
  *
- * @param network what `network.json` says.
+ * @param network the contents of `network.json`.
  * @param layout for each place, the `block` that runs there and its `gates`,
- *   one boolean a branch.
- * @param values Map from numbers of tensors to what they are; it is changed.
- * @param from the place to begin at.
+ *   one boolean per branch.
+ * @param values Map from the numbers of tensors to their values; it is changed.
+ * @param from the place to start from.
  */
 export function* walk(network, layout, values, from = 0) {
   const take = (numbers) => numbers.map((number) => values.get(number));

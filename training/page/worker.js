@@ -1,9 +1,9 @@
-// Runs the network on some of the images, in a thread of its own.
+// Runs the network on some of the images, in a separate thread.
 
 import { walk } from "./walk.js";
 
 const MOST_FLOATS = 2 ** 24; // in one tensor
-const MOST_KEPT = 2 ** 26; // floats, of what lies before blocks
+const MOST_KEPT = 2 ** 26; // floats, of the inputs of blocks
 
 let ort, network, files, runtime, samples, stride;
 let started; // resolves when the network can run
@@ -17,7 +17,7 @@ onmessage = async ({ data }) => {
     return;
   }
   wanted.set(data.kind, data);
-  if (busy) return; // and whoever is busy looks again
+  if (busy) return; // the running loop will take the request
   busy = true;
   while (wanted.size) {
     const [request] = wanted.values();
@@ -46,7 +46,7 @@ async function start(given) {
 const size = () => network.input.reduce((a, b) => a * b);
 const count = (images) => images.length / size();
 
-/** Images as tensors that are not too large for the widest layer. */
+/** Returns images as tensors that are not too large for the widest layer. */
 function batchesOf(images) {
   const most = Math.max(1, Math.floor(MOST_FLOATS / network.widest));
   const parts = Math.ceil(count(images) / most);
@@ -71,10 +71,10 @@ async function answer({ kind, id, layout, image }) {
 }
 
 /**
- * Runs a layout on a batch, from the last place that is as it was.
+ * Runs a layout on a batch, from the last place that has not changed.
  *
- * @param isStale tells whether nobody waits any more.
- * @returns the output, or null for nobody.
+ * @param isStale returns whether a newer request has come.
+ * @returns the output, or null if one has come.
  */
 async function run(batch, layout, isStale) {
   const keys = layout.map(({ block, gates }) => `${block}:${gates}`);
@@ -103,7 +103,7 @@ async function run(batch, layout, isStale) {
   return step.value;
 }
 
-/** Frees what a batch has made and none of some maps holds: a GPU has no garbage collector. */
+/** Frees the tensors of a batch that are in none of the maps, since a GPU has no garbage collector. */
 function release(batch, maps) {
   const held = new Set(maps.flatMap((map) => (map ? [...map.values()] : [])));
   for (const tensor of batch.made) {
@@ -113,11 +113,11 @@ function release(batch, maps) {
   }
 }
 
-/** The outputs of a part, or of a block with some of its branches. */
+/** Computes the outputs of a part, or of a block with some of its branches. */
 async function compute({ record, gates, inputs }) {
   if (!gates) return feed(record.file, inputs);
   if (!gates.some(Boolean)) {
-    const { deleted } = record; // a file, or which inputs are handed on
+    const { deleted } = record; // a file, or the indices of inputs
     return Array.isArray(deleted) ? deleted.map((k) => inputs[k]) : feed(deleted, inputs);
   }
   if (gates.length === 1) return feed(record.file, inputs);
@@ -125,7 +125,7 @@ async function compute({ record, gates, inputs }) {
   return feed(record.file, [...inputs, new ort.Tensor("float32", numbers, [1, gates.length])]);
 }
 
-/** What a session runs on. On a GPU, what passes from part to part stays there. */
+/** Returns the options of a session. On a GPU, tensors between parts stay there. */
 function options() {
   const location = runtime === "webgpu" ? { preferredOutputLocation: "gpu-buffer" } : {};
   return { executionProviders: [runtime], ...location };
@@ -143,7 +143,7 @@ async function feed(file, inputs) {
   return session.outputNames.map((name) => results[name]);
 }
 
-/** Lets messages in that have come meanwhile. */
+/** Waits until messages that have arrived are handled. */
 function messages() {
   return new Promise((resolve) => {
     const { port1, port2 } = new MessageChannel();

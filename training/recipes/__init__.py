@@ -1,4 +1,4 @@
-"""The recipes: one module a paper, every number with its source."""
+"""The recipes: one module per paper, and every number with its source."""
 
 import difflib
 
@@ -32,7 +32,7 @@ def find(name):
     """Returns the recipe of that name.
 
     Raises:
-        ValueError: If there is none; the text names the most similar ones.
+        ValueError: If there is none. The message names the most similar ones.
     """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, cutoff=0.0)
@@ -47,10 +47,11 @@ def table(part=""):
     """Returns the recipes as lines of text: what `--list` prints.
 
     Args:
-        part: String. Only list the recipes with it in their names.
+        part: str. Lists only the recipes with it in their names. Defaults to
+            `""`.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If there are none with `part` in their names.
     """
     rows = [("recipe", "data set", "epochs", "published error", "source")]
     for recipe in RECIPES.values():

@@ -2,8 +2,8 @@
 
     python training/train.py
 
-Real images, no download: 1,797 handwritten digits of 8 x 8 pixels, of which
-360 are kept for the test.
+The data set has 1,797 images of 8 x 8 pixels, 360 of which are the test set. It
+needs no download.
 """
 
 from training.recipes.recipe import Recipe
@@ -15,7 +15,7 @@ RECIPES = (
         builder="DMRNet",
         arguments={"depth": 8, "width": 1},
         dataset="digits",
-        epochs=20,  # of 10, 20, 30 on held-out training digits
+        epochs=20,  # selected from 10, 20 and 30 on held-out training digits
         batch_size=64,
         learning_rate=0.1,
         schedule="cosine",

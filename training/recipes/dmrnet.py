@@ -58,8 +58,8 @@ ERRORS = {
     (50, 4): (3.57, 19.00, 1.55),
 }
 
-# "Training" of section 4.4, which augments "as He et al." The aspect varies as
-# well, as in the authors' code, which varies the colors more.
+# "Training" in section 4.4, with the augmentation of He et al. The aspect ratio
+# varies too, as in the authors' code, which varies the colors more.
 IMAGENET = Recipe(
     name="dmrnet_44_imagenet",
     source="arXiv 1611.07718v2, table 4",
@@ -92,8 +92,8 @@ IMAGENET_50 = IMAGENET.replace(
     error=23.16,  # README
 )
 
-# A fifth of the paper's epochs, in batches of twice its size: the learning rate
-# doubles with them.
+# A fifth of the paper's epochs, in batches of twice its size and with twice its
+# learning rate.
 DMRNET_14_SHORT = CIFAR.replace(
     name="dmrnet_14_cifar10_short",
     source="this project",
@@ -113,8 +113,8 @@ DMRNET_14_SHORT = CIFAR.replace(
     note="in 400 epochs",
 )
 
-# The settings of CIFAR-10, in a length of two hours on one core and therefore
-# without cutout. None was chosen on images of CIFAR-100.
+# The settings for CIFAR-10, in two hours on one core and therefore without
+# cutout. None was chosen on images of CIFAR-100.
 DMRNET_14_CIFAR100_SHORT = DMRNET_14_SHORT.replace(
     name="dmrnet_14_cifar100_short",
     dataset="cifar100",
@@ -123,8 +123,8 @@ DMRNET_14_CIFAR100_SHORT = DMRNET_14_SHORT.replace(
     error=29.62,
 )
 
-# Two fifths of the paper's epochs, in batches of eight times its size: for a
-# GPU, which smaller ones do not fill.
+# Two fifths of the paper's epochs, in batches of eight times its size, because
+# smaller ones do not fill a GPU.
 DMRNET_56_SHORT = DMRNET_14_SHORT.replace(
     name="dmrnet_56_cifar10_short",
     arguments={"depth": 56},

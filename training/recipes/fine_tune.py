@@ -3,10 +3,10 @@
     python training/train.py --recipe fine_tune --set dataset=tf_flowers \\
         --set image_size=64 --set validation=500
 
-Any image classification data set of TensorFlow Datasets will do; its images
-are cut to `image_size` (`None`: they have one size), and `validation` holds
-out a part of one that has no test set. What to start from is `--set
-weights=...`, as the builder takes it.
+It works with any image classification data set of TensorFlow Datasets. Images
+are cropped to `image_size`, or have one size if it is `None`. `validation`
+holds out images if there is no test set. `--set weights=...` sets the initial
+weights, as in the builder.
 """
 
 from training.recipes.recipe import Recipe

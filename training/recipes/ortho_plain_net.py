@@ -1,16 +1,16 @@
 """Deep plain networks: Xie, Xiong & Pu, CVPR 2017, arXiv 1703.01827.
 
-The paper's figures show 64,000 iterations with the learning rate divided by
-10 at 32,000 and 48,000 (figures 3 and 5), as in He et al. 2015, section 4.2,
-whose learning rate, momentum, weight decay and batch are taken for what the
-paper leaves unsaid. The errors are read off figure 5, or from summaries of
-the paper; its CIFAR-10 curves seem to be without augmentation (a ResNet-44 at
-12 %), so each recipe is there with augmentation and without.
+The paper's figures show 64,000 iterations, with the learning rate divided by 10
+at 32,000 and 48,000 (figures 3 and 5), as in He et al. 2015, section 4.2. The
+learning rate, momentum, weight decay and batch size, which the paper does not
+state, are from there. The errors are read from figure 5, or from summaries of
+the paper. Its CIFAR-10 curves seem to be without augmentation (a ResNet-44 at
+12 %), so there is a recipe with augmentation and one without.
 
     python training/train.py --recipe ortho_plain_44_cifar10 --data-dir DIR
 
-Besides the paper's there are this project's experiments on what makes plain
-networks train (`EXPERIMENTS` and `SEARCH`).
+There are also this project's experiments on what makes plain networks train
+(`EXPERIMENTS` and `SEARCH`).
 """
 
 from training.recipes import resnet
@@ -47,19 +47,19 @@ IMAGENET = CIFAR.replace(
     drops=(30, 60),  # figure 5, right
     crop=0,  # instead: a random area of the photograph
     # He et al. 2015, 3.4: 224 pixels of a shorter side of 256 to 480, of 4:3.
-    # As of all areas here, the aspect varies as well.
+    # As in all crops here, the aspect ratio varies too.
     crop_area=(0.16, 0.57),
     lighting=0.1,  # He et al. 2015, section 3.4
 )
 
-# "msra init + L2 reg" of the figures, and what the paper puts in its place.
+# "msra init + L2 reg" in the figures, and the paper's alternatives.
 VARIANTS = {
     "plain": {"orthonormality": 0.0, "modulation": False},
     "orthonormal_plain": {"orthonormality": 1e-4, "modulation": False},
     "ortho_plain": {"orthonormality": 1e-4, "modulation": True},
 }
 
-# He et al. 2015, where no orthonormality takes its place.
+# He et al. 2015, unless orthonormality replaces weight decay.
 DECAYS = {"plain": 1e-4, "orthonormal_plain": 0.0, "ortho_plain": 0.0}
 
 # Without augmentation: figure 5, left, and a summary of the paper.
@@ -98,7 +98,7 @@ def _imagenet_101(variant):
     )
 
 
-# Cosine, and an average of the weights: half the paper's steps.
+# With a cosine and an average of the weights, in half the paper's steps.
 SHORT = CIFAR.replace(
     name="ortho_plain_110_cifar10_short",
     source="this project",
@@ -113,9 +113,9 @@ SHORT = CIFAR.replace(
     label_smoothing=0.05,
 )
 
-# Without modulation, which slows a step: of 5,000 held-out images it had fewer
-# right after two epochs. In 80 epochs without cutout the network got 97 % of
-# the training images right (weights/README.md).
+# Without modulation, which makes a step slower, and which had a lower accuracy
+# on 5,000 held-out images after two epochs. In 80 epochs without cutout, the
+# training accuracy was 97 % (weights/README.md).
 SHORT_44 = SHORT.replace(
     name="ortho_plain_44_no_modulation_cifar10_short",
     arguments={"depth": 44, **VARIANTS["orthonormal_plain"]},
@@ -124,9 +124,10 @@ SHORT_44 = SHORT.replace(
     average=0.998**0.8,  # 0.998 for 80 epochs
     cutout=8,
 )
-# The paper's baseline without augmentation: its ResNets have the schedule, the
-# decay and the images of its plain networks. Its curves are of L2. If they miss
-# its figures, the images are to blame, and not the method.
+
+# The paper's baselines without augmentation. Its ResNets have the schedule, the
+# decay and the images of its plain networks, and L2 regularization. If our
+# ResNets differ from its figures, the images are the cause, and not the method.
 RESNET_ERRORS = {44: 12.15, 110: 13.4}  # figure 5, left and middle
 
 
@@ -144,14 +145,14 @@ def _resnet(depth):
     )
 
 
-# Bansal et al. 2018, the authors' script for wide residual networks: strong,
-# then falling to nothing.
+# Bansal et al. 2018, the authors' script for wide residual networks: the
+# penalty is strong at first, and falls to zero.
 SRIP_SCHEDULE = ((20, 1e-3), (50, 1e-4), (70, 1e-6), (120, 0.0))
 
-# What may make plain networks train: changes of the orthonormal ones, without
-# augmentation. All log the ratio of figure 3. A coefficient of 1e-2 was ahead
-# of 1e-4 by 2.4 points of accuracy in a short trial of a network of 20 layers
-# that memorised 2,000 images, with two seeds; it is for `SEARCH` to confirm.
+# Changes of the orthonormal networks that may help them train, without
+# augmentation. All log the ratio of figure 3. In a short trial with a network
+# of 20 layers that memorized 2,000 images, a coefficient of 1e-2 had 2.4 points
+# more accuracy than 1e-4, with two seeds. `SEARCH` is meant to confirm it.
 EXPERIMENTS = {
     "lambda_1e-2": {},
     "modulation_5_epochs": {"modulation": True, "modulation_epochs": 5},
@@ -189,7 +190,7 @@ def _experiment(depth, suffix):
     )
 
 
-# Which coefficient, and which rate: 40 epochs, on held-out images.
+# A search for the coefficient and the learning rate, on held-out images.
 SEARCH = tuple(
     CIFAR.replace(
         name=f"orthonormal_plain_44_cifar10_noaug_lambda_{name}_rate_{rate}",
@@ -211,8 +212,8 @@ SEARCH = tuple(
     for rate in (0.1, 0.3)
 )
 
-# To beat the paper: `SHORT_44` with a shift, and the residual networks by the
-# same recipe that it is measured against.
+# `SHORT_44` with a shift, and residual networks by the same recipe to compare
+# it with.
 SHIFTED = tuple(
     SHORT_44.replace(
         name=f"orthonormal_plain_{depth}_shift_1_cifar10_short",

@@ -1,4 +1,4 @@
-"""What a recipe is: every number of a training run, in one dataclass."""
+"""Recipes: all numbers of a training run, in one dataclass."""
 
 import ast
 import dataclasses
@@ -8,8 +8,19 @@ import re
 
 PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
 
-# An error was published for these.
+# The fields on which the published error depends.
 PUBLISHED = {"arguments", "builder", "dataset", "test_split", "weights"}
+
+# The fields by the range of their values.
+ABOVE_ZERO = (
+    *("epochs", "batch_size", "learning_rate", "drop_factor"),
+    *("clip_norm", "image_size", "modulation_epochs"),
+)
+AT_LEAST_ZERO = (
+    *("validation", "warmup", "weight_decay", "crop"),
+    *("lighting", "cutout", "mixup"),
+)
+BELOW_ONE = ("momentum", "jitter", "label_smoothing", "average")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,70 +31,69 @@ class Recipe:
     be changed from the command line with `--set field=value`.
 
     Args:
-        name: String. What `--recipe` asks for.
-        source: String. Where the numbers come from.
-        builder: String. A builder of `keras_resfam`.
-        arguments: Dict. The builder's architecture arguments.
-        weights: What to start from: `None` for random weights, or what the
-            builder takes as `weights`, of which all but the classifier is
-            taken.
-        dataset: String. A name in `keras_resfam.datasets`, or any image
+        name: str. The name for `--recipe`.
+        source: str. The source of the numbers.
+        builder: str. The name of a builder of `keras_resfam`.
+        arguments: dict. The builder's architecture arguments.
+        weights: str or `None`. The initial weights, except for the classifier:
+            `None` for random ones, or the builder's argument `weights`.
+        dataset: str. A name in `keras_resfam.datasets`, or any image
             classification data set of TensorFlow Datasets.
-        train_split: String. TFDS split; parts are joined with "+".
-        test_split: String. The split that the log's `val_` columns measure,
+        train_split: str. TFDS split; parts are joined with "+".
+        test_split: str. The split that the log's `val_` columns measure,
             unless `validation` is set.
-        validation: Integer. Examples held out from the end of the training
-            set, to choose by; `0` trains on everything.
-        image_size: Integer or `None`. Images are decoded and cut to this side
-            as they are needed; with `None` they have one size and are kept
+        validation: int. The number of examples at the end of the training set
+            that are held out, to select the best epoch. `0` trains on all.
+        image_size: int or `None`. Images are decoded and cropped to this side
+            when they are needed. With `None`, they have one size and are kept
             in memory.
-        epochs: Integer.
-        batch_size: Integer. Over all devices together.
-        learning_rate: Float. The peak.
+        epochs: int.
+        batch_size: int. Over all devices together.
+        learning_rate: float. The peak.
         schedule: "steps" (times `drop_factor` after each of `drops`) or
             "cosine" (to zero at the end, and at each of `restarts`).
-        drops: Tuple of integers. Epochs completed at each drop.
-        drop_factor: Float.
-        warmup: Float. With "cosine": epochs of linear growth from zero.
-        restarts: Tuple of integers. With "cosine": epochs completed when the
-            rate goes back to its peak (Loshchilov & Hutter 2017, SGDR); the
-            weights of those epochs are kept.
-        momentum, nesterov: SGD's.
-        restart_momentum: Boolean. Zero the momentum at each drop, as scripts
-            that build a new optimizer there do.
-        weight_decay: Float. Coupled, as in Torch: added to the gradient.
+        drops: tuple of ints. Epochs completed at each drop.
+        drop_factor: float.
+        warmup: float. With "cosine": epochs of linear growth from zero.
+        restarts: tuple of ints. With "cosine": epochs completed when the rate
+            returns to its peak (Loshchilov & Hutter 2017, SGDR). The weights of
+            those epochs are kept.
+        momentum, nesterov: The arguments of SGD.
+        restart_momentum: bool. Whether to zero the momentum at each drop, as
+            scripts do that create a new optimizer there.
+        weight_decay: float. Coupled, as in Torch: added to the gradient.
         decay: "all" variables or "kernels" only.
-        clip_norm: Float or `None`. Largest norm of the whole gradient.
-        flip: Boolean. Mirror half of the images.
-        crop: Integer. Padding on each side before a random crop.
-        crop_area: Tuple of two floats. With `image_size`: the least and the
+        clip_norm: float or `None`. The largest norm of the whole gradient.
+        flip: bool. Whether to mirror half of the images.
+        crop: int. Padding on each side before a random crop.
+        crop_area: tuple of two floats. With `image_size`: the least and the
             largest share of the image that a random crop takes, of an aspect
             between 3/4 and 4/3.
         padding: "mean" (the color that the network normalizes to zero) or
             "reflect".
-        jitter: Float. Largest change of brightness, contrast and saturation,
+        jitter: float. Largest change of brightness, contrast and saturation,
             each by a factor.
-        lighting: Float. Deviation of the light along ImageNet's principal
-            colors.
-        cutout: Integer. Side of the square that is blanked, `0` for none.
-        mixup: Float. Alpha of the Beta distribution, `0` for none.
-        label_smoothing: Float.
-        average: Float. Decay a step of the moving average of the weights that
-            is evaluated and saved, `0` for the weights themselves.
-        drop_blocks: Dict or `None`. Arguments of
+        lighting: float. Standard deviation of the light along ImageNet's
+            principal colors.
+        cutout: int. The side of the square that is filled, `0` for none.
+        mixup: float. Alpha of the Beta distribution, `0` for none.
+        label_smoothing: float.
+        average: float. The decay per step of the moving average of the weights
+            that is evaluated and saved, `0` for the weights themselves.
+        drop_blocks: dict or `None`. Arguments of
             `keras_resfam.analysis.drop_blocks`.
-        modulation_epochs: Integer or `None`. Epochs after which the network's
-            `GradientModulation` ends; with `None` it does not.
-        penalty_schedule: Tuple of pairs: epochs completed, and the factor of
+        modulation_epochs: int or `None`. The number of epochs after which
+            `GradientModulation` ends. With `None`, it does not end.
+        penalty_schedule: tuple of pairs: epochs completed, and the factor of
             the penalties of the weights from then on.
-        log_moments: Boolean. Log `moment_ratio`: the second moment of the
+        log_moments: bool. Log `moment_ratio`: the second moment of the
             error at the last convolution over that at the first, of one batch
             of training images, by `keras_resfam.analysis.error_moments`.
         precision: "float32", "mixed_bfloat16" or "mixed_float16".
-        compiled: Boolean. With torch, train the network as one program, by
+        compiled: bool. With torch, train the network as one program, by
             `keras_resfam.compiled`. Other backends compile by themselves.
-        error: Float or `None`. Published test error, in percent.
-        note: String. What a reader should know about `error`.
+        error: float or `None`. Published test error, in percent.
+        note: str. What a reader should know about `error`.
     """
 
     name: str
@@ -138,25 +148,28 @@ class Recipe:
         _check_choice("decay", self.decay, ("all", "kernels"))
         _check_choice("padding", self.padding, ("mean", "reflect"))
         _check_choice("precision", self.precision, PRECISIONS)
-        for field in (
-            *("epochs", "batch_size", "learning_rate", "drop_factor"),
-            *("clip_norm", "image_size", "modulation_epochs"),
-        ):
+        self._check_ranges()
+        self._check_schedule()
+        self._check_penalty_schedule()
+
+    def _check_ranges(self):
+        for field in ABOVE_ZERO:
             value = getattr(self, field)
             _check(value is None or value > 0, field, "above 0", self)
-        for field in (
-            "validation",
-            "warmup",
-            "weight_decay",
-            "crop",
-            "lighting",
-            "cutout",
-            "mixup",
-        ):
+        for field in AT_LEAST_ZERO:
             fits = 0 <= getattr(self, field) < math.inf
             _check(fits, field, "a number of at least 0", self)
-        for field in ("momentum", "jitter", "label_smoothing", "average"):
+        for field in BELOW_ONE:
             _check(0 <= getattr(self, field) < 1, field, "in [0, 1)", self)
+        area = [0, *self.crop_area, 1]
+        fits = (
+            len(area) == 4
+            and all(isinstance(share, int | float) for share in area)
+            and 0 < area[1] <= area[2] <= 1
+        )
+        _check(fits, "crop_area", "(least, largest) above 0, up to 1", self)
+
+    def _check_schedule(self):
         if self.schedule == "steps":
             allowed = "0 with the schedule 'steps'"
             _check(not self.warmup, "warmup", allowed, self)
@@ -165,10 +178,13 @@ class Recipe:
             _check(not self.drops, "drops", "() with 'cosine'", self)
             kept = not self.restart_momentum
             _check(kept, "restart_momentum", "False with 'cosine'", self)
-        span = f"in growing order between 0 and {self.epochs}"
         for field in ("drops", "restarts"):
             fits = self._grow(getattr(self, field))
-            _check(fits, field, f"epochs {span}", self)
+            _check(fits, field, f"epochs {self._span()}", self)
+        first = [*self.restarts, self.epochs][0]
+        _check(self.warmup <= first, "warmup", f"at most {first}", self)
+
+    def _check_penalty_schedule(self):
         pairs = self.penalty_schedule
         fits = (
             all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs)
@@ -178,35 +194,30 @@ class Recipe:
                 for _, factor in pairs
             )
         )
-        allowed = f"pairs of an epoch and a factor of at least 0, epochs {span}"
-        _check(fits, "penalty_schedule", allowed, self)
-        area = [0, *self.crop_area, 1]
-        fits = (
-            len(area) == 4
-            and all(isinstance(share, int | float) for share in area)
-            and 0 < area[1] <= area[2] <= 1
-        )
-        _check(fits, "crop_area", "(least, largest) above 0, up to 1", self)
-        first = [*self.restarts, self.epochs][0]
-        _check(self.warmup <= first, "warmup", f"at most {first}", self)
+        allowed = "pairs of an epoch and a factor of at least 0, epochs "
+        _check(fits, "penalty_schedule", allowed + self._span(), self)
+
+    def _span(self):
+        return f"in growing order between 0 and {self.epochs}"
 
     def _grow(self, epochs):
+        """Returns whether epochs are ints in growing order within the run."""
         points = [0, *epochs, self.epochs]
         return all(isinstance(point, int) for point in points) and all(
             a < b for a, b in itertools.pairwise(points)
         )
 
     def penalty_factor(self, epoch):
-        """What the penalties of the weights are multiplied by.
+        """Returns the factor of the penalties of the weights.
 
         Args:
-            epoch: Integer, from 0.
+            epoch: int, from 0.
         """
         factors = [f for start, f in self.penalty_schedule if start <= epoch]
         return [1.0, *factors][-1]
 
     def modulates(self, epoch):
-        """Whether `GradientModulation` acts in an epoch, from 0."""
+        """Returns whether `GradientModulation` acts in an epoch, from 0."""
         end = self.modulation_epochs
         return end is None or epoch < end
 
@@ -215,16 +226,17 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
     def with_epochs(self, epochs):
-        """Returns a copy of another length, its parts in proportion.
+        """Returns a copy with another number of epochs.
 
-        The moving average too: the share of the random weights in it stays.
+        The schedule is scaled in proportion. So is the decay of the moving
+        average, in which the share of the initial weights stays the same.
         """
 
         def moved(points):
             points = {round(point * epochs / self.epochs) for point in points}
             return tuple(sorted(p for p in points if 0 < p < epochs))
 
-        length = max(epochs, 1)  # less is refused by the field's own check
+        length = max(epochs, 1)  # smaller ones are an error in `replace`
         factors = {
             round(point * epochs / self.epochs): factor
             for point, factor in self.penalty_schedule
@@ -245,12 +257,13 @@ class Recipe:
         )
 
     def with_settings(self, settings):
-        """Returns a copy changed as `--set` asks.
+        """Returns a copy with the changes of `--set`.
 
-        No error was published for another network or data set.
+        If they change the network or the data set, the published error is
+        removed.
 
         Args:
-            settings: List of pairs `(name, value)`. A name is a field, or
+            settings: list of pairs `(name, value)`. A name is a field, or
                 `arguments.<argument>` for one argument of the builder.
 
         Raises:
@@ -278,7 +291,7 @@ class Recipe:
 
 
 def parse_setting(text):
-    """Turns `name=value` into the pair, the value as Python or a word.
+    """Splits `name=value`, and parses the value as Python or a str.
 
     Raises:
         ValueError: If there is no `=`.
@@ -289,11 +302,11 @@ def parse_setting(text):
     try:
         return name, ast.literal_eval(value)
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
-        return name, value  # whose type is refused, unless it is to be a word
+        return name, value  # a str, which `check_type` may refuse
 
 
 def check_type(field, kind, value):
-    """Refuses a value of another type: `--set` takes any Python."""
+    """Checks the type of a value, which may come from `--set` or JSON."""
     allowed = kind
     if isinstance(1.0, allowed):
         allowed |= int

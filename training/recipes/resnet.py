@@ -34,14 +34,16 @@ CIFAR = Recipe(
 # Baselines of the authors' notebook: depth -> error.
 ERRORS = {20: 8.50, 32: 7.67, 44: 6.98, 56: 6.56, 110: 6.03}
 
-# Section 5: 23 of 54 in each mini-batch. How the whole network follows from
-# them it does not say. Divided by 23/54 in training it gets 40.5 % of 5,000
-# held-out images right after two epochs; as they are, 15.1 %.
+# Section 5: 23 of 54 blocks in each mini-batch. The paper does not state how
+# branches are scaled. After two epochs, the accuracy on 5,000 held-out images
+# is 40.5 % if they are divided by 23/54 in training, and 15.1 % if they are
+# not.
 EFFECTIVE_PATHS = {"active": 23, "scale": "training"}
 
-# Cosine, smoothed labels and an average of the weights, in a quarter of the
-# paper's epochs: two hours of two processor cores. The cutout has helped
-# WRN-40-1, which like this network has the training images right without it.
+# With a cosine, smoothed labels and an average of the weights, in a quarter of
+# the paper's epochs: two hours on two processor cores. Cutout has helped
+# WRN-40-1, which also classifies nearly all training images correctly without
+# it.
 SHORT = CIFAR.replace(
     name="resnet_110_cifar10_short",
     source="this project",
@@ -57,8 +59,8 @@ SHORT = CIFAR.replace(
     note="in 164 epochs",
 )
 
-# An hour and a half of two processor cores. Blocks left out are regularization
-# enough: 40 epochs with cutout got 9.1 % of the training images wrong
+# An hour and a half on two processor cores. Dropped blocks are enough
+# regularization: after 40 epochs with cutout, the training error was 9.1 %
 # (weights/README.md).
 EFFECTIVE_PATHS_SHORT = SHORT.replace(
     name="resnet_110_effective_paths_cifar10_short",
@@ -69,7 +71,7 @@ EFFECTIVE_PATHS_SHORT = SHORT.replace(
     note="in epochs not told",
 )
 
-# What two processor cores do in under two hours.
+# Under two hours on two processor cores.
 SHORT_56 = SHORT.replace(
     name="resnet_56_cifar10_short",
     arguments={**CIFAR.arguments, "depth": 56},
@@ -79,7 +81,7 @@ SHORT_56 = SHORT.replace(
     error=ERRORS[56],
 )
 
-# Half the paper's epochs, an hour and a half of one processor core.
+# Half the paper's epochs, an hour and a half on one processor core.
 SHORT_20 = SHORT.replace(
     name="resnet_20_cifar10_short",
     arguments={**CIFAR.arguments, "depth": 20},
@@ -88,8 +90,8 @@ SHORT_20 = SHORT.replace(
     error=ERRORS[20],
 )
 
-# The settings of CIFAR-10, in two hours of one processor core. None was chosen
-# on images of CIFAR-100, for which the authors have no figure.
+# The settings for CIFAR-10, in two hours on one processor core. None was chosen
+# on images of CIFAR-100, for which the authors state no error.
 SHORT_20_CIFAR100 = SHORT_20.replace(
     name="resnet_20_cifar100_short",
     dataset="cifar100",
@@ -114,7 +116,7 @@ RECIPES = (
         drop_blocks=EFFECTIVE_PATHS,
         error=5.96,  # section 5
     ),
-    # Trained as the DMRNets whose baselines they are.
+    # The baselines of the DMRNets, trained in the same way.
     dmrnet.IMAGENET.replace(
         name="resnet_101_imagenet",
         builder="ResNet101",

@@ -1,9 +1,9 @@
 """Checkpoints that survive a kill, a full disk and a damaged file.
 
-A checkpoint is one `.npz` file, named by its step and the start of its
-SHA-256. It appears under that name only when it is whole and on the disk, and
-the one before stays until then. A file of any other name, a copy of a
-checkpoint for instance, is the user's: it is neither read nor removed.
+A checkpoint is one `.npz` file, whose name has its step and the start of its
+SHA-256. It gets this name when it is complete and on the disk, and the one
+before it stays until then. A file with another name, such as a copy, belongs to
+the user and is neither read nor removed.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ PARTIAL = re.compile(r"\d{8,}\.partial")
 
 
 class CheckpointError(OSError):
-    """A run's state cannot be written, or none can be read."""
+    """Raised when the state of a run cannot be written or read."""
 
 
 @contextlib.contextmanager
 def writing(what, folder):
-    """Turns an error of the disk into one that says how to go on.
+    """Context manager that turns disk errors into one with a remedy.
 
     Args:
-        what: String. The name of what is written.
+        what: str. What is written, for the error message.
         folder: Path.
 
     Raises:
@@ -45,8 +45,8 @@ def writing(what, folder):
     except OSError as error:
         raise CheckpointError(
             f"Could not write {what} to {folder}: {error.strerror or error}. "
-            "What was written before is intact: remove the cause, for "
-            "instance make room, and give the same command to go on."
+            "Earlier files are intact. Remove the cause, such as a full disk, "
+            "and give the same command to continue."
         ) from error
 
 
@@ -54,13 +54,14 @@ def save(folder, step, arrays, state):
     """Writes a checkpoint, and removes all but the last two.
 
     Args:
-        folder: Path; made if missing.
-        step: Integer. Later checkpoints have larger ones.
-        arrays: List of arrays.
-        state: What else to keep; anything that JSON can hold.
+        folder: Path. It is created if it is missing.
+        step: int. Later checkpoints have larger steps.
+        arrays: list of arrays.
+        state: Other values to save, which JSON can represent.
 
     Raises:
-        CheckpointError: If the disk refuses. Earlier checkpoints are intact.
+        CheckpointError: If it cannot be written. Earlier checkpoints are
+            intact.
     """
     folder = pathlib.Path(folder)
     partial = folder / f"{step:08d}.partial"
@@ -83,23 +84,25 @@ def save(folder, step, arrays, state):
 
 
 def load(folder, warn=print, mend=True):
-    """Reads the newest checkpoint that is whole.
+    """Reads the newest checkpoint that is intact.
 
     Args:
-        folder: Path; need not exist.
-        warn: Function that is told, in a line, of a damaged checkpoint.
-        mend: Boolean. Put damaged ones aside, as one of several processes
-            does. Defaults to `True`.
+        folder: Path. It may not exist.
+        warn: callable. Takes a line about a damaged checkpoint. Defaults to
+            `print`.
+        mend: bool. Whether to rename damaged checkpoints. One of several
+            processes does. Defaults to `True`.
 
     Returns:
-        `(arrays, state)` as `save` took them; `None` where none was written.
+        A pair, the arguments `arrays` and `state` of `save`; or `None` if there
+        is no checkpoint.
 
     Raises:
         CheckpointError: If there are checkpoints, but all are damaged.
     """
     folder = pathlib.Path(folder)
     for path in _newest_first(folder):
-        # Another process may have put it aside by now.
+        # Another process may have renamed it.
         with contextlib.suppress(FileNotFoundError):
             if path.is_file() and WHOLE.fullmatch(path.name)[2] == _digest(
                 path
@@ -127,19 +130,19 @@ def _read(path):
         *(TypeError, AttributeError, MemoryError, RecursionError),
     ) as error:
         raise CheckpointError(
-            f"{path} was not written by train.py ({error!r}). Remove it to go "
-            "on from the checkpoint before it."
+            f"{path} was not written by train.py ({error!r}). Remove it to use "
+            "the checkpoint before it."
         ) from error
 
 
 def clean(folder):
-    """Removes what a killed `save` left behind."""
+    """Removes the partial files that a killed `save` has left."""
     for partial in _named(pathlib.Path(folder), PARTIAL):
         partial.unlink()
 
 
 def _newest_first(folder):
-    """What has the name of a checkpoint."""
+    """Returns the paths that have the name of a checkpoint."""
     found = _named(folder, WHOLE)
     return sorted(
         found, key=lambda path: int(path.name.partition("-")[0]), reverse=True
@@ -158,7 +161,7 @@ def _digest(path):
 
 
 def _sync_folder(folder):
-    """Puts the new name itself on the disk, where a folder can be opened."""
+    """Writes the new name to the disk, if the system can open folders."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,18 +1,18 @@
-"""What `recipe.json` says of a run."""
+"""Reads and writes a run's `recipe.json`."""
 
 import dataclasses
 import json
 
 import keras
 
-from keras_resfam._files import replacing, write_json
+from keras_resfam._files import write_json
 from keras_resfam.pretrained.files import RECIPE
 from keras_resfam.pretrained.recipe import check, is_text, parse
 from training.recipes.recipe import Recipe, check_type
 from training.run import checkpoints, run_folder
 from training.startup import command_line
 
-# The fields of a recipe that evaluate.py or a model card read.
+# The fields of a recipe that evaluate.py and model cards need.
 NEEDED = "name", "test_split", "epochs", "source", "error", "note"
 
 # The fields of recipe.json that may differ while the run stays the same.
@@ -36,7 +36,7 @@ def describe(recipe, seed, task, preprocessing):
         "training_data": task.checksum,
         "evaluation_data": task.evaluation_checksum,
     }
-    # As JSON gives it back: tuples become lists.
+    # As JSON returns it: tuples become lists.
     return json.loads(json.dumps(description))
 
 
@@ -47,12 +47,12 @@ def read(path):
         path: Path.
 
     Returns:
-        Dict. It has what `pretrained.recipe.parse` promises, "classes",
+        A dict. It has what `pretrained.recipe.parse` returns, "classes",
         "preprocessing", "seed" and the `NEEDED` fields of a recipe. All
         fields of a recipe in it have their types.
 
     Raises:
-        ValueError: If it does not; the text names the file and the field.
+        ValueError: If it does not. The message names the file and the field.
     """
     try:
         description = parse(path.read_bytes())
@@ -75,7 +75,7 @@ def read(path):
 
 
 def _continued(description):
-    """The parts of a run that went on in another environment."""
+    """Returns the parts of a run that were trained in other environments."""
     parts = description.get("continued", [])
     if not isinstance(parts, list) or not all(
         isinstance(part, dict)
@@ -84,13 +84,13 @@ def _continued(description):
     ):
         raise ValueError(
             "`continued` should be a list of objects with the epoch and the "
-            f"batch from which the run went on. Received: continued={parts!r}"
+            f"batch from which the run continued. Received: continued={parts!r}"
         )
     return parts
 
 
 def environment(recipe):
-    """What a run is trained with; it may go on with something else."""
+    """Returns what a run is trained with, which may change when it resumes."""
     return {
         "backend": keras.backend.backend(),
         "compiled": recipe.compiled,
@@ -102,10 +102,10 @@ def environment(recipe):
 def fields(description):
     """Returns what the weights of a run depend on, besides its seed.
 
-    A field that is newer than the file has its default.
+    If the file is older than a field, it has the default of the field.
 
     Args:
-        description: Dict, as in recipe.json.
+        description: dict, as in recipe.json.
     """
     names = {field.name for field in dataclasses.fields(Recipe)}
     names |= {"training_data", "evaluation_data"}
@@ -117,15 +117,15 @@ def fields(description):
 
 
 def differences(begun, now):
-    """Compares two recipe.json, by the fields in which one run may not differ.
+    """Compares two recipe.json by the fields that identify a run.
 
-    A field that is newer than one of the files has its default there.
+    If a file is older than a field, it has the default of the field.
 
     Args:
-        begun, now: Dicts, as in recipe.json.
+        begun, now: dicts, as in recipe.json.
 
     Returns:
-        Dict from the names of the fields that differ to pairs of values.
+        A dict from the names of the fields that differ to pairs of values.
     """
     begun, now = _with_defaults(begun), _with_defaults(now)
     return {
@@ -146,29 +146,29 @@ def _with_defaults(description):
 
 
 def check_same_run(folder, description):
-    """Refuses a folder that holds another run."""
+    """Checks that a folder does not have another run."""
     path = folder / RECIPE
     if not path.exists():
         return
     begun = read(path)
     for key, (there, here) in differences(begun, description).items():
         raise ValueError(
-            f"{folder} holds a run with {key}={there!r}: go on with its "
-            f"command, or give another `--run-dir`. Received: {key}={here!r}"
+            f"{folder} has a run with {key}={there!r}: give the same command "
+            f"to continue it, or another `--run-dir`. Received: {key}={here!r}"
         )
 
 
 def write_description(folder, description):
-    """Writes `recipe.json` where a run begins."""
+    """Writes `recipe.json` at the start of a run."""
     if not (folder / RECIPE).exists():
         _write_description(folder, description)
 
 
 def note_other_environment(run):
-    """Adds the environment to `recipe.json` where it has changed.
+    """Adds the environment to `recipe.json` if it has changed.
 
-    That is where a run goes on with another backend or version of Keras, or
-    compiled or not. If no step was saved before, the run begins with these.
+    It consists of the backend, the version of Keras, and whether the network is
+    compiled. If no step was saved before, it replaces the old one.
     """
     if run_folder.is_complete(run.folder):
         return
@@ -187,8 +187,6 @@ def note_other_environment(run):
 
 
 def _write_description(folder, description):
-    path = folder / RECIPE
     with checkpoints.writing(RECIPE, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            write_json(partial, description)
+        write_json(folder / RECIPE, description)

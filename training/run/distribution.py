@@ -1,8 +1,9 @@
-"""Training on several devices, with Keras's and TensorFlow's own tools.
+"""Training on several devices, by Keras and TensorFlow.
 
-JAX: `keras.distribution.DataParallel` over all devices of all processes.
-TensorFlow: `tf.distribute`, Mirrored, or MultiWorkerMirrored where TF_CONFIG
-says so. Keras has no way to spread `fit` over devices with torch.
+With JAX, `keras.distribution.DataParallel` uses all devices of all processes.
+With TensorFlow, it is `tf.distribute.MirroredStrategy`, or
+`MultiWorkerMirroredStrategy` if TF_CONFIG is set. With torch, Keras cannot
+distribute `fit`.
 """
 
 import contextlib
@@ -19,9 +20,9 @@ class Devices:
     """The devices of a run.
 
     Attributes:
-        count: Integer. Devices, over all processes.
-        processes: Integer.
-        index: Integer. Of this process.
+        count: int. The number of devices of all processes.
+        processes: int. The number of processes.
+        index: int. The index of this process.
         strategy: The `tf.distribute.Strategy`, if there is one.
     """
 
@@ -41,17 +42,17 @@ class Devices:
         return self.index == 0
 
     def scope(self):
-        """The context in which to build what is trained."""
+        """Returns the context in which to build the network."""
         if self.strategy is None:
             return contextlib.nullcontext()
         return self.strategy.scope()
 
     def multiple(self, size):
-        """The least multiple of the devices that is `size` or more."""
+        """Returns the least multiple of the devices that is `size` or more."""
         return -(-size // self.count) * self.count
 
     def mean(self, number):
-        """The mean over all processes, which must all call this."""
+        """Returns the mean over all processes, which must all call this."""
         if self.processes == 1:
             return number
         if self.strategy is None:
@@ -69,7 +70,7 @@ class Devices:
 
         Args:
             dataset: `tf.data.Dataset` or PyDataset.
-            batch_size: Integer. Over all devices.
+            batch_size: int. Over all devices.
         """
         if self.processes == 1 or self.strategy is None:
             return dataset
@@ -85,8 +86,8 @@ def start(cpus=0):
     """Sets up all devices of all processes, before they are used.
 
     Args:
-        cpus: Integer. Split the processor into so many devices, to try things
-            on a machine without accelerators. Defaults to `0`: do not.
+        cpus: int. The number of devices to split the processor into, for
+            trials without accelerators. Defaults to `0`, which does not.
 
     Returns:
         `Devices`.
@@ -141,7 +142,7 @@ def _start_tensorflow(cpus):
 
 
 def _place(resolver):
-    """The number of TF_CONFIG's processes, and which of them this is.
+    """Returns the number of TF_CONFIG's processes, and which of them this is.
 
     A chief, if there is one, is the first.
     """
@@ -161,9 +162,9 @@ def _place(resolver):
 
 
 def synchronize_batch_norm(network):
-    """Lets BatchNormalization see the whole batch, as on one device.
+    """Makes BatchNormalization use the whole batch, as on one device.
 
-    For TensorFlow, whose replicas each see their part; JAX needs nothing.
+    It is for TensorFlow, where each replica has its part of the batch.
     """
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

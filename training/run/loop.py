@@ -1,4 +1,4 @@
-"""The training loop: `fit`, an epoch at a time, and what surrounds it."""
+"""The training loop: calls `fit` for one epoch at a time, logs and saves."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ from training.run.trainer import EvaluateAverages
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop, and its state is saved."""
+    """Raised when a signal has stopped the run and its state is saved."""
 
     def __init__(self, message, signal):
         super().__init__(message)
@@ -27,7 +27,7 @@ class Interrupted(Exception):
 
 
 class NonFiniteLoss(Exception):
-    """The loss or a weight is NaN or infinite."""
+    """Raised when the loss or a weight is NaN or infinite."""
 
 
 class Run:
@@ -35,18 +35,19 @@ class Run:
 
     Args:
         folder: Path. The run's folder.
-        trainer: Compiled `Trainer`.
+        trainer: `Trainer` that is compiled.
         epochs: `batches.Epochs`, or an object with its `steps` and `epoch()`.
-        evaluation: What `Trainer.evaluate` takes as data.
+        evaluation: The data for `Trainer.evaluate`.
         devices: `distribution.Devices`.
-        choose: Boolean. Keep the best epoch's weights, for an evaluation set
-            that is not the test set. Defaults to `False`.
-        save_every: Integer. Steps between checkpoints within an epoch, at the
-            end of an execution. Defaults to `500`.
-        evaluate_every: Integer. Epochs between evaluations, and so between
-            rows of the log and the checkpoints that go with them. The last
-            epoch is always evaluated. Defaults to `1`.
-        description: Dict. The contents of its `recipe.json`.
+        choose: bool. Whether to keep the weights of the best epoch, if the
+            evaluation set is not the test set. Defaults to `False`.
+        save_every: int. Steps between checkpoints within an epoch. Defaults to
+            `500`.
+        evaluate_every: int. Epochs between evaluations, with which come a row
+            of the log and a checkpoint. The last epoch is always evaluated.
+            Defaults to `1`.
+        description: dict. The contents of its `recipe.json`. Defaults to
+            `None`.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Run:
         return self.epoch * self.epochs.steps + self.batch
 
     def evaluates(self, epoch):
-        """Whether an epoch, counted from 0, ends in an evaluation."""
+        """Returns whether an epoch, counted from 0, ends in an evaluation."""
         recipe = self.trainer.recipe
         done = epoch + 1
         always = done == recipe.epochs or done in recipe.restarts
@@ -91,11 +92,11 @@ class Run:
         """Trains to the recipe's last epoch, from where the run is.
 
         Args:
-            verbose: `1` for a progress bar, `2` for a line an epoch, `0` for
-                silence.
+            verbose: `0` prints nothing, `1` a progress bar, and `2` a line for
+                each epoch. Defaults to `1`.
 
         Returns:
-            The rows of the log, a dict an evaluation.
+            The rows of the log, a list with one dict per evaluation.
 
         Raises:
             Interrupted, NonFiniteLoss, checkpoints.CheckpointError.
@@ -123,8 +124,8 @@ class Run:
                         batches, self.trainer.recipe.batch_size
                     ),
                     validation_data=self.evaluation if evaluates else None,
-                    # Told, because TensorFlow's workers find the end of the
-                    # data only by a step on none.
+                    # Without it, TensorFlow's workers notice the end of the
+                    # data only by a step without any.
                     steps_per_epoch=self.epochs.steps - self.batch,
                     initial_epoch=self.epoch,
                     epochs=self.epoch + 1,
@@ -136,7 +137,7 @@ class Run:
         return self.rows
 
     def moment_ratio(self):
-        """The errors' moments at top and bottom, if the recipe asks."""
+        """Returns the column `moment_ratio` of the log, if it has one."""
         if not self.trainer.recipe.log_moments:
             return {}
         moments = error_moments(self.trainer.network, *self.first_batch)
@@ -153,7 +154,7 @@ class Run:
     def save_result(self, name):
         """Writes the averaged weights, or the weights if none are averaged.
 
-        All processes take part: JAX needs them all to change a variable.
+        All processes have to call it: JAX needs them to change a variable.
         """
         self.trainer.swap_averages()
         if self.devices.first:
@@ -162,7 +163,7 @@ class Run:
         self.trainer.swap_averages()
 
     def variables(self):
-        """Everything that training changes, in a fixed order."""
+        """Returns all variables that training changes, in a fixed order."""
         trainer = self.trainer
         return [
             *trainer.trainable_variables,
@@ -171,11 +172,11 @@ class Run:
         ]
 
     def state(self):
-        """Returns the arrays of everything that training changes.
+        """Returns the values of all variables that training changes.
 
         Raises:
-            NonFiniteLoss: If the last step has made a weight NaN or infinite,
-                which its own loss does not show.
+            NonFiniteLoss: If a weight is NaN or infinite after the last step,
+                whose loss may be finite.
         """
         if keras.backend.backend() == "jax":
             self.trainer.jax_state_sync()
@@ -185,7 +186,7 @@ class Run:
         return arrays
 
     def save(self, arrays):
-        """Writes a checkpoint of the state after the last whole step."""
+        """Writes a checkpoint of the state after the last complete step."""
         meters = [float(ops.convert_to_numpy(v)) for v in self.trainer.meters()]
         if self.devices.first:
             state = {
@@ -200,9 +201,9 @@ class Run:
             )
 
     def restore(self):
-        """Restores the newest whole checkpoint, if there is one.
+        """Restores the newest intact checkpoint, if there is one.
 
-        A complete run is left as it is.
+        A complete run is not changed.
         """
         if run_folder.is_complete(self.folder):
             return
@@ -214,12 +215,13 @@ class Run:
         found = checkpoints.load(folder, mend=self.devices.first)
         if found is not None:
             self._set_state(*found)
-            print(f"Going on from epoch {self.epoch + 1}, batch {self.batch}.")
+            place = f"epoch {self.epoch + 1}, batch {self.batch}"
+            print(f"Continuing from {place}.")
         alone = self.devices.mean(self.step) != self.step
         if self.devices.mean(int(alone)):
             raise checkpoints.CheckpointError(
                 f"The processes found different checkpoints in {folder}, which "
-                "should be a folder that all of them see. "
+                "should be the same folder for all of them. "
                 f"Received: step {self.step} in this one"
             )
 
@@ -240,7 +242,7 @@ class Run:
         self.meters = state["meters"]
 
     def _check_state(self, state):
-        """Refuses what is not the state of a run like this one."""
+        """Checks that a checkpoint has the state of a run like this one."""
 
         def number(value):
             return isinstance(value, int | float) and value is not True
@@ -265,22 +267,22 @@ class Run:
         if not sound:
             raise checkpoints.CheckpointError(
                 f"The newest checkpoint in {self.folder} was not written by "
-                "train.py for this run. Remove it to go on from the one before."
+                "train.py for this run. Remove it to use the one before it."
             )
 
     def non_finite(self, what):
-        """The error that says after which step something is not finite."""
+        """Returns the error for something that is not finite after a step."""
         epoch = (self.step - 1) // self.epochs.steps + 1
         return NonFiniteLoss(
             f"{what} step {self.step} (epoch {epoch}). A lower learning rate "
-            "or `--set clip_norm=1.0` may help, in another `--run-dir`: this "
-            "one keeps what it had before."
+            "or `--set clip_norm=1.0` may help, in another `--run-dir`. This "
+            "one is kept as it was before."
         )
 
     def asked_to_stop(self):
-        """Whether any of the processes has received a signal.
+        """Returns whether any of the processes has received a signal.
 
-        All call this after each step, so that all stop at the same one.
+        All processes call it after each step, so that they stop together.
         """
         if self.devices.mean(int(self.signal is not None)):
             self.signal = self.signal or signal.SIGTERM
@@ -288,7 +290,10 @@ class Run:
 
     @contextlib.contextmanager
     def _recording_signals(self):
-        """Records SIGTERM and SIGINT; the run stops at the end of a batch."""
+        """Context manager that records SIGTERM and SIGINT.
+
+        The run stops at the end of a batch.
+        """
 
         def note(number, frame):
             self.signal = number
@@ -303,7 +308,7 @@ class Run:
 
 
 class Progress(keras.callbacks.Callback):
-    """Counts steps, checks the loss, logs and saves during `fit`."""
+    """Callback that counts steps, checks the loss, logs and saves."""
 
     def __init__(self, run):
         super().__init__()
@@ -339,7 +344,7 @@ class Progress(keras.callbacks.Callback):
         evaluates = run.evaluates(epoch)
         run.seconds = time.perf_counter() - self.began
         if evaluates:
-            arrays = run.state()  # finite, before anything is written
+            arrays = run.state()  # checked before anything is written
             if not math.isfinite(logs["val_loss"]):
                 raise run.non_finite(
                     f"The evaluation loss is {logs['val_loss']} after"
@@ -349,7 +354,8 @@ class Progress(keras.callbacks.Callback):
         run.epoch, run.batch = epoch + 1, 0
         stop = run.asked_to_stop()
         if evaluates or stop:
-            # The last to be written: what a kill cuts off is done again.
+            # It is written last. If the process is killed before, all of this
+            # is repeated.
             run.save(arrays if evaluates else run.state())
         if stop:
             self._stop()
@@ -381,17 +387,15 @@ class Progress(keras.callbacks.Callback):
         name = signal.Signals(run.signal).name
         raise Interrupted(
             f"{name}: stopped and saved at epoch {run.epoch + 1}, batch "
-            f"{run.batch}; the same command goes on from there.",
+            f"{run.batch}; the same command continues from there.",
             run.signal,
         )
 
 
 def save_weights(network, path):
-    """Writes a network's weights so that a kill leaves no half of a file.
+    """Writes a network's weights atomically, and their SHA-256 beside them.
 
-    HDF5 does not survive a full disk, so the space is reserved first. The
-    SHA-256 of the weights is written beside them, by which a damaged file is
-    recognized.
+    HDF5 crashes if the disk is full, so the space is reserved first.
     """
     room = 2**20 + 2 * sum(w.nbytes for w in network.get_weights())
     with replacing(path) as partial:

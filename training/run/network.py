@@ -1,4 +1,4 @@
-"""The network of a recipe, as it is built and as it is trained."""
+"""Builds the network of a recipe, and the form in which it is trained."""
 
 import keras_resfam
 from keras_resfam import graphs
@@ -23,7 +23,7 @@ def preprocessing_of(recipe, source, channels):
 
 
 def color_of_zero(network):
-    """The color, a float a channel, that a network normalizes to zero."""
+    """Returns the color that a network normalizes to zero, by channel."""
     mean, _ = graphs.image_moments(network)
     return mean
 
@@ -31,14 +31,14 @@ def color_of_zero(network):
 def build_network(
     builder, arguments, classes, input_shape, preprocessing, source=None
 ):
-    """Builds a recipe's network, with logits for outputs.
+    """Builds the network of a recipe, which returns logits.
 
     Args:
         builder, arguments: The recipe's.
-        classes: Integer.
-        input_shape: Tuple.
-        preprocessing: What `preprocessing_of` has returned.
-        source: `sources.Source` of weights to start from, all but the
+        classes: int.
+        input_shape: tuple.
+        preprocessing: The result of `preprocessing_of`.
+        source: `sources.Source`. The initial weights, except for the
             classifier. Defaults to `None`, random weights.
     """
     known = families.defaults(builder)
@@ -64,14 +64,14 @@ def build_network(
 
 
 def training_form(network, recipe, seed):
-    """The form of the network that is trained, on the same weights."""
+    """Returns the form of the network that is trained, on the same weights."""
     if recipe.drop_blocks is not None:
         network = with_blocks_dropped(network, recipe, seed)
     return compiled(network) if recipe.compiled else network
 
 
 def compiled(network):
-    """The network as one program, if one can train it."""
+    """Returns the network as one program, if one can train it."""
     for layer in network.layers:
         if getattr(layer, "seed_generator", None) is not None:
             raise ValueError(
@@ -83,7 +83,7 @@ def compiled(network):
 
 
 def with_blocks_dropped(network, recipe, seed):
-    """The network that trains on some of its blocks at a time."""
+    """Returns the network that trains on some of its blocks at a time."""
     unknown = recipe.drop_blocks.keys() - {"active", "survival", "scale"}
     if unknown:
         raise ValueError(

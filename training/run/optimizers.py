@@ -1,4 +1,4 @@
-"""SGD as in the papers' scripts, and the learning rate by step."""
+"""SGD and learning rate schedules as in the papers' scripts."""
 
 import collections
 import itertools
@@ -16,19 +16,20 @@ class SGD(keras.optimizers.Optimizer):
         v = momentum * v + g
         w = w - learning_rate * (g + momentum * v if nesterov else v)
 
-    `keras.optimizers.SGD` differs twice: its weight decay does not go through
-    the momentum, and its velocity holds past learning rates, so that steps
-    after a drop of the rate still move at the old one.
+    `keras.optimizers.SGD` differs in two ways. Its weight decay does not go
+    through the momentum. Its velocity includes past learning rates, so that
+    steps after a drop of the rate are still large.
 
     Args:
-        learning_rate: Float or schedule.
-        momentum: Float in [0, 1). Defaults to `0.9`.
-        nesterov: Boolean. Defaults to `True`.
-        coupled_decay: Float. The weight decay above; variables named in
-            `exclude_from_weight_decay()` are spared. Defaults to `0.0`.
-        restarts: Sequence of integers. Steps at whose start the velocity is
-            zeroed. Defaults to `()`.
-        **kwargs: Of `keras.optimizers.Optimizer`, such as `global_clipnorm`.
+        learning_rate: float or schedule.
+        momentum: float in [0, 1). Defaults to `0.9`.
+        nesterov: bool. Defaults to `True`.
+        coupled_decay: float. The weight decay above, without the variables
+            of `exclude_from_weight_decay()`. Defaults to `0.0`.
+        restarts: sequence of ints. Steps before which the velocity is zeroed.
+            Defaults to `()`.
+        **kwargs: Arguments of `keras.optimizers.Optimizer`, such as
+            `global_clipnorm`.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class SGD(keras.optimizers.Optimizer):
         )
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        # Keras's hook for a step of all weights at once. PyTorch has that for
-        # those that decay alike.
+        # Keras calls this for a step of all weights. PyTorch has a kernel for
+        # all weights with the same decay.
         alike, others = collections.defaultdict(list), []
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             velocity = self._velocity(variable)
@@ -114,15 +115,15 @@ class SGD(keras.optimizers.Optimizer):
 
 
 class Cosines(keras.optimizers.schedules.LearningRateSchedule):
-    """Cosines from a peak to zero, one after another.
+    """Schedule of consecutive cosines from a peak to zero.
 
-    `keras.optimizers.schedules.CosineDecayRestarts` has no warm-up, and
-    cycles whose lengths only grow by a factor.
+    `keras.optimizers.schedules.CosineDecayRestarts` has no warm-up, and the
+    lengths of its cycles can only grow by a factor.
 
     Args:
-        peak: Float.
-        bounds: List of integers: the steps between which each cosine falls.
-        warmup: Integer. Steps of linear growth that the first begins with.
+        peak: float.
+        bounds: list of ints. The steps at which cosines start and end.
+        warmup: int. The number of steps of linear growth at the start.
     """
 
     def __init__(self, peak, bounds, warmup):
@@ -160,11 +161,10 @@ def learning_rate(recipe, steps):
 
     Args:
         recipe: `Recipe`.
-        steps: Integer. Steps an epoch.
+        steps: int. Steps per epoch.
     """
-    peak = float(
-        recipe.learning_rate
-    )  # Keras would round the rates of an integer
+    # If the peak is an integer, Keras rounds all rates.
+    peak = float(recipe.learning_rate)
     if recipe.schedule == "cosine":
         return Cosines(
             peak,
@@ -187,7 +187,7 @@ def build(recipe, steps):
 
     Args:
         recipe: `Recipe`.
-        steps: Integer. Steps an epoch.
+        steps: int. Steps per epoch.
     """
     optimizer = SGD(
         learning_rate(recipe, steps),
@@ -202,15 +202,15 @@ def build(recipe, steps):
     if recipe.decay == "kernels":
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     if recipe.precision == "mixed_float16":
-        # `compile` does so for float16 models, but the Trainer is not one.
+        # `compile` does this for float16 models, but the Trainer is float32.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
 
 
 def fuses_sgd(weight, gradient, velocity):
-    """Whether PyTorch's kernel takes a weight, its gradient and its velocity.
+    """Returns whether PyTorch's fused kernel takes these tensors.
 
-    It goes through the memory of all of them at once.
+    They need the same order in memory, type and device.
     """
     return keras.backend.backend() == "torch" and all(
         x.stride() == weight.stride()
@@ -223,15 +223,15 @@ def fuses_sgd(weight, gradient, velocity):
 def fused_sgd(
     weights, gradients, velocities, *, rate, momentum, nesterov, decay, restart
 ):
-    """Changes weights and their velocities as `torch.optim.SGD` does.
+    """Updates weights and their velocities like `torch.optim.SGD`.
 
     Args:
-        weights, gradients, velocities: Lists of tensors.
+        weights, gradients, velocities: lists of tensors.
         rate: Scalar tensor. The learning rate.
-        momentum: Float.
-        nesterov: Boolean.
-        decay: Float. The weights times this are added to the gradients.
-        restart: Boolean. Whether the velocities are zeroed first.
+        momentum: float.
+        nesterov: bool.
+        decay: float. The coupled weight decay.
+        restart: bool. Whether to zero the velocities first.
     """
     import torch
     from torch.optim import sgd

@@ -1,4 +1,4 @@
-"""The log of a run: CSV always, TensorBoard and a picture where installed."""
+"""Writes the log of a run as CSV, TensorBoard events and a chart."""
 
 import csv
 import importlib.util
@@ -15,7 +15,7 @@ def write(folder, rows):
 
     Args:
         folder: Path. The run's folder.
-        rows: List of dicts, one an evaluation; the last is new.
+        rows: list of dicts, one per evaluation. The last one is new.
     """
     write_csv(folder / run_folder.LOG, rows)
     if importlib.util.find_spec("tensorboard"):
@@ -52,7 +52,7 @@ def read(folder, fields=("epoch", "val_accuracy")):
 
 
 def write_csv(path, rows):
-    """Writes the rows, so that a kill leaves the old file or the new."""
+    """Writes rows to a file atomically."""
     with (
         replacing(path) as partial,
         open(partial, "w", newline="") as file,
@@ -63,10 +63,10 @@ def write_csv(path, rows):
 
 
 def write_events(folder, row):
-    """Adds an epoch's numbers to the TensorBoard events in a folder.
+    """Adds a row to the TensorBoard events in a folder.
 
-    All of them go to one file. TensorBoard's own writer would open a file,
-    and start a thread, each time.
+    All rows are in one file. TensorBoard's own writer would create a file and a
+    thread for each.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary

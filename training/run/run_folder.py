@@ -1,14 +1,14 @@
 """The folder of a run, and the names of its files.
 
-recipe.json            what the run does, written as it begins
-checkpoints/           its state, from which the same command goes on
+recipe.json            the fields of the recipe and the command
+checkpoints/           the state, from which the same command continues
 log.csv                a row for each evaluation
-curves.png             the log as a picture, where Matplotlib is installed
-tensorboard/           the log as events, where TensorBoard is installed
-best.weights.h5        the best epoch's, with a validation set
-epoch_<n>.weights.h5   an epoch's, at which the schedule restarts
-model.weights.h5       the result; where it is, the run is complete
-*.weights.h5.sha256    by which damage to a file of weights is noticed
+curves.png             a chart of the log, if Matplotlib is installed
+tensorboard/           the log as events, if TensorBoard is installed
+best.weights.h5        the weights of the best epoch, with a validation set
+epoch_<n>.weights.h5   the weights of an epoch at which the schedule restarts
+model.weights.h5       the result, which only a complete run has
+*.weights.h5.sha256    the SHA-256 of a file of weights
 result.json            what evaluate.py measures
 """
 
@@ -29,23 +29,23 @@ RESULT = "result.json"
 
 
 def epoch_weights(epoch):
-    """The name of the file for the weights of an epoch, counted from 1."""
+    """Returns the name of the file for the weights of an epoch, from 1."""
     return f"epoch_{epoch}.weights.h5"
 
 
 def is_run(folder):
-    """Whether a folder is a run's: those of weights/ have a config.json."""
+    """Returns whether a folder is a run's, and not one of weights/."""
     folder = pathlib.Path(folder)
     return (folder / RECIPE).is_file() and not (folder / "config.json").exists()
 
 
 def is_complete(folder):
-    """Whether the run in a folder has come to its end."""
+    """Returns whether the run in a folder has come to its end."""
     return (folder / WEIGHTS).exists()
 
 
 def default_folder(name):
-    """Returns runs/<name>, with a number behind it if that is complete."""
+    """Returns runs/<name>, with a number appended if that is complete."""
     folder = pathlib.Path("runs", name)
     number = 1
     while is_complete(folder):
@@ -56,7 +56,7 @@ def default_folder(name):
 
 @contextlib.contextmanager
 def lock_folder(folder):
-    """Keeps other processes from training in the same folder meanwhile.
+    """Context manager that keeps other processes from training in a folder.
 
     Args:
         folder: Path. The run's folder.

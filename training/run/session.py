@@ -1,4 +1,4 @@
-"""From a recipe to a run: the data, the network, the optimizer."""
+"""Prepares a run from a recipe: the data, the network and the optimizer."""
 
 import random
 
@@ -7,11 +7,7 @@ import numpy as np
 
 from keras_resfam.pretrained import sources
 from training.run import distribution
-from training.run.description import (
-    check_same_run,
-    describe,
-    write_description,
-)
+from training.run.description import check_same_run, describe, write_description
 from training.run.loop import Run
 from training.run.network import (
     build_network,
@@ -37,15 +33,16 @@ def prepare(
 
     Args:
         recipe: `Recipe`.
-        folder: Path. The run's folder; made if missing.
-        seed: Integer. Of the weights, the order and the augmentation.
+        folder: Path. The run's folder, which is created if it is missing.
+        seed: int. Sets the weights, the order and the augmentation. Defaults
+            to `0`.
         data_dir: See `reading.load`.
         devices: `distribution.Devices`. Defaults to one device.
-        save_every: Integer. Steps between checkpoints within an epoch.
-        steps_per_execution: Integer. Steps that run one behind another,
-            without a look at the loss between. Defaults to `1`.
-        evaluate_every: Integer. Epochs from one evaluation to the next.
-            Defaults to `1`.
+        save_every: int. Steps between checkpoints within an epoch. Defaults
+            to `500`.
+        steps_per_execution: int. Steps that run together, after which the loss
+            is checked. Defaults to `1`.
+        evaluate_every: int. Epochs between evaluations. Defaults to `1`.
 
     Returns:
         `loop.Run`.
@@ -54,7 +51,7 @@ def prepare(
         ValueError: If the data do not fit the recipe, or the folder holds a
             run of another recipe or seed.
         CheckpointError: If the folder cannot be written.
-        HubError: If the Hub does not give the weights to start from.
+        HubError: If the Hub does not deliver the initial weights.
     """
     devices = devices or distribution.Devices()
     check_devices(recipe, devices)
@@ -62,39 +59,18 @@ def prepare(
     set_random_seed(seed)
     keras.config.set_dtype_policy(recipe.precision)
     task = load_task(recipe, seed, data_dir, devices)
-    check_colors(recipe, task.input_shape[-1])
+    channels = task.input_shape[-1]
+    check_colors(recipe, channels)
     source = sources.find(recipe.weights, recipe.builder, recipe.arguments)
-    preprocessing = preprocessing_of(recipe, source, task.input_shape[-1])
+    preprocessing = preprocessing_of(recipe, source, channels)
     description = describe(recipe, seed, task, preprocessing)
     check_same_run(folder, description)
-    with devices.scope():
-        network = build_network(
-            recipe.builder,
-            recipe.arguments,
-            task.classes,
-            task.input_shape,
-            preprocessing,
-            source,
-        )
-        if devices.strategy is not None:
-            distribution.synchronize_batch_norm(network)
-        trained = training_form(network, recipe, seed)
-    # Outside of the scope: a Trainer made within would have Keras 3.15 build
-    # it of a batch, which fails with several TensorFlow workers.
-    trainer = Trainer(
-        network,
-        recipe,
-        task.classes,
-        fill=color_of_zero(network),
-        trained=trained,
-    )
-    check_schedules(recipe, network)
-    trainer.workers_average_logs = devices.strategy and devices.processes > 1
+    trainer = _build_trainer(recipe, task, preprocessing, source, devices, seed)
     with devices.scope():
         trainer.compile_recipe(
             task.epochs.steps, steps_per_execution=steps_per_execution
         )
-    # What has failed so far leaves no folder behind.
+    # If anything has failed so far, no folder is left behind.
     if devices.first:
         write_description(folder, description)
     return Run(
@@ -110,11 +86,39 @@ def prepare(
     )
 
 
-def set_random_seed(seed):
-    """Seeds what Keras draws from.
+def _build_trainer(recipe, task, preprocessing, source, devices, seed):
+    """Builds the network of a recipe, and the `Trainer` that trains it."""
+    with devices.scope():
+        network = build_network(
+            recipe.builder,
+            recipe.arguments,
+            task.classes,
+            task.input_shape,
+            preprocessing,
+            source,
+        )
+        if devices.strategy is not None:
+            distribution.synchronize_batch_norm(network)
+        trained = training_form(network, recipe, seed)
+    check_schedules(recipe, network)
+    # Outside of the scope. Otherwise, Keras 3.15 would build the Trainer from a
+    # batch, which fails with several TensorFlow workers.
+    trainer = Trainer(
+        network,
+        recipe,
+        task.classes,
+        fill=color_of_zero(network),
+        trained=trained,
+    )
+    trainer.workers_average_logs = devices.strategy and devices.processes > 1
+    return trainer
 
-    Keras's own function imports TensorFlow wherever it is installed, also for
-    another backend: seconds, and hundreds of megabytes.
+
+def set_random_seed(seed):
+    """Seeds the random generators that Keras uses.
+
+    Keras's own function imports TensorFlow if it is installed, even for another
+    backend. That takes seconds and hundreds of megabytes.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -129,7 +133,7 @@ def set_random_seed(seed):
 
 
 def check_execution(steps):
-    """Refuses several steps in one execution where Keras has none."""
+    """Checks that the backend supports several steps per execution."""
     if steps > 1 and keras.backend.backend() == "torch":
         raise ValueError(
             "`steps_per_execution` should be 1 with torch. "
@@ -138,7 +142,7 @@ def check_execution(steps):
 
 
 def check_schedules(recipe, network):
-    """Refuses an end of what the network does not have."""
+    """Checks that the network has the parts that the recipe schedules."""
     if recipe.modulation_epochs and not modulation_layers(network):
         raise ValueError(
             "A recipe's `modulation_epochs` should be None for a network "
@@ -154,7 +158,7 @@ def check_schedules(recipe, network):
 
 
 def check_devices(recipe, devices):
-    """Refuses what cannot be shared out among the devices."""
+    """Checks that a recipe can be trained on the devices."""
     if recipe.log_moments and devices.count > 1:
         raise ValueError(
             "A recipe's `log_moments` should be False on several devices. "
@@ -163,8 +167,8 @@ def check_devices(recipe, devices):
     if recipe.precision == "mixed_float16" and devices.strategy is not None:
         raise ValueError(
             "`precision` should be mixed_bfloat16 or float32 on several "
-            "devices with TensorFlow: Keras 3.15 scales the loss of float16 "
-            "for each by itself. Received: precision=mixed_float16"
+            "devices with TensorFlow, because Keras 3.15 scales the loss of "
+            "float16 on each separately. Received: precision=mixed_float16"
         )
     if recipe.batch_size % devices.count:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The images of a recipe, as `fit` and `evaluate` take them."""
+"""Reads the images of a recipe for `fit` and `evaluate`."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ class Task:
     input_shape: tuple
     checksum: str  # of the training data
     evaluation_checksum: str
-    class_names: tuple | None  # of data sets that the package does not know
+    class_names: tuple | None  # if the package does not know the data set
 
 
 def load_task(recipe, seed, data_dir, devices):
@@ -57,7 +57,7 @@ def load_task(recipe, seed, data_dir, devices):
 
 
 def _read(recipe, split, data_dir):
-    """The images and labels of a split, in memory or in files."""
+    """Returns the images and labels of a split, in memory or in files."""
     name, size = recipe.dataset, recipe.image_size
     if size is None:
         return reading.load(name, split, data_dir)
@@ -65,7 +65,7 @@ def _read(recipe, split, data_dir):
 
 
 def _epochs(images, labels, recipe, seed, shard):
-    """The images to train on, in batches."""
+    """Returns the images to train on, in batches."""
     if recipe.image_size is not None:
         return folders.Epochs(images, labels, recipe, seed, shard)
     return batches.Epochs(
@@ -74,7 +74,7 @@ def _epochs(images, labels, recipe, seed, shard):
 
 
 def _in_order(images, labels, devices):
-    """The images to evaluate on, in batches."""
+    """Returns the images to evaluate on, in batches."""
     in_files = isinstance(images, folders.Photographs)
     size = devices.multiple(100 if in_files else 500)
     in_order = batches.InOrder(
@@ -84,14 +84,14 @@ def _in_order(images, labels, devices):
 
 
 def _unknown_names(dataset, data_dir):
-    """The names of the classes, for recipe.json, where only the data tell."""
+    """Returns the names of the classes if only the data have them."""
     if reading.record_of(dataset) is not None:
         return None
     return reading.class_names(dataset, data_dir)
 
 
 def check_colors(recipe, channels):
-    """Refuses changes of color to images that have none."""
+    """Checks that a recipe changes the colors of RGB images only."""
     for field in ("jitter", "lighting"):
         value = getattr(recipe, field)
         if value and channels != 3:
@@ -102,7 +102,7 @@ def check_colors(recipe, channels):
 
 
 def check_same_shape(split, images, trained):
-    """Refuses to evaluate on images of another shape than those to train on."""
+    """Checks that evaluation images have the shape of training images."""
     if images.shape[1:] != trained.shape[1:]:
         raise ValueError(
             f"The images of {split} should be of the shape "
@@ -112,11 +112,11 @@ def check_same_shape(split, images, trained):
 
 
 def check_held_out(count, train, held_out):
-    """Refuses to hold out all images of a class.
+    """Checks that not all images of a class are held out.
 
     Args:
-        count: Integer. The recipe's `validation`.
-        train, held_out: Integer arrays, the labels of the two parts.
+        count: int. The recipe's `validation`.
+        train, held_out: int arrays, the labels of the two parts.
     """
     untrained = sorted(set(held_out.tolist()) - set(train.tolist()))
     if untrained:

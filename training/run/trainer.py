@@ -1,4 +1,4 @@
-"""What `fit` trains: a network with augmentation, loss and averages."""
+"""The model that `fit` trains: a network with augmentation and averages."""
 
 import keras
 import numpy as np
@@ -20,10 +20,11 @@ class Trainer(keras.Model):
     Args:
         network: `keras.Model` that returns logits.
         recipe: `Recipe`.
-        classes: Integer.
-        fill: The color of padding and cutout, a float a channel.
-        trained: `keras.Model` on the weights of `network`, to call in its
-            place. Defaults to `network`.
+        classes: int.
+        fill: float, or one per channel. The color of padding and cutout.
+            Defaults to `0.0`.
+        trained: `keras.Model` that shares the weights of `network`, and is
+            called in its place. Defaults to `None`, `network` itself.
     """
 
     def __init__(self, network, recipe, classes, fill=0.0, trained=None):
@@ -40,11 +41,11 @@ class Trainer(keras.Model):
     def compile_recipe(self, steps, **kwargs):
         """Compiles with the recipe's optimizer and loss.
 
-        Every variable but the network's is made here.
+        It creates all variables except for those of the network.
 
         Args:
-            steps: Integer. Steps an epoch.
-            **kwargs: Of `compile`.
+            steps: int. Steps per epoch.
+            **kwargs: Arguments of `compile`.
         """
         if self.recipe.average:
             self._add_averages()
@@ -59,17 +60,17 @@ class Trainer(keras.Model):
         self.optimizer.build(self.trainable_variables)
 
     def meters(self):
-        """The variables of the running loss and accuracy of an epoch."""
+        """Returns the variables of an epoch's running loss and accuracy."""
         loss = self.metrics[0]
         return [*loss.variables, *self.accuracy.variables]
 
     def learning_rate_at(self, step):
-        """The learning rate of a step, counted from 0."""
+        """Returns the learning rate of a step, counted from 0."""
         rate = self.schedule
         return float(rate if isinstance(rate, float) else rate(step))
 
     def averaged(self):
-        """Pairs of a moving average and the weight it follows."""
+        """Returns pairs of a moving average and the weight it follows."""
         return list(zip(self.averages, self.network.weights, strict=False))
 
     def call(self, inputs, training=False):
@@ -97,8 +98,8 @@ class Trainer(keras.Model):
     def ready_for(self, epoch):
         """Sets what the recipe changes between epochs, counted from 0.
 
-        These are no variables: after a change, the step is compiled again, and
-        does not compute what has ended.
+        These are not variables. After a change, the step is compiled again
+        without the parts that have ended.
         """
         modulations = modulation_layers(self.network)
         modulates = self.recipe.modulates(epoch)
@@ -111,10 +112,10 @@ class Trainer(keras.Model):
         self.penalty_factor = factor
         for layer in modulations:
             layer.trainable = modulates
-        self.train_function = None  # `fit` makes it of the model as it is now
+        self.train_function = None  # `fit` creates a new one
 
     def augment(self, images, draws):
-        """The recipe's changes to a batch of training images."""
+        """Returns the recipe's changes to a batch of training images."""
         recipe = self.recipe
         images = augmentation.augment(
             images,
@@ -137,7 +138,7 @@ class Trainer(keras.Model):
             smoothing = self.recipe.label_smoothing
             targets = (1 - smoothing) * targets + smoothing / self.classes
             return super().compute_loss(x, targets, y_pred, sample_weight)
-        # The labels' loss alone: weight penalties belong to training.
+        # Without weight penalties, which belong to training.
         return self.loss(targets, y_pred, sample_weight)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
@@ -163,10 +164,10 @@ class Trainer(keras.Model):
             average.assign(_copy(weight))
 
     def _update_averages(self):
-        """Moves the averages towards the weights that this step starts from.
+        """Moves the averages toward the weights before this step.
 
-        All weights take part, BatchNormalization's moments too: the moments
-        of the current kernels do not fit averaged ones.
+        The moments of BatchNormalization are averaged too, because those of the
+        current kernels do not fit averaged kernels.
         """
         if self.averages:
             rate = 1 - self.recipe.average
@@ -181,21 +182,21 @@ class Trainer(keras.Model):
 
 
 def modulation_layers(network):
-    """The network's layers of `GradientModulation`."""
+    """Returns the network's layers of `GradientModulation`."""
     return [x for x in network.layers if isinstance(x, GradientModulation)]
 
 
 def _copy(variable):
-    """A variable's value, in memory of its own, where the variable is."""
+    """Returns a copy of a variable's value, on the same device."""
     return ops.copy(variable)
 
 
 def move_averages(averages, weights, rate):
-    """Moves averages towards the weights: by `rate * (weight - average)`.
+    """Moves averages toward the weights: by `rate * (weight - average)`.
 
     Args:
-        averages, weights: Lists of variables.
-        rate: Float between 0 and 1.
+        averages, weights: lists of variables.
+        rate: float between 0 and 1.
     """
     alike = {v.dtype for v in (*averages, *weights)} == {"float32"}
     if keras.backend.backend() == "torch" and alike:
@@ -212,7 +213,7 @@ def move_averages(averages, weights, rate):
 
 
 class EvaluateAverages(keras.callbacks.Callback):
-    """Evaluates the averaged weights where the recipe has them."""
+    """Callback that evaluates the averaged weights, if there are any."""
 
     def on_test_begin(self, logs=None):
         self.model.swap_averages()

@@ -1,4 +1,4 @@
-"""The start of a command's backend: chosen, without chatter, or refused."""
+"""Imports Keras with the chosen backend, without TensorFlow's log."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 BACKENDS = "tensorflow", "jax", "torch"
 
-# A line of TensorFlow's log, and what goes before and behind such lines.
+# The lines of TensorFlow's log, and the lines that it prints around them.
 LOG = re.compile(
     rb"[IWE]\d{4} \d\d:\d\d:|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |"
     rb"WARNING: All log messages before absl::InitializeLog\(\)|"
@@ -20,12 +20,12 @@ LOG = re.compile(
 def start(name=None):
     """Imports Keras with its backend.
 
-    Networks, recipes and data are channels last here; an `image_data_format`
-    in a user's keras.json is for programs of their own.
+    The commands use `channels_last`, whatever `image_data_format` the user's
+    keras.json has.
 
     Args:
-        name: String. One of `BACKENDS`. Defaults to `None`, what
-            KERAS_BACKEND or keras.json names, else TensorFlow.
+        name: str. One of `BACKENDS`. Defaults to `None`, the one that
+            KERAS_BACKEND or keras.json names, or else TensorFlow.
 
     Raises:
         ValueError: If the backend is not installed.
@@ -49,18 +49,19 @@ def _not_installed(name):
     extras = ", ".join(f'".[{backend}]"' for backend in BACKENDS)
     return (
         "the backend should be installed, by `pip install -e` with one of the "
-        f"extras {extras}, and be named by `--backend` or KERAS_BACKEND if it "
+        f"extras {extras}, and chosen by `--backend` or KERAS_BACKEND if it "
         f"is not tensorflow{installed}. Received: backend={name}"
     )
 
 
 @contextlib.contextmanager
 def quiet():
-    """Keeps TensorFlow's start-up log off stderr while it is imported.
+    """Context manager that hides TensorFlow's log while it is imported.
 
-    TensorFlow logs through Abseil, which prints what comes before its own
-    start at any level. So stderr goes to a file meanwhile, and all of it but
-    the log comes back. A TF_CPP_MIN_LOG_LEVEL below 3 leaves the log.
+    TensorFlow logs through Abseil, which prints all messages before it is
+    initialized, whatever their level. Therefore stderr is redirected to a file,
+    and its other lines are printed at the end. With a TF_CPP_MIN_LOG_LEVEL
+    below 3, the log is not hidden.
     """
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":
         yield

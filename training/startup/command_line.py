@@ -1,4 +1,4 @@
-"""What the command lines share: options, errors, the end of a command."""
+"""What commands share: options, errors, and how they end."""
 
 import argparse
 import contextlib
@@ -12,8 +12,12 @@ from training.startup.backend import BACKENDS
 
 
 def parser(description, **options):
-    """A parser of arguments that prints its help as it is written."""
+    """Returns a parser that keeps the line breaks of its description.
+
+    It takes no abbreviated options, because commands are stored in files.
+    """
     return argparse.ArgumentParser(
+        allow_abbrev=False,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **options,
@@ -21,7 +25,11 @@ def parser(description, **options):
 
 
 def add_backend(add):
-    """Adds the option that names a backend, by a parser's `add_argument`."""
+    """Adds the option for the backend.
+
+    Args:
+        add: callable. The parser's `add_argument`, here and below.
+    """
     add(
         "--backend",
         choices=BACKENDS,
@@ -31,7 +39,7 @@ def add_backend(add):
 
 
 def add_data_dir(add):
-    """Adds the option that says where data sets are."""
+    """Adds the option for the place of data sets."""
     add(
         "--data-dir",
         type=os.path.expanduser,
@@ -70,9 +78,10 @@ def add_pretrained(add, builder=None, batch_size=32):
     """Adds the options of the examples: a pretrained network, the backend.
 
     Args:
-        add: The parser's `add_argument`.
-        builder: String. The default of `--builder`, which is required without.
-        batch_size: Integer. The default of `--batch-size`.
+        add: callable. The parser's `add_argument`.
+        builder: str. The default of `--builder`. Defaults to `None`, which
+            makes the option required.
+        batch_size: int. The default of `--batch-size`. Defaults to `32`.
     """
     add("network", nargs="?", default="imagenet", help="a builder's `weights`")
     add("--builder", default=builder, required=builder is None)
@@ -82,28 +91,40 @@ def add_pretrained(add, builder=None, batch_size=32):
     add_backend(add)
 
 
-def positive(text):
-    """An argument's integer of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"should be at least 1, not {text}")
-    return int(text)
+def at_least(minimum):
+    """Returns the argument type of integers of at least `minimum`."""
+
+    def integer(text):
+        if int(text) < minimum:
+            raise argparse.ArgumentTypeError(
+                f"should be at least {minimum}. Received: {text}"
+            )
+        return int(text)
+
+    return integer
+
+
+positive = at_least(1)
 
 
 def share(text):
-    """An argument's number above 0 and up to 1."""
+    """The argument type of numbers in `(0, 1]`."""
     if not 0 < float(text) <= 1:
         raise argparse.ArgumentTypeError(
-            f"should be above 0 and at most 1, not {text}"
+            f"should be above 0 and at most 1. Received: {text}"
         )
     return float(text)
 
 
 def check_file(option, path):
-    """Refuses a path to which no file can be written, before any work.
+    """Checks that a file can be written to a path.
 
     Args:
-        option: String. The option that names the file.
+        option: str. The option that names the file.
         path: Path or `None`.
+
+    Raises:
+        ValueError: If the path is a folder, or in a folder that does not exist.
     """
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise ValueError(
@@ -113,7 +134,7 @@ def check_file(option, path):
 
 
 def invocation():
-    """The command that was given, as a line that a shell takes."""
+    """Returns the command of this process, quoted for a shell."""
     module = sys.modules["__main__"].__spec__
     if module is not None and module.name.startswith("training."):
         return shlex.join(["python", "-m", module.name, *sys.argv[1:]])
@@ -122,10 +143,10 @@ def invocation():
 
 @contextlib.contextmanager
 def exit_on_error(prefix):
-    """Turns an error of the user or the system into one line and an exit.
+    """Context manager that exits with a line for errors of user or system.
 
     Args:
-        prefix: String. What the line begins with.
+        prefix: str. The start of the line.
     """
     try:
         yield
@@ -134,9 +155,9 @@ def exit_on_error(prefix):
 
 
 def run(main):
-    """Runs a command, in a process that keeps the memory that it frees.
+    """Runs a command in a process that keeps freed memory.
 
-    Ctrl-C ends it in a line, without a traceback.
+    After Ctrl-C, it prints a line without a traceback.
     """
     hardware.keep_freed_memory()
     try:

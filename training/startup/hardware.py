@@ -6,17 +6,17 @@ import platform
 
 CPUINFO = pathlib.Path("/proc/cpuinfo")  # Linux's
 
-# The widest that a processor has is what its speed depends on.
+# The speed of a processor depends on its widest vectors.
 VECTORS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
 BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}  # the last is Arm's
 
-# Of glibc's malloc.h: when freed memory is given back to the system, and from
-# what size on memory is asked of the system each time.
+# From glibc's malloc.h: the amount of free memory above which it is returned to
+# the system, and the size from which each allocation asks the system.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def processor():
-    """The processor's name, and its vector instructions if known."""
+    """Returns the processor's name, and its vector instructions if known."""
     names = read_cpuinfo("model name")
     name = " ".join(names) or platform.processor() or platform.machine()
     flags = instructions()
@@ -28,18 +28,18 @@ def processor():
 
 
 def computes_bfloat16():
-    """Whether the processor has bfloat16 instructions; `None`: unknown."""
+    """Returns whether the processor has bfloat16 instructions, if known."""
     flags = instructions()
     return bool(flags & BFLOAT16) if flags else None
 
 
 def instructions():
-    """The processor's sets of instructions, as Linux names them."""
+    """Returns the processor's sets of instructions, as Linux names them."""
     return set(read_cpuinfo("flags") or read_cpuinfo("Features"))
 
 
 def read_cpuinfo(key):
-    """The words behind a key in Linux's description of the first core."""
+    """Returns the value of a key for the first core in `/proc/cpuinfo`."""
     if not CPUINFO.exists():
         return []
     for line in CPUINFO.read_text().splitlines():
@@ -50,24 +50,24 @@ def read_cpuinfo(key):
 
 
 def keep_freed_memory():
-    """Has this process keep the memory that it frees, if its C library can.
+    """Makes this process keep the memory that it frees, if it uses glibc.
 
-    By itself glibc may give the memory of large tensors back to the system,
-    depending on where it lies, and the pages of the next ones are faulted in
-    again: up to a seventh of a step on PyTorch.
+    By default, glibc may return the memory of large tensors to the system. The
+    page faults of the next tensors then take up to a seventh of a step on
+    PyTorch.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        # A library that refuses the first has to do without the second: that
-        # alone would have all large tensors mapped anew, each time.
+        # The second setting alone would make things worse: each large tensor
+        # would be mapped again.
         if libc.mallopt(M_MMAP_THRESHOLD, 2**30):
             libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def accelerator(backend):
-    """The name of the GPU or TPU that a Keras backend computes on, or `None`.
+    """Returns the name of the GPU or TPU that a backend uses, or `None`.
 
-    Imports the backend's library.
+    It imports the backend.
     """
     if backend == "torch":
         import torch

@@ -1,1 +1,1 @@
-"""What `analyse.py` runs, the files that it writes, and its HTML page."""
+"""The studies of `analyse.py`, their files and their HTML page."""

@@ -1,4 +1,4 @@
-"""One self-contained page of HTML: a network's numbers and pictures."""
+"""Writes one self-contained HTML page with numbers and charts."""
 
 import base64
 import html
@@ -34,7 +34,7 @@ th:first-child, td:first-child {{ text-align: left; }}
 
 
 def page(title, lead, parts):
-    """Puts tables and pictures into one page that needs no other file.
+    """Returns the HTML of a page with tables and charts.
 
     Args:
         title: str.
@@ -50,7 +50,7 @@ def page(title, lead, parts):
 
 
 def picture(svg, caption):
-    """An SVG file's bytes as a piece of HTML that holds them."""
+    """Returns an SVG file's bytes as a piece of HTML that holds them."""
     data = base64.b64encode(svg).decode()
     caption = html.escape(caption)
     return (
@@ -61,12 +61,12 @@ def picture(svg, caption):
 
 
 def note(text):
-    """A sentence or more as a piece of HTML."""
+    """Returns a sentence or more as a piece of HTML."""
     return f"<p>{html.escape(text)}</p>"
 
 
 def table(caption, header, rows):
-    """Rows of numbers and strings as a piece of HTML."""
+    """Returns rows of numbers and strings as a piece of HTML."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "\n".join(
         "<tr>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>"
@@ -86,7 +86,7 @@ def cell(value):
 
 
 def lesion_rows(records, published=False):
-    """What a lesion study found, in rows of (measure, ours, the authors').
+    """Summarizes a lesion study in rows, beside the authors' numbers.
 
     Args:
         records: list of dicts, as `lesion_study` returns them.
@@ -94,7 +94,7 @@ def lesion_rows(records, published=False):
             `False`.
 
     Returns:
-        A list of tuples `(measure, error, authors' error or None)`.
+        A list of tuples: a label, the error, and the authors' or `None`.
     """
     single = errors(records, "deletion")
     theirs = authors.DELETION if published else {}

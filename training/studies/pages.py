@@ -1,4 +1,4 @@
-"""The pictures of the studies, and the page that shows them."""
+"""Draws the charts of the studies, and writes the page that shows them."""
 
 from keras_resfam.analysis import effective_lengths
 from keras_resfam.analysis import pictures as draw
@@ -37,7 +37,7 @@ and why there can be nothing to draw."""
 
 def write_pages(model, description, records, lengths, gradients, out):
     """Writes the pictures, and the page that shows them."""
-    # The authors' numbers are of a residual network.
+    # The authors' numbers are those of a residual network on CIFAR-10.
     published = description["dataset"] == "cifar10" and lengths is not None
     name = records[0]["network"]
     figures = pictures(records, lengths, gradients, name, published)
@@ -80,7 +80,7 @@ def path_table(lengths, gradients, published):
 
 
 def not_measured(records):
-    """What the page says of the studies that have no records, a text each."""
+    """Returns a sentence for each study that has no records."""
     there = {row["study"] for row in records}
     return [
         f"{caption}: not measured. {reason}"
@@ -90,7 +90,7 @@ def not_measured(records):
 
 
 def pictures(records, lengths, gradients, name, published):
-    """The figures of what was measured, by name, with their captions."""
+    """Returns a dict from names to figures and captions."""
     there = {row["study"] for row in records}
     figures = {"deletion": (draw.plot_deletion(records), "Each block deleted")}
     for study, (plot, caption, _) in RANDOM_STUDIES.items():

@@ -54,7 +54,7 @@ def run_studies(model, description, images, labels, options):
 
 
 def name_of(network, description):
-    """A network's name: its folder's, with a file's in it."""
+    """Returns a network's name: its folder's, with a file's in it."""
     path = pathlib.Path(network).resolve()
     if path.is_dir():
         return path.name

@@ -44,6 +44,15 @@ def test_the_last_images_of_a_split_have_all_classes(root):
     assert (len(held_out), len(kept)) == (8, 16)
 
 
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    for name in ("b/1.png", "a.png", ".a.png", ".cache/2.png", "b/.c/3.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = folders.files_in("--images", tmp_path)
+    assert found == [tmp_path / "a.png", tmp_path / "b" / "1.png"]
+
+
 def test_images_of_one_size_are_read_into_memory(tmp_path):
     root = photographs.write(tmp_path / "photos", sizes=(9, 9))
     images, labels = reading.load("shapes", "test", root)
@@ -54,7 +63,7 @@ def test_images_of_one_size_are_read_into_memory(tmp_path):
         np.testing.assert_array_equal(image, np.asarray(Image.open(path)))
 
 
-def test_grey_images_have_one_channel(tmp_path):
+def test_gray_images_have_one_channel(tmp_path):
     pixels = RNG.integers(0, 256, (2, 5, 5), dtype="uint8")
     paths = [save(tmp_path / f"{k}.png", x) for k, x in enumerate(pixels)]
     np.testing.assert_array_equal(folders.load(paths), pixels[..., None])

@@ -109,5 +109,5 @@ def test_a_document_without_its_table():
 
 
 def test_neither_a_run_nor_the_tables():
-    with pytest.raises(SystemExit, match="a run's folder, or `--table`"):
+    with pytest.raises(SystemExit, match="folder of a run, or `--table`"):
         package.main([])

@@ -335,8 +335,8 @@ def test_networks_of_a_paper_are_trained_alike():
 def test_orthonormality_takes_the_place_of_decay():
     for name, recipe in recipes.RECIPES.items():
         if recipe.builder.startswith("OrthoPlainNet"):
-            regularised = recipe.arguments["orthonormality"] > 0
-            assert regularised == (recipe.weight_decay == 0), name
+            regularized = recipe.arguments["orthonormality"] > 0
+            assert regularized == (recipe.weight_decay == 0), name
 
 
 def test_names_are_unique_and_listed():

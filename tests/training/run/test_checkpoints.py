@@ -93,7 +93,7 @@ def test_disk_without_room_keeps_the_checkpoint_before(tmp_path):
     checkpoints.save(tmp_path, 5, arrays(5), {"step": 5})
     with (
         disks.room_for(10_000),
-        pytest.raises(checkpoints.CheckpointError, match="go on"),
+        pytest.raises(checkpoints.CheckpointError, match="to continue"),
     ):
         checkpoints.save(tmp_path, 10, [np.zeros(100_000)], {})
     assert checkpoints.load(tmp_path)[1] == {"step": 5}

@@ -41,7 +41,7 @@ def test_interrupted_run_ends_as_an_undisturbed_one(tmp_path):
     runs.wait_for_step(process, broken, runs.STEPS + 1)
     process.send_signal(signal.SIGTERM)
     output = runs.finish(process, code=128 + signal.SIGTERM)
-    assert "Going on from epoch 1, batch" in output
+    assert "Continuing from epoch 1, batch" in output
     assert "SIGTERM: stopped and saved at epoch 2, batch" in output
     newest = max((broken / "checkpoints").glob("*-*.npz"))
     saved = int(newest.name.partition("-")[0])
@@ -73,7 +73,7 @@ def test_a_run_goes_on_with_another_backend(tmp_path):
     runs.finish(process, code=128 + signal.SIGTERM)
     begun = json.loads((moved / "recipe.json").read_text())
     output = runs.finish(runs.start(moved, *options))
-    assert "Going on from epoch 1, batch" in output
+    assert "Continuing from epoch 1, batch" in output
     runs.finish(undisturbed)
     told = json.loads((moved / "recipe.json").read_text())
     (continued,) = told.pop("continued")
@@ -96,7 +96,7 @@ def test_killed_compiled_run_ends_as_an_undisturbed_one(tmp_path):
     process.kill()
     process.communicate()
     output = runs.finish(runs.start(broken, *options))
-    assert "Going on from epoch 1, batch" in output
+    assert "Continuing from epoch 1, batch" in output
     runs.finish(undisturbed)
     runs.assert_same_weights(
         whole / "model.weights.h5", broken / "model.weights.h5"

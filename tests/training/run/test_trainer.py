@@ -16,13 +16,7 @@ from keras_resfam.pretrained.files import WEIGHTS
 from torch_compiler import TORCH, with_compiler
 from training import recipes, train
 from training.images import augmentation
-from training.run import (
-    checkpoints,
-    description,
-    loop,
-    reports,
-    session,
-)
+from training.run import checkpoints, description, loop, reports, session
 from training.run.network import build_network
 from training.run.trainer import Trainer
 
@@ -306,7 +300,7 @@ def test_the_folder_is_looked_at_again_under_its_lock(tmp_path, complete):
     if complete:
         (mine.folder / WEIGHTS).touch()
         (mine.folder / "log.csv").write_text("epoch,val_accuracy\n1,1.0\n")
-    with pytest.raises(SystemExit, match="holds a run with seed=1"):
+    with pytest.raises(SystemExit, match="has a run with seed=1"):
         train.train(mine, verbose=0)
     assert other.step == mine.step == 0
 
@@ -515,7 +509,7 @@ def test_records_behind_one_that_found_no_room_are_read(tmp_path):
 
 def test_folder_of_another_run_is_refused(tmp_path):
     prepared(tmp_path)
-    with pytest.raises(ValueError, match="holds a run with mixup=0.0"):
+    with pytest.raises(ValueError, match="has a run with mixup=0.0"):
         prepared(tmp_path, mixup=0.2)
 
 

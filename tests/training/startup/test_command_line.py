@@ -32,6 +32,14 @@ def test_ctrl_c_ends_a_command_in_a_line(pytestconfig):
     assert done.stderr == "\nInterrupted.\n"
 
 
+def test_options_are_not_abbreviated(capsys):
+    parser = command_line.parser("A command.")
+    parser.add_argument("--update", action="store_true")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--upd"])
+    assert "unrecognized arguments: --upd" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("answer, status", [(None, None), (1, 1)])
 def test_a_command_ends_with_what_it_returns(answer, status):
     with pytest.raises(SystemExit) as end:
