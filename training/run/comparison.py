@@ -1,4 +1,4 @@
-"""Complete runs side by side, with those of one setting in one row."""
+"""Compares complete runs: a row of a table for each setting."""
 
 import csv
 import dataclasses
@@ -17,17 +17,17 @@ _RESULTS = "error", "training_error", "minutes", "moment_ratio"
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """What a complete run was, and what came of it.
+    """The settings and the results of a complete run.
 
     Args:
         folder: Path.
-        settings: Dict. The fields of its recipe that the result depends on,
+        settings: dict. The fields of its recipe that the result depends on,
             and `arguments.<name>` for each argument of its builder.
-        seed: Integer.
-        error: Float. Percent, of the last epoch, by the run's own evaluation.
-        training_error: Float. Percent, of the last epoch's training images.
-        minutes: Float.
-        moment_ratio: Float or `None`. At the last epoch, by `log_moments`.
+        seed: int.
+        error: float. Percent, in the last row of the log.
+        training_error: float. Percent, of augmented images, in the last row.
+        minutes: float.
+        moment_ratio: float or `None`. In the last row, with `log_moments`.
     """
 
     folder: pathlib.Path
@@ -43,7 +43,7 @@ def read(folders):
     """Reads the complete runs among some folders.
 
     Args:
-        folders: List of paths, of runs or of folders of `weights/`.
+        folders: list of paths, of runs or of folders of `weights/`.
 
     Returns:
         A pair: a list of `FinishedRun`, and a list of strings that say which
@@ -103,7 +103,7 @@ def table(runs):
     """Returns a table in Markdown, a row for each setting.
 
     Args:
-        runs: List of `FinishedRun`.
+        runs: list of `FinishedRun`.
     """
     groups = _groups(runs)
     names = _columns([group[0].settings for group in groups])
@@ -116,7 +116,7 @@ def table(runs):
 
 
 def _row(runs, names, moments):
-    """The cells of the runs of one setting."""
+    """Returns the cells of the runs of one setting."""
     columns = {
         field: [getattr(run, field) for run in runs] for field in _RESULTS
     }
@@ -135,7 +135,7 @@ def _row(runs, names, moments):
 
 
 def _groups(runs):
-    """The runs of each setting, in the order of the first of each."""
+    """Returns lists of the runs of one setting each, in their order."""
     groups = []
     for run in runs:
         for group in groups:
@@ -148,11 +148,11 @@ def _groups(runs):
 
 
 def _columns(settings):
-    """The names of the settings that tell the rows apart.
+    """Returns the names of the settings that distinguish the rows.
 
-    They are the recipe's name, where there are several, and what differs
-    between the rows of one recipe. The differences between two recipes would
-    be too many, and are in their modules.
+    These are the recipe's name, where there are several, and what differs
+    between the rows of one recipe. Two recipes differ in too many fields for
+    a table.
     """
     recipes = {}
     for setting in settings:
@@ -167,7 +167,7 @@ def _columns(settings):
 
 
 def _images(runs):
-    """What the errors of all runs were measured on, if it has one name."""
+    """Returns what all errors were measured on, or "" if that differs."""
     names = {
         "held-out " if run.settings["validation"] else "test " for run in runs
     }
@@ -175,7 +175,7 @@ def _images(runs):
 
 
 def _spread(errors):
-    """The mean in percent, with the deviation of a sample of several."""
+    """Returns the mean in percent, and the standard deviation of several."""
     text = f"{statistics.fmean(errors):.2f}"
     if len(errors) > 1:
         text += f" ± {statistics.stdev(errors):.2f}"
@@ -187,7 +187,7 @@ def write(path, runs):
 
     Args:
         path: Path.
-        runs: List of `FinishedRun`.
+        runs: list of `FinishedRun`.
     """
     names = _columns([run.settings for run in runs])
     with replacing(path) as partial, open(partial, "w", newline="") as file:
