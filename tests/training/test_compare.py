@@ -152,6 +152,16 @@ def test_a_log_without_its_numbers_is_refused(make, tmp_path):
         compare.main([run])
 
 
+def test_a_run_without_a_seed_is_refused(make, tmp_path):
+    run = make("one", [9])
+    path = tmp_path / "one" / "recipe.json"
+    recipe = json.loads(path.read_text())
+    del recipe["seed"]
+    path.write_text(json.dumps(recipe))
+    with pytest.raises(SystemExit, match="no `seed`"):
+        compare.main([run])
+
+
 def test_a_row_for_each_run_as_csv(make, tmp_path):
     runs = [
         make("a", [9], arguments={"depth": 8}),

@@ -73,6 +73,11 @@ def read(folders):
 
 def _read(folder):
     recipe = description.read(folder / RECIPE)
+    if "seed" not in recipe:
+        raise ValueError(
+            f"{folder / RECIPE} should have the seed of the run. Received: no "
+            "`seed`"
+        )
     log = reports.read(folder, _COLUMNS)
     last = log[-1]
     return FinishedRun(

@@ -48,8 +48,8 @@ def read(path):
 
     Returns:
         A dict. It has what `pretrained.recipe.parse` returns, "classes",
-        "preprocessing", "seed" and the `NEEDED` fields of a recipe. All
-        fields of a recipe in it have their types.
+        "preprocessing" and the `NEEDED` fields of a recipe. All fields of a
+        recipe in it have their types; a seed is an int.
 
     Raises:
         ValueError: If it does not. The message names the file and the field.
@@ -58,7 +58,8 @@ def read(path):
         description = parse(path.read_bytes())
         for field in ("classes", "preprocessing", *NEEDED):
             check(description, field, lambda value: True, "given")
-        check(description, "seed", lambda v: type(v) is int, "an integer")
+        if "seed" in description:
+            check(description, "seed", lambda v: type(v) is int, "an integer")
         for field in dataclasses.fields(Recipe):
             if field.name in description:
                 value = description[field.name]
