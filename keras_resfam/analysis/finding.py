@@ -224,10 +224,13 @@ def check_blocks(chain):
 
 def number_stages(units):
     """Counts the stages, of which one ends where the channels change."""
+    axis = graphs.channel_axis(s.operation for u in units for s in u.body)
     stage, channels = 0, None
     for unit in units:
-        if _channel_count(unit.exit[0]) != channels:
-            stage, channels = stage + 1, _channel_count(unit.exit[0])
+        shape = unit.exit[0].shape
+        count = shape[axis if len(shape) > 3 else -1]
+        if count != channels:
+            stage, channels = stage + 1, count
         unit.block = dataclasses.replace(unit.block, stage=stage)
 
 
@@ -588,11 +591,6 @@ def _ordered(tensors, carried):
     """The tensors in the order in which the block before gave them."""
     places = {id(x): k for k, x in enumerate(carried)}
     return sorted(tensors, key=lambda x: places.get(id(x), len(places)))
-
-
-def _channel_count(tensor):
-    first = keras.config.image_data_format() == "channels_first"
-    return tensor.shape[1 if first and len(tensor.shape) > 3 else -1]
 
 
 def _describe(unit, family):
