@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import math
 import os
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from keras_resfam._checks import (
     check_choice,
     check_integer,
     check_number,
+    is_iterable,
 )
 from keras_resfam.datasets import ALIASES, DATASETS, decode_predictions
 from keras_resfam.pretrained.foreign import INTERPOLATIONS
@@ -147,11 +149,10 @@ def predict_images(
         )
     names = _class_names(model, names)
     images = _listed(images)
-    predictions = []
+    axis, predictions = _channel_axis(model), []
     for start in range(0, len(images), batch_size):
         x = load_images(images[start : start + batch_size], **transform)
-        if keras.config.image_data_format() == "channels_first":
-            x = np.moveaxis(x, -1, 1)
+        x = np.moveaxis(x, -1, axis)
         predictions.append(model.predict(x, batch_size=batch_size, verbose=0))
     predictions = np.concatenate(predictions)
     _check_probabilities(predictions)
@@ -203,16 +204,28 @@ def _image_shape(model):
             "`model` should take images of one size: build it with "
             f"`input_shape`. Received: a model with input_shape={shape}"
         )
-    if graphs.image_moments(model) is None:
-        raise ValueError(
-            "`model` should normalize images itself: build it with "
-            "`include_preprocessing=True`. Received: a model whose first layer "
-            "does not"
-        )
-    _, *shape = shape
-    if keras.config.image_data_format() == "channels_first":
-        shape = [*shape[1:], shape[0]]
-    return shape
+    _check_raw(graphs.image_moments(model))
+    sizes = [*shape]
+    channels = sizes.pop(_channel_axis(model))
+    return [*sizes[1:], channels]
+
+
+def _check_raw(moments):
+    """Checks that a model of these moments takes images in 0..255."""
+    deviation = 0 if moments is None else np.max(np.abs(moments[1]))
+    if deviation >= 1:
+        return
+    received = "a model whose first layers do not"
+    if moments is not None:
+        received = f"a model for a standard deviation of {deviation:.3g}"
+    raise ValueError(
+        "`model` should take raw images, 0 to 255, and normalize them itself: "
+        "build it with `include_preprocessing=True`. Received: " + received
+    )
+
+
+def _channel_axis(model):
+    return graphs.channel_axis(graphs.layers_within(model))
 
 
 def _class_names(model, names):
@@ -271,16 +284,14 @@ def _listed(images):
         one = images.dtype != object and images.ndim < 4
     if one:
         return [images]
-    try:
-        images = list(images)
-    except TypeError:
-        images = []
-    if not images:
+    several = is_iterable(images) and not isinstance(images, bytes)
+    listed = list(images) if several else []
+    if not listed:
         raise ValueError(
             "`images` should be a path, an image or an array, or a sequence "
-            f"of at least one of these. Received: images={images!r}"
+            f"of at least one of these. Received: images={reprlib.repr(images)}"
         )
-    return images
+    return listed
 
 
 def _read(image):
@@ -293,7 +304,7 @@ def _read(image):
     if not isinstance(image, Image.Image):
         raise ValueError(
             "`images` should be paths, Pillow images or arrays. "
-            f"Received: {image!r}"
+            f"Received: {reprlib.repr(image)}"
         )
     with _readable("a Pillow image"):
         _check_depth(image)

@@ -116,6 +116,19 @@ def test_predictions_are_those_of_the_pixels(tmp_path):
         )
 
 
+def test_a_model_keeps_its_data_format():
+    """Whatever Keras's own is when the model is used."""
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = keras_resfam.ResNet(depth=8, input_shape=(3, 32, 48))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert keras_resfam.image_transform(model)["size"] == (32, 48)
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow has no channels_first convolution on the CPU")
+    keras_resfam.predict_images(model, pixels(), names="cifar10")
+
+
 def test_names_of_classes():
     model = keras_resfam.ResNet(depth=8, classes=2)
     image = pixels()
@@ -267,6 +280,12 @@ def test_models_that_would_be_wrong_are_refused():
     model = keras_resfam.ResNet(**options, include_preprocessing=False)
     with pytest.raises(ValueError, match="`include_preprocessing=True`"):
         keras_resfam.predict_images(model, image, names=names)
+    model = keras_resfam.ResNet(**options)
+    scaled = keras.Sequential(
+        [keras.Input((32, 32, 3)), keras.layers.Rescaling(255.0), model]
+    )
+    with pytest.raises(ValueError, match="raw images.* deviation of 0.262"):
+        keras_resfam.predict_images(scaled, image, names=names)
     model = keras_resfam.ResNet(**options, classifier_activation=None)
     with pytest.raises(ValueError, match='`classifier_activation="softmax"`'):
         keras_resfam.predict_images(model, image, names=names)
@@ -314,6 +333,9 @@ def test_files_that_cannot_be_read(contents, complaint, tmp_path):
         (np.zeros((4, 4, 2), "uint8"), r"\(4, 4, 2\)"),
         (np.zeros((0, 4, 3), "uint8"), r"\(0, 4, 3\)"),
         ([], r"images=\[\]"),
+        (None, "images=None"),
+        (b"PNG" * 99, r"images=b'PNG.*\.\.\."),
+        ([None], "None"),
     ],
 )
 def test_arrays_that_are_no_images(array, complaint):

@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import keras
-
 from keras_resfam import graphs
 
 
@@ -167,16 +165,14 @@ def check_blocks(chain):
 
 def number_stages(units):
     """Sets the stage of each block. It changes with the number of channels."""
+    axis = graphs.channel_axis(s.operation for u in units for s in u.body)
     stage, channels = 0, None
     for unit in units:
-        if _channel_count(unit.exit[0]) != channels:
-            stage, channels = stage + 1, _channel_count(unit.exit[0])
+        shape = unit.exit[0].shape
+        count = shape[axis if len(shape) > 3 else -1]
+        if count != channels:
+            stage, channels = stage + 1, count
         unit.block = dataclasses.replace(unit.block, stage=stage)
-
-
-def _channel_count(tensor):
-    first = keras.config.image_data_format() == "channels_first"
-    return tensor.shape[1 if first and len(tensor.shape) > 3 else -1]
 
 
 def without(items, others):

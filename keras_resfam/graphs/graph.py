@@ -149,6 +149,17 @@ def layers_within(model):
             yield from layers_within(layer)
 
 
+def channel_axis(layers):
+    """Returns the axis of the channels in the images of layers: 1 or -1.
+
+    It is that of the first layer that has one, as convolutions do, whatever
+    the data format was when it was built. If none has, it is Keras's default.
+    """
+    formats = [getattr(layer, "data_format", None) for layer in layers]
+    known = [*filter(None, formats), keras.config.image_data_format()]
+    return 1 if known[0] == "channels_first" else -1
+
+
 def flat(graph):
     """Replaces the nested models of a graph by their steps.
 

@@ -27,6 +27,16 @@ def by_stage(blocks):
     return [stages.count(stage) for stage in range(1, stages[-1] + 1)]
 
 
+def test_stages_by_the_data_format_of_the_model():
+    """Whatever Keras's own is when the blocks are counted."""
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = keras_resfam.ResNet(depth=14, input_shape=(3, None, None))
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert by_stage(residual_blocks(model)) == [2, 2, 2]
+
+
 def test_finds_the_16_blocks_of_resnet50v2():
     model = keras.applications.ResNet50V2(weights=None, input_shape=(64, 64, 3))
     blocks = residual_blocks(model)
