@@ -13,7 +13,16 @@ import pytest
 import yaml
 
 import draw_figures
-from training import analyse, benchmark, demo, evaluate, package, publish, train
+from training import (
+    analyse,
+    benchmark,
+    compare,
+    demo,
+    evaluate,
+    package,
+    publish,
+    train,
+)
 from training.benchmarks import growth, input_pipeline
 from training.examples import (
     anomaly_detection,
@@ -98,6 +107,7 @@ def parse_training(arguments):
             input_pipeline.parse_arguments,
         ),
         ("-m training.benchmarks.growth", growth.parse_arguments),
+        ("training/compare.py", compare.parse_arguments),
         ("training/demo.py", demo.parse_arguments),
         ("training/package.py", package.parse_arguments),
         ("training/publish.py", publish.parse_arguments),
