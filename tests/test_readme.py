@@ -83,10 +83,20 @@ def test_examples(example, capsys, monkeypatch, tmp_path):
         assert names["blocks"][0].name == "conv2_block1"
 
 
+def unrolled(block):
+    """The commands of a shell's loops, once for each value."""
+    for name, values in re.findall(r"for (\w+) in ([^;]+); do", block):
+        block = "\n".join(
+            re.sub(rf"\$(\{{{name}\}}|{name}\b)", value, block)
+            for value in values.split()
+        )
+    return block
+
+
 def commands(script):
     """The arguments of each of the documents' calls of a script."""
-    text = "\n".join(DOCUMENTS.values())
-    text = text.replace("\\\n", " ").replace("$s", "0")  # a loop's
+    blocks = "\n".join(DOCUMENTS.values()).split("```")
+    text = "\n".join(map(unrolled, blocks)).replace("\\\n", " ")
     found = re.findall(rf"python {script} ?([^#`\n|&]*)", text)
     return [shlex.split(arguments) for arguments in found]
 

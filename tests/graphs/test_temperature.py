@@ -96,6 +96,6 @@ def endings():
 def test_models_without_one_last_dense(number):
     model = list(endings())[number]
     with pytest.raises(
-        ValueError, match="`model` should end in one .*Received"
+        ValueError, match="`model` should end in a single .*Received"
     ):
         keras_resfam.with_temperature(model, 2.0)
