@@ -477,7 +477,7 @@ def test_disk_without_room_stops_the_run_in_a_line(tmp_path, monkeypatch, what):
 
     run = prepared(tmp_path, batch_size=1437)
     monkeypatch.setattr(place, name, without_room)
-    with pytest.raises(checkpoints.CheckpointError, match="make room"):
+    with pytest.raises(checkpoints.CheckpointError, match="a full disk"):
         run.train(verbose=0)
     assert not list(tmp_path.glob("*.h5"))
 
