@@ -132,6 +132,14 @@ class Compiled(keras.Model):
         return outputs
 
     @property
+    def input_shape(self):
+        return self.model.input_shape
+
+    @property
+    def output_shape(self):
+        return self.model.output_shape
+
+    @property
     def losses(self):
         recorded = getattr(self.local, "losses", None)
         return super().losses if recorded is None else recorded

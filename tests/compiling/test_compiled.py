@@ -297,6 +297,17 @@ def test_elsewhere_it_is_the_model_itself():
 
 
 @torch_only
+def test_it_classifies_photographs(monkeypatch):
+    uncompiled_graphs(monkeypatch)
+    model = network()
+    photograph, options = X[0].astype("uint8"), {"names": "cifar10", "top": 1}
+    ((expected,),) = keras_resfam.predict_images(model, photograph, **options)
+    fast = keras_resfam.compiled(model)
+    ((found,),) = keras_resfam.predict_images(fast, photograph, **options)
+    assert found == (expected[0], pytest.approx(expected[1], abs=1e-5))
+
+
+@torch_only
 def test_random_numbers_are_refused():
     model = network(dropout=0.3)
     fast = keras_resfam.compiled(model)
