@@ -1,11 +1,9 @@
 """Compares complete runs: a row of a table for each setting."""
 
-import csv
 import dataclasses
 import pathlib
 import statistics
 
-from keras_resfam._files import replacing
 from keras_resfam.models import families
 from keras_resfam.pretrained.files import RECIPE
 from training.run import description, reports, run_folder
@@ -195,15 +193,13 @@ def write(path, runs):
         runs: list of `FinishedRun`.
     """
     names = _columns([run.settings for run in runs])
-    with replacing(path) as partial, open(partial, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["folder", *names, "seed", *_RESULTS])
-        for run in runs:
-            writer.writerow(
-                [
-                    run.folder,
-                    *(run.settings.get(name) for name in names),
-                    run.seed,
-                    *(getattr(run, field) for field in _RESULTS),
-                ]
-            )
+    rows = [
+        {
+            "folder": run.folder,
+            **{name: run.settings.get(name) for name in names},
+            "seed": run.seed,
+            **{field: getattr(run, field) for field in _RESULTS},
+        }
+        for run in runs
+    ]
+    reports.write_csv(path, rows)
